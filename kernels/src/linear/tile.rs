@@ -1,0 +1,304 @@
+//! The micro-kernel: a few rows of x times 16 to 128 outputs over one block of inputs, all sums in registers.
+//!
+//! AVX-512 holds 12 rows x 32 outputs in 24 of its 32 registers; one or two rows take four panels at once, so that
+//! there are enough independent FMA chains to hide the latency. The narrower sets hold 6 rows x 16 outputs.
+//!
+//! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight, or a whole block
+//! ahead where the block at hand is used for several row blocks.
+//!
+//! Must not know: models, engine.
+
+use std::ops::Range;
+
+use super::{PAIRS_PER_BLOCK, PANEL, RowBlocks};
+use crate::isa::Isa;
+use crate::lanes::{Kernel, LANES, Lanes};
+use crate::memory::Scratch;
+
+const AHEAD_BYTES: usize = 8 << 10;
+
+/// The most rows a tile takes.
+pub(super) fn rows_at_once(isa: Isa) -> usize {
+    if isa == Isa::Avx512 { 12 } else { 6 }
+}
+
+/// How many panels a task takes together.
+pub(super) fn panels_at_once(isa: Isa, m: usize) -> usize {
+    match (isa, m) {
+        (Isa::Avx512, 1 | 2) => 4,
+        (Isa::Avx512, _) => 1,
+        (_, 1) => 2,
+        _ => 1,
+    }
+}
+
+/// How a weight lies in a panel.
+pub(super) trait Weight: Copy + Send + Sync {
+    /// Elements of a pair of inputs in a panel.
+    const PAIR_LEN: usize;
+
+    /// Elements of a panel of `k` inputs, `k` even.
+    fn panel_len(k: usize) -> usize {
+        k / 2 * Self::PAIR_LEN
+    }
+
+    /// The weights of sixteen outputs for one pair of inputs, (odd, even); asks for those `ahead` bytes on.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`; `at` is valid for the pair.
+    unsafe fn pair<V: Lanes, const PREFETCH: bool>(at: *const Self, ahead: usize) -> (V, V);
+}
+
+impl Weight for f32 {
+    const PAIR_LEN: usize = 2 * PANEL;
+
+    #[inline(always)]
+    unsafe fn pair<V: Lanes, const PREFETCH: bool>(at: *const f32, ahead: usize) -> (V, V) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if PREFETCH {
+                V::prefetch(at.cast::<u8>().wrapping_add(ahead));
+                V::prefetch(at.cast::<u8>().wrapping_add(ahead + 4 * PANEL));
+            }
+            (V::load(at.add(PANEL)), V::load(at))
+        }
+    }
+}
+
+impl Weight for u32 {
+    const PAIR_LEN: usize = PANEL;
+
+    #[inline(always)]
+    unsafe fn pair<V: Lanes, const PREFETCH: bool>(at: *const u32, ahead: usize) -> (V, V) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if PREFETCH {
+                V::prefetch(at.cast::<u8>().wrapping_add(ahead));
+            }
+            V::load_bf16_pairs(at)
+        }
+    }
+}
+
+/// `ROWS` rows times `COLUMNS` vectors of sixteen outputs over `pairs` pairs of inputs.
+///
+/// Valid for: `x` `[2 pairs][ROWS]`; `w` a panel, or several `panel_len` apart when `COLUMNS` is above 2;
+/// `sums_in`, unless null, and `sums_out` `ROWS` rows of `16 COLUMNS`, `*_stride` apart.
+struct Tile<W, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool> {
+    x: *const f32,
+    w: *const W,
+    panel_len: usize,
+    pairs: usize,
+    ahead: usize,
+    sums_in: *const f32,
+    in_stride: usize,
+    sums_out: *mut f32,
+    out_stride: usize,
+}
+
+impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool> Kernel
+    for Tile<W, ROWS, COLUMNS, PREFETCH>
+{
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: the pointers are valid as the struct documents.
+        unsafe {
+            let mut sums = [[V::splat(0.0); COLUMNS]; ROWS];
+            let mut x = self.x;
+            let mut w = self.w;
+            for _ in 0..self.pairs {
+                let mut odd = [V::splat(0.0); COLUMNS];
+                let mut even = [V::splat(0.0); COLUMNS];
+                for c in 0..COLUMNS {
+                    let at = w.add(c / 2 * self.panel_len + c % 2 * LANES);
+                    (odd[c], even[c]) = W::pair::<V, PREFETCH>(at, self.ahead);
+                }
+                for r in 0..ROWS {
+                    let factor = V::splat(*x.add(ROWS + r));
+                    for c in 0..COLUMNS {
+                        sums[r][c] = factor.fma(odd[c], sums[r][c]);
+                    }
+                }
+                for r in 0..ROWS {
+                    let factor = V::splat(*x.add(r));
+                    for c in 0..COLUMNS {
+                        sums[r][c] = factor.fma(even[c], sums[r][c]);
+                    }
+                }
+                x = x.add(2 * ROWS);
+                w = w.add(W::PAIR_LEN);
+            }
+            for r in 0..ROWS {
+                for c in 0..COLUMNS {
+                    let mut sum = sums[r][c];
+                    if !self.sums_in.is_null() {
+                        sum = V::load(self.sums_in.add(r * self.in_stride + c * LANES)).add(sum);
+                    }
+                    sum.store(self.sums_out.add(r * self.out_stride + c * LANES));
+                }
+            }
+        }
+    }
+}
+
+/// One task: some panels times some row blocks.
+///
+/// Valid for: `w` `count` packed panels of `pairs` pairs; `x` the packed row blocks; `y` the rows of `blocks` with
+/// the panels' outputs, of which there are `width` (more or fewer than fill the panels).
+pub(super) struct Panels<W> {
+    pub w: *const W,
+    pub count: usize,
+    pub width: usize,
+    pub pairs: usize,
+    pub x: *const f32,
+    pub blocks: RowBlocks,
+    pub range: Range<usize>,
+    pub y: *mut f32,
+    pub y_stride: usize,
+}
+
+impl<W: Weight> Panels<W> {
+    /// # Safety
+    /// The CPU has the instructions of `V`; the pointers are valid as documented.
+    #[inline(always)]
+    pub(super) unsafe fn work<V: Lanes>(self) {
+        // SAFETY: the caller's promise; every offset stays inside the panels, the packed rows, the sums and y.
+        unsafe {
+            // A group at the end may be short of the tile that takes several panels.
+            let whole = if V::WIDE { 4 } else { 2 };
+            let step = if self.count == whole { whole } else { 1 };
+            for panel in (0..self.count).step_by(step) {
+                self.panel::<V>(panel, step);
+            }
+        }
+    }
+
+    /// `step` panels from `panel` on, together.
+    ///
+    /// # Safety
+    /// As for `work`.
+    #[inline(always)]
+    unsafe fn panel<V: Lanes>(&self, panel: usize, step: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let columns = step * PANEL;
+            let width = columns.min(self.width - panel * PANEL);
+            let y = self.y.add(panel * PANEL);
+            let w = self.w.add(panel * W::panel_len(2 * self.pairs));
+            let several = self.range.len() > 1;
+            let (first_row, _) = self.blocks.rows(self.range.start);
+            let (last_row, last_rows) = self.blocks.rows(self.range.end - 1);
+            let rows_total = last_row + last_rows - first_row;
+            let mut sums = Scratch::take(rows_total * columns);
+            let sums = sums.as_mut_ptr();
+            let mut start = 0;
+            while start < self.pairs {
+                let pairs = PAIRS_PER_BLOCK.min(self.pairs - start);
+                let last = start + pairs == self.pairs;
+                for block in self.range.clone() {
+                    let (row, rows) = self.blocks.rows(block);
+                    let sums = sums.add((row - first_row) * columns);
+                    let (out, out_stride) = if last && width == columns {
+                        (y.add(row * self.y_stride), self.y_stride)
+                    } else {
+                        (sums, columns)
+                    };
+                    let ahead =
+                        if several { PAIRS_PER_BLOCK * W::PAIR_LEN * size_of::<W>() } else { AHEAD_BYTES / step };
+                    let tile = Tile::<W, 0, 0, false> {
+                        x: self.x.add(2 * (row * self.pairs + start * rows)),
+                        w: w.add(start * W::PAIR_LEN),
+                        panel_len: W::panel_len(2 * self.pairs),
+                        pairs,
+                        ahead,
+                        sums_in: if start == 0 { std::ptr::null() } else { sums },
+                        in_stride: columns,
+                        sums_out: out,
+                        out_stride,
+                    };
+                    if several && block != self.range.start {
+                        tile.dispatch::<V, false>(rows, step);
+                    } else {
+                        tile.dispatch::<V, true>(rows, step);
+                    }
+                }
+                start += pairs;
+            }
+            if width != columns {
+                for row in 0..rows_total {
+                    let from = sums.add(row * columns);
+                    let to = y.add((first_row + row) * self.y_stride);
+                    std::ptr::copy_nonoverlapping(from, to, width);
+                }
+            }
+        }
+    }
+}
+
+impl<W: Weight> Tile<W, 0, 0, false> {
+    /// Runs the tile as the micro-kernel for `rows` rows and `panels` panels.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`; the pointers are valid for those rows and panels.
+    #[inline(always)]
+    unsafe fn dispatch<V: Lanes, const PREFETCH: bool>(self, rows: usize, panels: usize) {
+        macro_rules! choose {
+            ($($rows:literal x $columns:literal),*) => {
+                match (rows, 2 * panels) {
+                    $(($rows, $columns) => V::enter(self.sized::<$rows, $columns, PREFETCH>()),)*
+                    (rows, columns) => unreachable!("no tile of {rows} x {columns}"),
+                }
+            };
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if V::WIDE {
+                choose!(
+                    1 x 8, 2 x 8, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2
+                );
+            } else if rows <= 2 {
+                choose!(1 x 4, 1 x 2, 2 x 2);
+            } else {
+                for half in 0..2 {
+                    let tile = self.half(half);
+                    match rows {
+                        3 => V::enter(tile.sized::<3, 1, PREFETCH>()),
+                        4 => V::enter(tile.sized::<4, 1, PREFETCH>()),
+                        5 => V::enter(tile.sized::<5, 1, PREFETCH>()),
+                        6 => V::enter(tile.sized::<6, 1, PREFETCH>()),
+                        _ => unreachable!("no tile of {rows} rows"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The left or right sixteen outputs of the panel.
+    #[inline(always)]
+    fn half(&self, half: usize) -> Self {
+        let offset = half * LANES;
+        Tile {
+            w: self.w.wrapping_add(offset),
+            sums_in: if self.sums_in.is_null() { self.sums_in } else { self.sums_in.wrapping_add(offset) },
+            sums_out: self.sums_out.wrapping_add(offset),
+            ..*self
+        }
+    }
+
+    #[inline(always)]
+    fn sized<const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool>(&self) -> Tile<W, ROWS, COLUMNS, PREFETCH> {
+        Tile {
+            x: self.x,
+            w: self.w,
+            panel_len: self.panel_len,
+            pairs: self.pairs,
+            ahead: self.ahead,
+            sums_in: self.sums_in,
+            in_stride: self.in_stride,
+            sums_out: self.sums_out,
+            out_stride: self.out_stride,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Owns the arguments of `capture`.
+//! Must not know: inference, HTTP.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{parse_count, parse_site, parse_temperature};
+use crate::probe::Site;
+
+/// Save the hidden states of a conversation, one tensor a site.
+///
+/// Reads the conversation in one pass; with --max-new-tokens the model also answers it, and the answer is captured too.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter capture allenai/Olmo-3-7B-Instruct --messages talk.json --sites block.20.out --out talk.safetensors
+  tiltmeter capture data/models/tiny --messages talk.json --logits --dtype f32 --out talk.safetensors
+  tiltmeter capture data/models/tiny --messages talk.json --max-new-tokens 32 --temperature 0 --out answer.safetensors")]
+pub struct CaptureArgs {
+    /// Model: a name on the hub, or a folder
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// JSON file: a list of {role, content}, or {"conversation": [...]}
+    #[arg(long, value_name = "FILE")]
+    pub messages: PathBuf,
+    /// `all`, or sites with commas between: embed, block.{i}.out, final_norm
+    #[arg(long, value_name = "SITES", default_value = "all", value_parser = parse_sites)]
+    pub sites: SitesChoice,
+    /// Save the logits too
+    #[arg(long)]
+    pub logits: bool,
+    /// Let the model answer with at most this many tokens
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub max_new_tokens: Option<usize>,
+    /// Temperature of the answer; 0 is greedy
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature)]
+    pub temperature: f64,
+    /// Seed of the answer
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Precision of the weights [default: as the model was saved on a GPU, f32 on the CPU]
+    #[arg(long, value_enum)]
+    pub dtype: Option<DtypeChoice>,
+    /// File to write
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub out: PathBuf,
+}
+
+/// Which sites to save.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SitesChoice {
+    /// Every site of the model.
+    All,
+    /// These, in this order.
+    These(Vec<Site>),
+}
+
+/// Precision of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DtypeChoice {
+    /// 32-bit floats
+    F32,
+    /// bfloat16
+    Bf16,
+}
+
+fn parse_sites(text: &str) -> Result<SitesChoice, String> {
+    if text.trim() == "all" {
+        return Ok(SitesChoice::All);
+    }
+    text.split(',').map(|site| parse_site(site.trim())).collect::<Result<_, _>>().map(SitesChoice::These)
+}

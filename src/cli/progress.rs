@@ -1,0 +1,352 @@
+//! Owns how progress looks, on standard error: one live line on a terminal; one flushed line an event in a pipe; one JSON object a
+//! line with `--progress json`. Results never come this way, so `2> progress.jsonl` holds progress and nothing else.
+//! Must not know: inference, HTTP.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::terminal::escape;
+use crate::scheduler::{Event, EventKind, Progress, Snapshot};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// A live line on a terminal, else plain
+    #[default]
+    Auto,
+    /// One line an event
+    Plain,
+    /// One JSON object a line
+    Json,
+}
+
+/// A moment of a schedule, as a person wants to see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProgressView {
+    /// What is counted first, `turns`.
+    pub unit: String,
+    pub units_done: u64,
+    /// `None` where it is not known.
+    pub units_total: Option<u64>,
+    /// Finished runs, those of earlier sessions included, failed ones not.
+    pub runs_done: u64,
+    pub runs_total: u64,
+    pub runs_failed: u64,
+    pub runs_running: u64,
+    /// Work per second and its unit, `(512.0, "tok")`.
+    pub rate: Option<(f64, String)>,
+    pub elapsed: Duration,
+    /// `None` until there is something to tell it from.
+    pub eta: Option<Duration>,
+}
+
+impl From<&Snapshot> for ProgressView {
+    /// The first counter whose total is known leads; the rate is that of `tokens` where they are counted, else the leader's.
+    fn from(now: &Snapshot) -> Self {
+        let leader = now.counters.iter().find(|counter| counter.total.is_some()).or(now.counters.first());
+        let tokens = now.counters.iter().find(|counter| counter.unit == "tokens").filter(|c| c.per_second.is_some());
+        let paced = tokens.or(leader);
+        let singular = |unit: &str| if unit == "tokens" { "tok".to_string() } else { unit.to_string() };
+        Self {
+            unit: leader.map_or("steps".to_string(), |counter| counter.unit.clone()),
+            units_done: leader.map_or(0, |counter| counter.done),
+            units_total: leader.and_then(|counter| counter.total),
+            runs_done: now.done as u64,
+            runs_total: now.total as u64,
+            runs_failed: now.failed as u64,
+            runs_running: now.running as u64,
+            rate: paced.and_then(|counter| Some((counter.per_second?, singular(&counter.unit)))),
+            elapsed: seconds(now.elapsed_s),
+            eta: now.eta_s.map(seconds),
+        }
+    }
+}
+
+/// A duration whatever the number is: an estimate may be infinite.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+impl ProgressView {
+    /// `[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s`
+    pub fn line(&self) -> String {
+        let total = self.units_total.map(|total| format!("/{total}")).unwrap_or_default();
+        let mut parts =
+            vec![format!("[{}{total} {}] {}/{} runs", self.units_done, self.unit, self.runs_done, self.runs_total)];
+        parts.extend(self.rate.as_ref().map(|(rate, unit)| format!("{} {unit}/s", short_number(*rate))));
+        parts.push(format!("failed {}", self.runs_failed));
+        parts.push(format!("elapsed {}", short_duration(self.elapsed)));
+        parts.extend(self.eta.map(|eta| format!("ETA {}", short_duration(eta))));
+        parts.join(" | ")
+    }
+
+    fn json(&self, event: &str) -> serde_json::Value {
+        json!({
+            "event": event,
+            "units": {"name": self.unit, "done": self.units_done, "total": self.units_total},
+            "runs": {
+                "done": self.runs_done, "total": self.runs_total, "failed": self.runs_failed, "running": self.runs_running,
+            },
+            "rate": self.rate.as_ref().map(|(rate, unit)| json!({"per_second": rate, "unit": unit})),
+            "elapsed_s": (self.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            "eta_s": self.eta.map(|eta| eta.as_secs()),
+        })
+    }
+
+    fn runs_differ(&self, other: &Self) -> bool {
+        (self.runs_done, self.runs_failed, self.runs_total) != (other.runs_done, other.runs_failed, other.runs_total)
+    }
+}
+
+/// Shows progress until it is dropped. Give it a view as often as one likes: it decides what is worth a line.
+pub struct ProgressDisplay {
+    sink: Sink,
+    shown: Option<(Instant, ProgressView)>,
+    next_event: u64,
+}
+
+enum Sink {
+    Live(ProgressBar),
+    Lines { out: Box<dyn Write + Send>, json: bool },
+}
+
+impl ProgressDisplay {
+    /// On standard error.
+    pub fn new(mode: ProgressMode) -> Self {
+        if mode == ProgressMode::Auto && io::stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            return Self { sink: Sink::Live(bar), shown: None, next_event: 0 };
+        }
+        Self::to(mode, Box::new(io::stderr()))
+    }
+
+    /// In lines, to any place.
+    pub fn to(mode: ProgressMode, out: Box<dyn Write + Send>) -> Self {
+        Self { sink: Sink::Lines { out, json: mode == ProgressMode::Json }, shown: None, next_event: 0 }
+    }
+
+    /// Shows what is new in a schedule. Call it a few times a second while the schedule runs.
+    pub fn poll(&mut self, progress: &Progress) {
+        for event in progress.events_since(self.next_event) {
+            self.next_event = event.number + 1;
+            self.tell(&event);
+        }
+        self.update(&(&progress.snapshot()).into());
+    }
+
+    /// The last word on a schedule that ended.
+    pub fn end(&mut self, progress: &Progress) {
+        self.poll(progress);
+        self.finish(&(&progress.snapshot()).into());
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let run = event.run.as_deref().map(|run| format!("{run}: ")).unwrap_or_default();
+        match (&self.sink, event.kind) {
+            (Sink::Lines { json: true, .. }, kind) => self.write(
+                &json!({"event": kind, "run": event.run, "text": event.text, "elapsed_s": event.elapsed_s}).to_string(),
+            ),
+            // A finished run shows in the counts of the line that follows.
+            (_, EventKind::Done) => {}
+            (_, EventKind::Failed) => self.say(&format!("failed {run}{}", event.text)),
+            (_, EventKind::Note) => self.say(&format!("{run}{}", event.text)),
+        }
+    }
+
+    /// Shows the view if it is news: runs ended, or work went on and the last line is a while ago.
+    pub fn update(&mut self, view: &ProgressView) {
+        let pause = match &self.sink {
+            Sink::Live(bar) => {
+                bar.set_message(view.line());
+                return;
+            }
+            Sink::Lines { json: true, .. } => Duration::from_secs(1),
+            Sink::Lines { json: false, .. } => Duration::from_secs(5),
+        };
+        let news = match &self.shown {
+            None => true,
+            Some((_, last)) if view.runs_differ(last) => true,
+            Some((when, last)) => when.elapsed() >= pause && view.units_done != last.units_done,
+        };
+        if news {
+            self.show(view, "progress");
+        }
+    }
+
+    /// Tells something that happened, above the live line.
+    pub fn say(&mut self, text: &str) {
+        match &self.sink {
+            Sink::Live(bar) => bar.println(escape(text)),
+            Sink::Lines { json: true, .. } => self.write(&json!({"event": "note", "text": text}).to_string()),
+            Sink::Lines { json: false, .. } => self.write(&escape(text)),
+        }
+    }
+
+    /// The last view stays on the screen.
+    pub fn finish(&mut self, view: &ProgressView) {
+        match &self.sink {
+            Sink::Live(bar) => {
+                let line = view.line();
+                bar.println(&line);
+                bar.finish_and_clear();
+            }
+            Sink::Lines { .. } => self.show(view, "end"),
+        }
+    }
+
+    fn show(&mut self, view: &ProgressView, event: &str) {
+        let json = matches!(self.sink, Sink::Lines { json: true, .. });
+        let line = if json { view.json(event).to_string() } else { escape(&view.line()).into_owned() };
+        self.write(&line);
+        self.shown = Some((Instant::now(), view.clone()));
+    }
+
+    fn write(&mut self, line: &str) {
+        if let Sink::Lines { out, .. } = &mut self.sink {
+            // Flushed, because in a pipe or a file the next line may be minutes away. A closed pipe ends no run.
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        }
+    }
+}
+
+impl Drop for ProgressDisplay {
+    fn drop(&mut self) {
+        if let Sink::Live(bar) = &self.sink {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `45s`, `1m02s`, `3h07m`, `2d04h`
+pub fn short_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Three digits that matter.
+fn short_number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 99.95 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Written {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_string).collect()
+        }
+    }
+
+    fn view(units_done: u64, runs_done: u64) -> ProgressView {
+        ProgressView {
+            unit: "turns".into(),
+            units_done,
+            units_total: Some(864),
+            runs_done,
+            runs_total: 48,
+            rate: Some((512.3, "tok".into())),
+            elapsed: Duration::from_secs(62),
+            eta: Some(Duration::from_secs(190)),
+            ..ProgressView::default()
+        }
+    }
+
+    #[test]
+    fn the_line_says_what_is_done_how_fast_and_how_long() {
+        let line = "[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s";
+        assert_eq!(view(150, 12).line(), line);
+        let early = ProgressView { unit: "turns".into(), ..ProgressView::default() };
+        assert_eq!(early.line(), "[0 turns] 0/0 runs | failed 0 | elapsed 0s");
+    }
+
+    #[test]
+    fn a_pipe_gets_a_line_when_a_run_ends_and_is_not_flooded_between() {
+        let written = Written::default();
+        let mut display = ProgressDisplay::to(ProgressMode::Auto, Box::new(written.clone()));
+        for (units, runs) in [(0, 0), (1, 0), (2, 0), (3, 1), (3, 1), (4, 1)] {
+            display.update(&view(units, runs));
+        }
+        display.say("a \x1b[31mred\x1b[0m word");
+        display.finish(&view(864, 48));
+        let lines = written.lines();
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        assert!(lines[0].starts_with("[0/864 turns]") && lines[1].starts_with("[3/864 turns]"), "{lines:#?}");
+        assert_eq!(lines[2], "a \\u{1b}[31mred\\u{1b}[0m word");
+        assert!(lines[3].starts_with("[864/864 turns] 48/48 runs"), "{lines:#?}");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let written = Written::default();
+        let mut display = ProgressDisplay::to(ProgressMode::Json, Box::new(written.clone()));
+        let progress = Progress::new();
+        progress.expect("turns", 4);
+        progress.count("turns", 1, true);
+        progress.note("two\nlines");
+        display.poll(&progress);
+        display.poll(&progress);
+        display.end(&progress);
+        let objects: Vec<serde_json::Value> =
+            written.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let events: Vec<_> = objects.iter().map(|object| object["event"].as_str().unwrap()).collect();
+        assert_eq!(events, ["note", "progress", "end"], "an event is told once");
+        assert_eq!(objects[0]["text"], "two\nlines");
+        assert_eq!(objects[1]["units"], json!({"name": "turns", "done": 1, "total": 4}));
+    }
+
+    #[test]
+    fn nobody_listening_ends_nothing() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let mut display = ProgressDisplay::to(ProgressMode::Plain, Box::new(Closed));
+        display.update(&view(1, 0));
+        display.finish(&view(2, 1));
+    }
+
+    #[test]
+    fn durations_keep_two_units() {
+        let shown = [0, 45, 62, 3599, 11_250, 187_200].map(|s| short_duration(Duration::from_secs(s)));
+        assert_eq!(shown, ["0s", "45s", "1m02s", "59m59s", "3h07m", "2d04h"]);
+        assert_eq!([1.234, 12.34, 512.3].map(short_number), ["1.23", "12.3", "512"]);
+        assert_eq!((seconds(f64::INFINITY), seconds(f64::NAN)), (Duration::ZERO, Duration::ZERO));
+    }
+}

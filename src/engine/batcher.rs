@@ -1,0 +1,303 @@
+//! Owns continuous batching: which sequences run, what each feeds in the next pass, and what their conversations keep between turns.
+//! A sequence's result never depends on this file's choices; only its time does.
+//! Must not know: text, templates, experiments.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::{
+    kv::{PagePool, SequenceCache},
+    models::{Batch, Decoder, Rows, broken},
+    ops::with_values,
+    sequence::Sequence,
+};
+use crate::model::{ConversationId, Work};
+use crate::problem::Problem;
+
+/// How much one pass and the cache may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Prompt tokens of one sequence in one pass.
+    pub prefill_chunk: usize,
+    /// Tokens of all sequences in one pass; decoding sequences are never held back by it.
+    pub step_tokens: usize,
+    /// Memory for keys and values.
+    pub kv_bytes: u64,
+}
+
+pub struct Batcher {
+    decoder: Decoder,
+    pages: PagePool,
+    limits: Limits,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    /// Conversations between two turns.
+    idle: BTreeMap<ConversationId, SequenceCache>,
+    /// What each conversation has ever fed, to tell new work from repeated work.
+    fed: HashMap<ConversationId, Vec<u32>>,
+    work: Work,
+}
+
+impl Batcher {
+    pub fn new(decoder: Decoder, limits: Limits) -> Self {
+        Self {
+            pages: PagePool::new(&decoder.config, limits.kv_bytes),
+            decoder,
+            limits,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            idle: BTreeMap::new(),
+            fed: HashMap::new(),
+            work: Work::default(),
+        }
+    }
+
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    pub fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.running.is_empty()
+    }
+
+    /// Takes a sequence in; it keeps what its conversation's cache has in common with its prompt.
+    pub fn submit(&mut self, mut sequence: Sequence) {
+        if let Some(mut cache) = sequence.conversation.and_then(|id| self.idle.remove(&id)) {
+            let common = cache.tokens().iter().zip(&sequence.tokens).take_while(|(a, b)| a == b).count();
+            // At least one token must be fed, or there are no logits; measured tokens must be fed in this very turn.
+            let measured = sequence.recorder.as_ref().map_or(usize::MAX, |recorder| recorder.first_position());
+            let keep = common.min(sequence.prompt_len - 1).min(measured);
+            cache.truncate(keep, &mut self.pages);
+            sequence.cache = cache;
+        }
+        self.waiting.push_back(sequence);
+    }
+
+    /// Drops what is kept for a conversation.
+    pub fn close(&mut self, conversation: ConversationId) {
+        self.fed.remove(&conversation);
+        if let Some(mut cache) = self.idle.remove(&conversation) {
+            cache.clear(&mut self.pages);
+        }
+    }
+
+    /// Pages that a sequence may come to hold beyond those it has.
+    fn growth(&self, sequence: &Sequence) -> usize {
+        let anchor = sequence.anchor().saturating_sub(self.limits.prefill_chunk);
+        self.pages.pages_for(sequence.longest(), anchor).saturating_sub(sequence.cache.pages_held())
+    }
+
+    /// Lets waiting sequences run while their groups and the memory allow it. Room is reserved for the longest reply, so a running
+    /// sequence never has to stop; conversations that hold a cache go first.
+    fn admit(&mut self) {
+        let mut reserved: usize = self.running.iter().map(|sequence| self.growth(sequence)).sum();
+        let mut kept = VecDeque::new();
+        let (with_cache, without): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|sequence| sequence.cache.len() > 0);
+        for mut sequence in with_cache.into_iter().chain(without) {
+            let need = self.growth(&sequence);
+            let in_group = |other: &&Sequence| other.group.map(|g| g.id) == sequence.group.map(|g| g.id);
+            let free_place = sequence
+                .group
+                .is_none_or(|group| self.running.iter().filter(in_group).count() < group.cap.max(1));
+            if free_place && need + reserved <= self.pages.available() {
+                reserved += need;
+                sequence.reused_tokens = sequence.cache.len();
+                self.running.push(sequence);
+            } else {
+                kept.push_back(sequence);
+            }
+        }
+        self.waiting = kept;
+    }
+
+    /// Nothing runs and the first in the queue does not fit: drop kept caches, the youngest conversation's first, until it does.
+    /// A sequence that does not fit an empty cache is refused.
+    fn make_room(&mut self) {
+        while self.running.is_empty() && !self.waiting.is_empty() {
+            let youngest_waiting = (1..self.waiting.len()).rev().find(|&i| self.waiting[i].cache.len() > 0);
+            if let Some((_, mut cache)) = self.idle.pop_last() {
+                cache.clear(&mut self.pages);
+            } else if let Some(i) = youngest_waiting {
+                self.waiting[i].cache.clear(&mut self.pages);
+            } else if let Some(mut first) = self.waiting.pop_front() {
+                first.cache.clear(&mut self.pages);
+                if self.growth(&first) <= self.pages.available() {
+                    self.waiting.push_front(first);
+                } else {
+                    let (need, have) = (self.growth(&first), self.pages.capacity());
+                    let longest = first.longest();
+                    first.fail(
+                        Problem::new(format!(
+                            "a conversation of up to {longest} tokens needs {need} cache pages and there are {have}"
+                        ))
+                        .hint("lower max_seq_len or max_new_tokens, or give the cache more memory"),
+                    );
+                }
+            }
+            self.admit();
+        }
+    }
+
+    /// One pass over everything that runs. Answers go out through the sequences.
+    pub fn step(&mut self) -> Result<(), Problem> {
+        self.admit();
+        self.make_room();
+        let (batch, owners) = self.plan_batch();
+        if batch.tokens.is_empty() {
+            return Ok(());
+        }
+        self.work.steps += 1;
+        let logits = self.forward(&batch, &owners)?;
+        self.draw(&batch, &owners, &logits);
+        self.retire();
+        Ok(())
+    }
+
+    /// Chooses the rows of the next pass and makes room for their keys. `owners[i]` is the running sequence of `sequences[i]`.
+    fn plan_batch(&mut self) -> (Batch, Vec<usize>) {
+        let mut batch = Batch::default();
+        let mut owners = Vec::new();
+        let decoding = self.running.iter().filter(|sequence| sequence.pending().len() == 1).count();
+        let mut room = self.limits.step_tokens.saturating_sub(decoding).max(1);
+        for (owner, sequence) in self.running.iter_mut().enumerate() {
+            let pending = sequence.pending().len();
+            let take = if pending == 1 { 1 } else { pending.min(self.limits.prefill_chunk).min(room) };
+            if take == 0 {
+                continue;
+            }
+            if pending > 1 {
+                room -= take;
+            }
+            let first = sequence.cache.len();
+            let tokens = sequence.pending()[..take].to_vec();
+            let row = batch.tokens.len() as u32;
+            let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
+            if all_logits {
+                batch.logit_rows.extend(row..row + take as u32);
+            } else if take == pending && sequence.draws() {
+                batch.logit_rows.push(row + take as u32 - 1);
+            }
+            note_work(&mut self.work, &mut self.fed, sequence.conversation, first, &tokens);
+            sequence.cache.leave_window(sequence.anchor(), &mut self.pages);
+            sequence.cache.extend(&tokens, &mut self.pages);
+            batch.positions.extend(first as u32..(first + take) as u32);
+            batch.tokens.extend(tokens);
+            batch.sequences.push(Rows { cache: owners.len(), first, len: take });
+            owners.push(owner);
+        }
+        (batch, owners)
+    }
+
+    /// Runs the decoder and shows the recorders what passes by. Gives the logits, row after row.
+    fn forward(&mut self, batch: &Batch, owners: &[usize]) -> Result<Vec<f32>, Problem> {
+        let mut caches = Vec::new();
+        let mut watchers = Vec::new();
+        let mut sites = Vec::new();
+        for (owner, sequence) in self.running.iter_mut().enumerate() {
+            if owners.binary_search(&owner).is_err() {
+                continue;
+            }
+            sites.extend(sequence.recorder.iter().flat_map(|recorder| recorder.sites()));
+            sites.extend(sequence.raw.iter().flat_map(|raw| raw.sites.iter().copied()));
+            caches.push(&mut sequence.cache);
+            watchers.push((&mut sequence.recorder, &mut sequence.raw));
+        }
+        sites.sort_unstable();
+        sites.dedup();
+        for ((recorder, _), rows) in watchers.iter_mut().zip(&batch.sequences) {
+            if let Some(recorder) = recorder {
+                recorder.advance(rows.first, rows.len);
+            }
+        }
+        let width = self.decoder.config.hidden_size;
+        let mut seen = |site, states: &[f32]| {
+            let mut rest = states;
+            for ((recorder, raw), rows) in watchers.iter_mut().zip(&batch.sequences) {
+                let (own, others) = rest.split_at(rows.len * width);
+                rest = others;
+                if let Some(recorder) = recorder {
+                    recorder.observe(site, rows.first, own, width);
+                }
+                if let Some(raw) = raw {
+                    raw.observe(site, own);
+                }
+            }
+        };
+        let logits =
+            self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
+        match logits {
+            Some(logits) => with_values(&logits, <[f32]>::to_vec).map_err(broken),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Draws a token for every sequence whose pending tokens are all fed.
+    fn draw(&mut self, batch: &Batch, owners: &[usize], logits: &[f32]) {
+        let vocab = self.decoder.config.vocab_size;
+        let mut rows = logits.chunks_exact(vocab);
+        let mut failed = Vec::new();
+        for (&owner, fed) in owners.iter().zip(&batch.sequences) {
+            let sequence = &mut self.running[owner];
+            let all_fed = sequence.pending().is_empty();
+            let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
+            let count = if all_logits { fed.len } else { usize::from(all_fed && sequence.draws()) };
+            let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
+            if let Some(raw) = sequence.raw.as_mut().filter(|raw| raw.with_logits) {
+                own.iter().for_each(|row| raw.logits.extend_from_slice(row));
+            }
+            if let Some(last) = own.last().filter(|_| all_fed && sequence.draws()) {
+                self.work.generated_tokens += 1;
+                if let Err(problem) = sequence.draw(last) {
+                    failed.push((owner, problem));
+                }
+            }
+        }
+        for (owner, problem) in failed.into_iter().rev() {
+            let mut cache = self.running.remove(owner).fail(problem);
+            cache.clear(&mut self.pages);
+        }
+    }
+
+    /// Answers what is done; its cache stays with its conversation.
+    fn retire(&mut self) {
+        let (done, running): (Vec<_>, Vec<_>) = self.running.drain(..).partition(Sequence::is_done);
+        self.running = running;
+        for sequence in done {
+            let (conversation, mut cache) = sequence.complete();
+            match conversation {
+                Some(id) => drop(self.idle.insert(id, cache)),
+                None => cache.clear(&mut self.pages),
+            }
+        }
+    }
+
+    /// Ends everything with one error.
+    pub fn fail_all(&mut self, problem: &Problem) {
+        for sequence in self.running.drain(..).chain(self.waiting.drain(..)) {
+            sequence.fail(problem.clone()).clear(&mut self.pages);
+        }
+    }
+}
+
+/// Counts passes, and among them those of a token that its conversation has not fed at that position before.
+fn note_work(
+    work: &mut Work,
+    fed: &mut HashMap<ConversationId, Vec<u32>>,
+    conversation: Option<ConversationId>,
+    first: usize,
+    tokens: &[u32],
+) {
+    work.forward_tokens += tokens.len() as u64;
+    let Some(id) = conversation else {
+        work.unique_tokens += tokens.len() as u64;
+        return;
+    };
+    let known = fed.entry(id).or_default();
+    for (position, &token) in (first..).zip(tokens) {
+        if known.get(position) != Some(&token) {
+            work.unique_tokens += 1;
+            known.truncate(position);
+            known.push(token);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Owns the KV cache: pages of one pool, a list of pages per sequence and layer, and the rule which pages a sliding window has left.
+//! Must not know: models, batching.
+
+use super::config::ModelConfig;
+
+/// Tokens per page.
+pub const PAGE_LEN: usize = 32;
+
+/// Keys and values of `PAGE_LEN` positions of one layer, each `[n_kv_heads, PAGE_LEN, head_dim]` f32.
+struct Page {
+    k: Box<[f32]>,
+    v: Box<[f32]>,
+}
+
+/// Hands out pages up to a fixed number; freed pages are kept for reuse.
+pub struct PagePool {
+    page_floats: usize,
+    capacity: usize,
+    in_use: usize,
+    free: Vec<Page>,
+    windows: Vec<Option<usize>>,
+    n_kv_heads: usize,
+    head_dim: usize,
+}
+
+impl PagePool {
+    /// A pool of at most `bytes`.
+    pub fn new(config: &ModelConfig, bytes: u64) -> Self {
+        let page_floats = config.num_kv_heads * PAGE_LEN * config.head_dim;
+        let capacity = (bytes / (2 * 4 * page_floats as u64)) as usize;
+        Self {
+            page_floats,
+            capacity,
+            in_use: 0,
+            free: Vec::new(),
+            windows: config.layer_windows.clone(),
+            n_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+        }
+    }
+
+    /// Pages that can still be taken.
+    pub fn available(&self) -> usize {
+        self.capacity - self.in_use
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Most pages that a sequence holds on its way to `len` tokens if everything after `anchor` must stay reachable.
+    pub fn pages_for(&self, len: usize, anchor: usize) -> usize {
+        self.windows.iter().map(|&window| len.div_ceil(PAGE_LEN) - first_needed_page(window, anchor.min(len))).sum()
+    }
+
+    fn take(&mut self) -> Page {
+        self.in_use += 1;
+        self.free.pop().unwrap_or_else(|| Page {
+            k: vec![0.0; self.page_floats].into_boxed_slice(),
+            v: vec![0.0; self.page_floats].into_boxed_slice(),
+        })
+    }
+
+    fn give_back(&mut self, page: Page) {
+        self.in_use -= 1;
+        self.free.push(page);
+    }
+}
+
+/// The first page that a query at position `next` or later still reads. It sees the positions (next - window, next].
+fn first_needed_page(window: Option<usize>, next: usize) -> usize {
+    window.map_or(0, |window| (next + 1).saturating_sub(window) / PAGE_LEN)
+}
+
+#[derive(Default)]
+struct LayerCache {
+    /// Absolute index of `pages[0]`; earlier pages have left the window.
+    first_page: usize,
+    pages: Vec<Page>,
+}
+
+/// What is kept of one sequence: its token ids and, per layer, the pages that a later query can see.
+#[derive(Default)]
+pub struct SequenceCache {
+    layers: Vec<LayerCache>,
+    tokens: Vec<u32>,
+}
+
+impl SequenceCache {
+    /// Tokens whose keys and values are held.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub fn pages_held(&self) -> usize {
+        self.layers.iter().map(|layer| layer.pages.len()).sum()
+    }
+
+    /// Makes room for `tokens`, which follow those held.
+    pub fn extend(&mut self, tokens: &[u32], pool: &mut PagePool) {
+        self.layers.resize_with(pool.windows.len(), LayerCache::default);
+        self.tokens.extend_from_slice(tokens);
+        let until = self.tokens.len().div_ceil(PAGE_LEN);
+        for layer in &mut self.layers {
+            while layer.first_page + layer.pages.len() < until {
+                layer.pages.push(pool.take());
+            }
+        }
+    }
+
+    /// Stores keys and values `[n, n_kv_heads, head_dim]` of the positions from `first` on.
+    pub fn write(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pool: &PagePool) {
+        let width = pool.n_kv_heads * pool.head_dim;
+        let cache = &mut self.layers[layer];
+        for (row, (k, v)) in k.chunks_exact(width).zip(v.chunks_exact(width)).enumerate() {
+            let (page, slot) = ((first + row) / PAGE_LEN - cache.first_page, (first + row) % PAGE_LEN);
+            let page = &mut cache.pages[page];
+            for head in 0..pool.n_kv_heads {
+                let from = head * pool.head_dim..(head + 1) * pool.head_dim;
+                let to = (head * PAGE_LEN + slot) * pool.head_dim;
+                page.k[to..to + pool.head_dim].copy_from_slice(&k[from.clone()]);
+                page.v[to..to + pool.head_dim].copy_from_slice(&v[from]);
+            }
+        }
+    }
+
+    /// The pages of a layer as `(first page, keys, values)`.
+    pub fn pages(&self, layer: usize) -> (usize, Vec<&[f32]>, Vec<&[f32]>) {
+        let cache = &self.layers[layer];
+        (cache.first_page, cache.pages.iter().map(|p| &*p.k).collect(), cache.pages.iter().map(|p| &*p.v).collect())
+    }
+
+    /// Frees what no query at `anchor` or later can see. A later roll-back must not go below `anchor`.
+    pub fn leave_window(&mut self, anchor: usize, pool: &mut PagePool) {
+        for (layer, window) in self.layers.iter_mut().zip(pool.windows.clone()) {
+            let gone = first_needed_page(window, anchor).saturating_sub(layer.first_page).min(layer.pages.len());
+            layer.first_page += gone;
+            layer.pages.drain(..gone).for_each(|page| pool.give_back(page));
+        }
+    }
+
+    /// Forgets the positions from `len` on. If a window's pages below `len` are gone already, everything is forgotten and the
+    /// sequence starts over: slower, never wrong.
+    pub fn truncate(&mut self, len: usize, pool: &mut PagePool) {
+        if len >= self.len() {
+            return;
+        }
+        let reachable = self
+            .layers
+            .iter()
+            .zip(&pool.windows)
+            .all(|(layer, &window)| layer.first_page <= first_needed_page(window, len));
+        if !reachable {
+            return self.clear(pool);
+        }
+        self.tokens.truncate(len);
+        for layer in &mut self.layers {
+            let keep = len.div_ceil(PAGE_LEN).saturating_sub(layer.first_page).min(layer.pages.len());
+            layer.pages.drain(keep..).for_each(|page| pool.give_back(page));
+        }
+        if len == 0 {
+            self.clear(pool);
+        }
+    }
+
+    /// Gives every page back.
+    pub fn clear(&mut self, pool: &mut PagePool) {
+        self.tokens.clear();
+        for mut layer in self.layers.drain(..) {
+            layer.pages.drain(..).for_each(|page| pool.give_back(page));
+        }
+    }
+}

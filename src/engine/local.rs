@@ -1,0 +1,345 @@
+//! Owns `LocalModel`: a checkpoint on this machine behind the port. Text becomes tokens here; one thread of its own runs the batcher.
+//! Must not know: experiments, run folders.
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+use tiltmeter_kernels::Pool;
+use tokio::sync::oneshot;
+
+use super::{
+    batcher::{Batcher, Limits},
+    capture::{RawStates, Recorder},
+    config::ModelConfig,
+    hub::Checkpoint,
+    models::Decoder,
+    sequence::{Drawing, Finished, Sequence},
+    spans::{self, Layout},
+    template::ChatTemplate,
+    tokenizer::Tokenizer,
+    weights::{WeightType, Weights},
+};
+use crate::model::{
+    ChatReply, ChatRequest, ConversationId, Finish, Message, Model, ModelCard, ModelError, ReadReply, ReadRequest,
+    Rendered, Role, Sampling, SeedKey, Usage, Work,
+};
+use crate::probe::{Site, Span};
+use crate::problem::Problem;
+
+/// How a checkpoint is run. Results do not depend on any of these but `weights`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EngineOptions {
+    /// `None`: the weights stay in the type they have.
+    pub weights: Option<WeightType>,
+    /// `None`: all cores.
+    pub threads: Option<usize>,
+    /// Memory for keys and values; `None`: half of what is free after loading.
+    pub kv_bytes: Option<u64>,
+    /// Prompt tokens of one conversation in one pass; `None`: 256.
+    pub prefill_chunk: Option<usize>,
+}
+
+/// Longest reply if a request does not say.
+const DEFAULT_MAX_NEW_TOKENS: usize = 512;
+
+enum Job {
+    Run(Box<Sequence>),
+    Close(ConversationId),
+}
+
+/// A checkpoint that answers conversations.
+pub struct LocalModel {
+    card: ModelCard,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    jobs: mpsc::Sender<Job>,
+    work: Arc<Mutex<Work>>,
+}
+
+/// Everything about one conversation, for tools and tests.
+pub struct Capture {
+    pub prompt: Rendered,
+    pub generated_ids: Vec<u32>,
+    pub reply: String,
+    pub finish: Finish,
+    /// States and logits of all prompt and generated tokens.
+    pub raw: RawStates,
+}
+
+impl LocalModel {
+    /// Opens a folder or a hub id and loads the weights.
+    pub fn open(name: &str, options: &EngineOptions) -> Result<Self, Problem> {
+        let checkpoint = Checkpoint::open(name)?;
+        let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
+            .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;
+        if config.head_dim % 8 != 0 {
+            return Err(Problem::new(format!("heads of {} channels are not supported", config.head_dim))
+                .at(name)
+                .hint("head_dim must be a multiple of 8"));
+        }
+        let tokenizer = Tokenizer::open(&checkpoint.tokenizer)?;
+        let template = ChatTemplate::of(&checkpoint)?;
+        // A template that cannot show a plain exchange will say so when it is used; until then config.json's ids must do.
+        let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
+        let stop_ids = config.stop_ids(&turn_ends);
+        let weights = Weights::open(&checkpoint.weights, options.weights)?;
+        let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32");
+        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
+        let decoder = Decoder::load(config.clone(), &weights, pool)?;
+        let fingerprint = checkpoint.fingerprint()?;
+        let card = ModelCard {
+            name: name.to_owned(),
+            family: config.family.name().to_owned(),
+            fingerprint: Some(fingerprint.value),
+            template_sha256: Some(template.sha256().to_owned()),
+            hidden_size: Some(config.hidden_size),
+            num_layers: Some(config.num_layers),
+            max_positions: Some(config.max_positions),
+            dtype: Some(dtype.to_owned()),
+            device: Some("cpu".to_owned()),
+            sampler_defaults: config.sampler_defaults.clone(),
+            stop_ids,
+        };
+        let limits = Limits {
+            prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
+            step_tokens: 1024,
+            kv_bytes: options.kv_bytes.unwrap_or_else(|| free_memory() / 2),
+        };
+        let work = Arc::new(Mutex::new(Work::default()));
+        let (jobs, inbox) = mpsc::channel();
+        let shared = work.clone();
+        thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || serve(Batcher::new(decoder, limits), &inbox, &shared))
+            .map_err(|error| Problem::new(format!("the engine's thread cannot start: {error}")))?;
+        Ok(Self { card, config, tokenizer, template, jobs, work })
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Continues a conversation and keeps the hidden states of every token at `sites`.
+    pub async fn capture(
+        &self,
+        messages: &[Message],
+        sites: Vec<Site>,
+        with_logits: bool,
+        max_new_tokens: usize,
+        sampling: Sampling,
+        seed: SeedKey,
+    ) -> Result<Capture, ModelError> {
+        let prompt = self.render(messages)?;
+        let limit = self.config.max_positions;
+        fits(prompt.token_ids.len(), max_new_tokens, limit)?;
+        let drawing = Drawing { sampling, seed, max_new_tokens, stop_ids: self.card.stop_ids.clone() };
+        let finished = self
+            .submit(prompt.token_ids.clone(), Some(drawing), |sequence| {
+                sequence.raw = Some(RawStates::new(sites, with_logits));
+            })
+            .await?;
+        let reply = self.text(&finished)?;
+        Ok(Capture {
+            prompt,
+            reply,
+            finish: finished.finish,
+            raw: finished.raw.unwrap_or_default(),
+            generated_ids: finished.generated,
+        })
+    }
+
+    async fn submit(
+        &self,
+        prompt: Vec<u32>,
+        drawing: Option<Drawing>,
+        prepare: impl FnOnce(&mut Sequence),
+    ) -> Result<Finished, ModelError> {
+        let stopped = || {
+            ModelError::Broken(
+                Problem::new("the engine stopped").hint("this is a defect in tiltmeter: please report what was printed before"),
+            )
+        };
+        if prompt.is_empty() {
+            return Err(ModelError::Refused(
+                Problem::new("the rendered prompt is empty").hint("the chat template ignores these messages"),
+            ));
+        }
+        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            return Err(ModelError::Refused(
+                Problem::new(format!("token id {id} is beyond the vocabulary of {}", self.config.vocab_size))
+                    .hint("tokenizer.json and the weights are not of the same model"),
+            ));
+        }
+        let (send, receive) = oneshot::channel();
+        let answer = Box::new(move |result| drop(send.send(result)));
+        let mut sequence = Sequence::new(prompt, drawing, answer);
+        prepare(&mut sequence);
+        self.jobs.send(Job::Run(Box::new(sequence))).map_err(|_| stopped())?;
+        receive.await.map_err(|_| stopped())?
+    }
+
+    /// The text of a reply, without the stop token.
+    fn text(&self, finished: &Finished) -> Result<String, ModelError> {
+        let ids = match finished.finish {
+            Finish::Stop => &finished.generated[..finished.generated.len().saturating_sub(1)],
+            _ => &finished.generated,
+        };
+        self.tokenizer.decode(ids).map_err(ModelError::Refused)
+    }
+}
+
+#[async_trait::async_trait]
+impl Model for LocalModel {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        let text = self.template.render(&request.messages, true).map_err(ModelError::Refused)?;
+        let encoded = self.tokenizer.encode(&text).map_err(ModelError::Refused)?;
+        let prompt_tokens = encoded.ids.len();
+        let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.max_positions);
+        let max_new_tokens = request.max_new_tokens.unwrap_or(DEFAULT_MAX_NEW_TOKENS);
+        fits(prompt_tokens, max_new_tokens, limit)?;
+        let span = match request.probes.as_ref().map(|plan| plan.span) {
+            None => None,
+            Some(Span::Content | Span::ContentAndStop) => Some(prompt_tokens..usize::MAX),
+            Some(Span::FirstK(k)) => Some(prompt_tokens..prompt_tokens + k),
+            Some(span @ (Span::Prompt | Span::User)) => {
+                let layout = Layout::of(&self.template, &request.messages, true).map_err(ModelError::Refused)?;
+                let spans = spans::turn_spans(&layout, &request.messages, &encoded);
+                Some(if span == Span::User { spans.user } else { spans.turn })
+            }
+        };
+        let drawing = Drawing {
+            sampling: request.sampling,
+            seed: request.seed,
+            max_new_tokens,
+            stop_ids: self.card.stop_ids.clone(),
+        };
+        let finished = self
+            .submit(encoded.ids, Some(drawing), |sequence| {
+                sequence.conversation = request.conversation;
+                sequence.group = request.group;
+                sequence.recorder =
+                    request.probes.clone().map(|plan| Recorder::new(plan, vec![span.unwrap_or(0..0)]));
+            })
+            .await?;
+        let content = self.text(&finished)?;
+        Ok(ChatReply {
+            message: Message::new(Role::Assistant, content),
+            finish: finished.finish,
+            usage: Usage {
+                prompt_tokens: prompt_tokens as u64,
+                completion_tokens: finished.generated.len() as u64,
+                cost_usd: 0.0,
+            },
+            reused_tokens: finished.reused_tokens as u64,
+            readout: finished.readouts.into_iter().next(),
+            token_ids: finished.generated,
+        })
+    }
+
+    async fn read(&self, request: &ReadRequest) -> Result<ReadReply, ModelError> {
+        let layout = Layout::of(&self.template, &request.messages, false).map_err(ModelError::Refused)?;
+        let encoded = self.tokenizer.encode(layout.text()).map_err(ModelError::Refused)?;
+        let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.max_positions);
+        let takes_stop = request.probes.span == Span::ContentAndStop;
+        let mut ranges = Vec::new();
+        for reply in spans::reply_spans(&layout, &request.messages, &encoded, &self.card.stop_ids) {
+            let mut range = reply.content;
+            match request.probes.span {
+                Span::FirstK(k) => range.end = range.end.min(range.start + k),
+                _ if takes_stop && reply.stop => range.end += 1,
+                _ => {}
+            }
+            ranges.push(range);
+        }
+        let within = |range: &std::ops::Range<usize>| range.end <= limit;
+        let needed = ranges.iter().filter(|range| within(range)).map(|range| range.end).max().unwrap_or(0);
+        let mut readouts = Vec::new();
+        if needed > 0 {
+            let spans: Vec<_> = ranges.iter().filter(|range| within(range)).cloned().collect();
+            let prompt = encoded.ids[..needed].to_vec();
+            let plan = request.probes.clone();
+            let finished = self
+                .submit(prompt, None, |sequence| sequence.recorder = Some(Recorder::new(plan, spans)))
+                .await?;
+            readouts = finished.readouts;
+        }
+        let mut measured = readouts.into_iter();
+        let readouts = ranges.iter().map(|range| if within(range) { measured.next() } else { None });
+        Ok(ReadReply { readouts: readouts.collect(), prompt_tokens: encoded.ids.len() as u64 })
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<Rendered, ModelError> {
+        let text = self.template.render(messages, true).map_err(ModelError::Refused)?;
+        let token_ids = self.tokenizer.encode(&text).map_err(ModelError::Refused)?.ids;
+        Ok(Rendered { text, token_ids })
+    }
+
+    fn close(&self, conversation: ConversationId) {
+        // If the engine is gone, so is what it kept.
+        let _ = self.jobs.send(Job::Close(conversation));
+    }
+
+    fn work(&self) -> Work {
+        self.work.lock().map(|work| *work).unwrap_or_default()
+    }
+}
+
+/// Runs until every sender is gone. Requests that arrive during a pass join the next one.
+fn serve(mut batcher: Batcher, inbox: &mpsc::Receiver<Job>, work: &Mutex<Work>) {
+    loop {
+        if !batcher.is_busy() {
+            match inbox.recv() {
+                Ok(job) => take(&mut batcher, job),
+                Err(_) => return,
+            }
+        }
+        for job in inbox.try_iter() {
+            take(&mut batcher, job);
+        }
+        if let Err(problem) = batcher.step() {
+            batcher.fail_all(&problem);
+        }
+        if let Ok(mut shared) = work.lock() {
+            *shared = batcher.work();
+        }
+    }
+}
+
+fn take(batcher: &mut Batcher, job: Job) {
+    match job {
+        Job::Run(sequence) => batcher.submit(*sequence),
+        Job::Close(conversation) => batcher.close(conversation),
+    }
+}
+
+fn fits(prompt_tokens: usize, max_new_tokens: usize, limit: usize) -> Result<(), ModelError> {
+    match prompt_tokens + max_new_tokens <= limit {
+        true => Ok(()),
+        false => Err(ModelError::ContextOverflow { prompt_tokens, max_new_tokens, limit }),
+    }
+}
+
+fn place(checkpoint: &Checkpoint, problem: &Problem) -> String {
+    let file = problem.place.as_deref().unwrap_or("config.json");
+    checkpoint.folder.join(file).display().to_string()
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// Memory that can be taken without swapping; 4 GiB where the system does not say.
+fn free_memory() -> u64 {
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    });
+    kib.map_or(4 << 30, |kib| kib * 1024)
+}

@@ -1,0 +1,23 @@
+//! Owns models on this machine: checkpoint files, text to tokens and back, the forward pass, continuous batching, the KV cache, and
+//! capture in the pass that generates.
+//! Must not know: experiments, run folders, YAML.
+
+pub mod hub;
+pub mod config;
+pub mod tokenizer;
+pub mod template;
+pub mod spans;
+pub mod weights;
+mod ops;
+mod models;
+mod kv;
+mod capture;
+mod philox;
+mod sampler;
+mod sequence;
+mod batcher;
+mod local;
+
+pub use capture::RawStates;
+pub use local::{Capture, EngineOptions, LocalModel};
+pub use weights::WeightType;

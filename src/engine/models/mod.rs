@@ -1,0 +1,234 @@
+//! Owns the decoder: embeddings, a stack of blocks of one family, final norm, head; and the attention that all families share.
+//! One file a family, each reads like its paper. A family supplies a `Block`; nothing else differs.
+//! Must not know: batching, what is captured and why.
+
+mod llama;
+mod olmo;
+
+use std::{collections::HashMap, sync::Arc};
+
+use candle_core::{Device, Result, Tensor};
+use tiltmeter_kernels::{AttentionJob, AttentionShape, Pool, attention};
+
+use super::{
+    config::{Family, ModelConfig},
+    kv::{PAGE_LEN, PagePool, SequenceCache},
+    ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable, with_values},
+    weights::Weights,
+};
+use crate::{probe::Site, problem::Problem};
+
+/// Rows of one sequence within a batch: consecutive positions from `first` on, already noted in its cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Index of the sequence's cache.
+    pub cache: usize,
+    pub first: usize,
+    pub len: usize,
+}
+
+/// One forward pass over rows of several sequences, flattened.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub tokens: Vec<u32>,
+    pub positions: Vec<u32>,
+    pub sequences: Vec<Rows>,
+    /// Rows whose logits are wanted.
+    pub logit_rows: Vec<u32>,
+}
+
+/// One decoder block. `h`: `[rows, hidden]`.
+trait Block: Send + Sync {
+    fn forward(&self, h: &Tensor, attention: &mut Attention) -> Result<Tensor>;
+}
+
+/// Attention of one block over the cached keys and values of each sequence.
+struct Attention<'a, 'b> {
+    layer: usize,
+    shape: AttentionShape,
+    rope: &'a RopeTable,
+    batch: &'a Batch,
+    caches: &'a mut [&'b mut SequenceCache],
+    pages: &'a PagePool,
+    pool: &'a Pool,
+}
+
+impl Attention<'_, '_> {
+    /// Rotates q and k, stores k and v, attends. q: `[rows, n_heads * head_dim]`, k and v: `[rows, n_kv_heads * head_dim]`.
+    fn forward(&mut self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let AttentionShape { n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let positions = &self.batch.positions;
+        let (mut q, mut k) = (with_values(q, <[f32]>::to_vec)?, with_values(k, <[f32]>::to_vec)?);
+        self.rope.rotate(&mut q, positions, n_heads, self.pool);
+        self.rope.rotate(&mut k, positions, n_kv_heads, self.pool);
+        let mut out = vec![0.0; q.len()];
+        with_values(v, |v| self.attend(&q, &k, v, &mut out))?;
+        Tensor::from_vec(out, (positions.len(), n_heads * head_dim), &Device::Cpu)
+    }
+
+    fn attend(&mut self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+        let AttentionShape { n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
+        let mut row = 0;
+        for rows in &self.batch.sequences {
+            let kv = row * kv_width..(row + rows.len) * kv_width;
+            self.caches[rows.cache].write(self.layer, rows.first, &k[kv.clone()], &v[kv], self.pages);
+            row += rows.len;
+        }
+        let pages: Vec<_> =
+            self.batch.sequences.iter().map(|rows| self.caches[rows.cache].pages(self.layer)).collect();
+        let (mut q, mut out) = (q, out);
+        let mut jobs = Vec::with_capacity(pages.len());
+        for (rows, (first_page, k_pages, v_pages)) in self.batch.sequences.iter().zip(&pages) {
+            let (q_rows, q_rest) = q.split_at(rows.len * q_width);
+            let (out_rows, out_rest) = out.split_at_mut(rows.len * q_width);
+            (q, out) = (q_rest, out_rest);
+            jobs.push(AttentionJob {
+                q: q_rows,
+                out: out_rows,
+                first_pos: rows.first,
+                k_pages,
+                v_pages,
+                first_page: *first_page,
+            });
+        }
+        attention(&self.shape, &mut jobs, self.pool);
+    }
+}
+
+/// A whole model.
+pub struct Decoder {
+    pub config: ModelConfig,
+    embed: Embedding,
+    blocks: Vec<Box<dyn Block>>,
+    ropes: Vec<Arc<RopeTable>>,
+    norm: RmsNorm,
+    head: Linear,
+    pool: Arc<Pool>,
+}
+
+impl Decoder {
+    /// Builds the model and checks every tensor's shape on the way.
+    pub fn load(config: ModelConfig, weights: &Weights, pool: Arc<Pool>) -> std::result::Result<Self, Problem> {
+        let parts = Parts { weights, config: &config, pool: &pool };
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let table = weights.f32(EMBEDDINGS, &[vocab, hidden])?;
+        let table = Tensor::from_vec(table, (vocab, hidden), &Device::Cpu).map_err(broken)?;
+        let head = if config.tie_embeddings { EMBEDDINGS } else { "lm_head.weight" };
+        let blocks = (0..config.num_layers)
+            .map(|layer| match config.family {
+                Family::Olmo2 | Family::Olmo3 => olmo::OlmoBlock::load(&parts, layer).map(|b| Box::new(b) as _),
+                Family::Llama => llama::LlamaBlock::load(&parts, layer).map(|b| Box::new(b) as _),
+            })
+            .collect::<std::result::Result<Vec<Box<dyn Block>>, Problem>>()?;
+        // Layers with the same frequencies share one table.
+        let mut tables: HashMap<String, Arc<RopeTable>> = HashMap::new();
+        let ropes = config
+            .rope
+            .iter()
+            .map(|spec| {
+                let table = || Arc::new(RopeTable::new(spec, config.head_dim));
+                tables.entry(format!("{spec:?}")).or_insert_with(table).clone()
+            })
+            .collect();
+        Ok(Self {
+            embed: Embedding { table },
+            blocks,
+            ropes,
+            norm: parts.norm("model.norm.weight", hidden)?,
+            head: parts.linear(head, vocab, hidden)?,
+            pool: pool.clone(),
+            config,
+        })
+    }
+
+    /// One pass over `batch`; `seen` is shown the hidden state `[rows, hidden]` of each site in `sites` as it passes by.
+    /// Gives the logits `[logit_rows, vocab]`.
+    pub fn forward(
+        &self,
+        batch: &Batch,
+        caches: &mut [&mut SequenceCache],
+        pages: &PagePool,
+        sites: &[Site],
+        seen: &mut dyn FnMut(Site, &[f32]),
+    ) -> Result<Option<Tensor>> {
+        let mut show = |site: Site, h: &Tensor| match sites.contains(&site) {
+            true => with_values(h, |rows| seen(site, rows)),
+            false => Ok(()),
+        };
+        let config = &self.config;
+        let mut h = self.embed.forward(&batch.tokens)?;
+        show(Site::Embed, &h)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let shape = AttentionShape {
+                n_heads: config.num_heads,
+                n_kv_heads: config.num_kv_heads,
+                head_dim: config.head_dim,
+                page_len: PAGE_LEN,
+                scale: 1.0 / (config.head_dim as f32).sqrt(),
+                window: config.layer_windows[layer],
+            };
+            let rope = &self.ropes[layer];
+            h = block.forward(&h, &mut Attention { layer, shape, rope, batch, caches, pages, pool: &self.pool })?;
+            show(Site::BlockOut(layer), &h)?;
+        }
+        if sites.contains(&Site::FinalNorm) {
+            show(Site::FinalNorm, &self.norm.forward(&h)?)?;
+        }
+        if batch.logit_rows.is_empty() {
+            return Ok(None);
+        }
+        let rows = Tensor::from_slice(&batch.logit_rows, batch.logit_rows.len(), &Device::Cpu)?;
+        let last = self.norm.forward(&h.index_select(&rows, 0)?)?;
+        self.head.forward(&last).map(Some)
+    }
+}
+
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
+
+pub fn broken(error: candle_core::Error) -> Problem {
+    Problem::new(format!("the engine failed: {error}")).hint("this is a defect in tiltmeter: please report it")
+}
+
+/// What a block is built from.
+struct Parts<'a> {
+    weights: &'a Weights,
+    config: &'a ModelConfig,
+    pool: &'a Arc<Pool>,
+}
+
+impl Parts<'_> {
+    fn linear(&self, name: &str, n_out: usize, k_in: usize) -> std::result::Result<Linear, Problem> {
+        Ok(Linear { weights: self.weights.linear(name, n_out, k_in)?, pool: self.pool.clone() })
+    }
+
+    fn norm(&self, name: &str, width: usize) -> std::result::Result<RmsNorm, Problem> {
+        let weight = self.weights.f32(name, &[width])?;
+        Ok(RmsNorm { weight, eps: self.config.rms_norm_eps as f32, pool: self.pool.clone() })
+    }
+
+    /// `model.layers.{layer}.self_attn.{q,k,v,o}_proj`.
+    fn projections(&self, layer: usize) -> std::result::Result<[Linear; 4], Problem> {
+        let config = self.config;
+        let (hidden, q) = (config.hidden_size, config.num_heads * config.head_dim);
+        let kv = config.num_kv_heads * config.head_dim;
+        let name = |which: &str| format!("model.layers.{layer}.self_attn.{which}_proj.weight");
+        Ok([
+            self.linear(&name("q"), q, hidden)?,
+            self.linear(&name("k"), kv, hidden)?,
+            self.linear(&name("v"), kv, hidden)?,
+            self.linear(&name("o"), hidden, q)?,
+        ])
+    }
+
+    /// `model.layers.{layer}.mlp.{gate,up,down}_proj`.
+    fn mlp(&self, layer: usize) -> std::result::Result<Mlp, Problem> {
+        let (hidden, inter) = (self.config.hidden_size, self.config.intermediate_size);
+        let name = |which: &str| format!("model.layers.{layer}.mlp.{which}_proj.weight");
+        Ok(Mlp {
+            gate: self.linear(&name("gate"), inter, hidden)?,
+            up: self.linear(&name("up"), inter, hidden)?,
+            down: self.linear(&name("down"), hidden, inter)?,
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! Owns one request on its way through the engine: its tokens, what is still to be fed, and when it is done.
+//! Must not know: architectures, other sequences.
+
+use super::{
+    capture::{RawStates, Recorder},
+    kv::SequenceCache,
+    sampler::sample,
+};
+use crate::model::{ConversationId, Finish, Group, Sampling, SeedKey};
+use crate::{model::ModelError, probe::Readout, problem::Problem};
+
+/// What a sequence leaves behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// Sampled ids, the stop token included.
+    pub generated: Vec<u32>,
+    pub finish: Finish,
+    pub reused_tokens: usize,
+    pub readouts: Vec<Readout>,
+    pub raw: Option<RawStates>,
+}
+
+/// Called once, with the result.
+pub type Answer = Box<dyn FnOnce(Result<Finished, ModelError>) + Send>;
+
+/// How a reply is drawn; a sequence without it is only read.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    pub sampling: Sampling,
+    pub seed: SeedKey,
+    pub max_new_tokens: usize,
+    pub stop_ids: Vec<u32>,
+}
+
+pub struct Sequence {
+    /// Prompt and sampled tokens.
+    pub tokens: Vec<u32>,
+    pub prompt_len: usize,
+    pub cache: SequenceCache,
+    pub conversation: Option<ConversationId>,
+    pub group: Option<Group>,
+    pub recorder: Option<Recorder>,
+    pub raw: Option<RawStates>,
+    pub reused_tokens: usize,
+    drawing: Option<Drawing>,
+    finish: Option<Finish>,
+    answer: Answer,
+}
+
+impl Sequence {
+    /// `prompt` must hold at least one token.
+    pub fn new(prompt: Vec<u32>, drawing: Option<Drawing>, answer: Answer) -> Self {
+        // Without anything to draw, the sequence is over as soon as its prompt is fed.
+        let nothing_to_draw = drawing.as_ref().is_none_or(|drawing| drawing.max_new_tokens == 0);
+        Self {
+            prompt_len: prompt.len(),
+            tokens: prompt,
+            cache: SequenceCache::default(),
+            conversation: None,
+            group: None,
+            recorder: None,
+            raw: None,
+            reused_tokens: 0,
+            finish: nothing_to_draw.then_some(Finish::Length),
+            drawing,
+            answer,
+        }
+    }
+
+    /// Tokens that are to be fed next.
+    pub fn pending(&self) -> &[u32] {
+        &self.tokens[self.cache.len()..]
+    }
+
+    /// Whether the reply goes on after what is pending has been fed.
+    pub fn draws(&self) -> bool {
+        self.finish.is_none()
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.finish.is_some() && (self.pending().is_empty() || !self.must_feed_last())
+    }
+
+    /// The last sampled token is fed only where something of it is asked for; its keys are made by the next turn's prefill.
+    fn must_feed_last(&self) -> bool {
+        let last = self.tokens.len() - 1;
+        self.cache.len() < last
+            || self.tokens.len() == self.prompt_len
+            || self.raw.is_some()
+            || self.recorder.as_ref().is_some_and(|recorder| {
+                let stopped = self.finish == Some(Finish::Stop);
+                recorder.wants(last) && (!stopped || recorder.takes_stop())
+            })
+    }
+
+    /// Longest that this sequence can become.
+    pub fn longest(&self) -> usize {
+        self.prompt_len + self.drawing.as_ref().map_or(0, |drawing| drawing.max_new_tokens)
+    }
+
+    /// Nothing below this position will be rolled back.
+    pub fn anchor(&self) -> usize {
+        self.cache.len().min(self.prompt_len)
+    }
+
+    /// Draws the next token from the logits of the last one.
+    pub fn draw(&mut self, logits: &[f32]) -> Result<(), Problem> {
+        let Some(drawing) = &self.drawing else { return Ok(()) };
+        let index = self.tokens.len() - self.prompt_len;
+        let token = sample(logits, &drawing.sampling, drawing.seed, index as u64).ok_or_else(|| {
+            Problem::new("the model's logits are not finite, so no token can be drawn")
+                .hint("the weights are damaged or overflow in this type: try --dtype f32, or fetch the checkpoint again")
+        })?;
+        self.tokens.push(token);
+        if drawing.stop_ids.contains(&token) {
+            self.finish = Some(Finish::Stop);
+        } else if index + 1 >= drawing.max_new_tokens {
+            self.finish = Some(Finish::Length);
+        }
+        Ok(())
+    }
+
+    /// Gives the result to whoever asked and hands the cache back.
+    pub fn complete(self) -> (Option<ConversationId>, SequenceCache) {
+        let readouts = self.recorder.map_or(Some(Vec::new()), Recorder::finish).ok_or_else(|| {
+            ModelError::Refused(
+                Problem::new("a projection is not finite")
+                    .hint("the hidden states overflow: the weights are damaged, or the axis holds values that are not numbers"),
+            )
+        });
+        let generated = self.tokens[self.prompt_len..].to_vec();
+        let finish = self.finish.unwrap_or(Finish::Length);
+        (self.answer)(readouts.map(|readouts| Finished {
+            generated,
+            finish,
+            reused_tokens: self.reused_tokens,
+            readouts,
+            raw: self.raw,
+        }));
+        (self.conversation, self.cache)
+    }
+
+    /// Ends the sequence with an error.
+    pub fn fail(self, problem: Problem) -> SequenceCache {
+        (self.answer)(Err(ModelError::Refused(problem)));
+        self.cache
+    }
+}

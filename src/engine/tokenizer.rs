@@ -1,0 +1,113 @@
+//! Owns `Tokenizer`: text to token ids with byte offsets, and back, exactly as the checkpoint's tokenizer.json says.
+//! Must not know: messages, templates, tensors.
+
+use std::{collections::HashSet, path::Path};
+
+use tokenizers::PostProcessorWrapper;
+
+use crate::problem::Problem;
+
+/// The tokens of one text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    pub ids: Vec<u32>,
+    /// Per token the bytes `[start, end)` of the text it stands for, nothing trimmed. Tokens that share one character
+    /// all carry the bytes of the whole character.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// A checkpoint's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: HashSet<u32>,
+}
+
+impl Tokenizer {
+    /// Reads tokenizer.json.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is no tokenizer.
+    pub fn open(path: &Path) -> Result<Self, Problem> {
+        let bytes = std::fs::read(path).map_err(|error| {
+            Problem::new(format!("cannot read the tokenizer: {error}"))
+                .at(path.display().to_string())
+                .hint("check that the file exists and may be read")
+        })?;
+        Self::from_bytes(&bytes).map_err(|problem| problem.at(path.display().to_string()))
+    }
+
+    /// Reads the bytes of tokenizer.json.
+    ///
+    /// # Errors
+    /// Bytes that describe no tokenizer.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| {
+            Problem::new(format!("the tokenizer cannot be read: {error}"))
+                .hint("the file is damaged or of a newer format: save it again with a current `tokenizers`")
+        })?;
+        // A tokenizer.json may carry truncation and padding from training; both would change a prompt silently.
+        // The post-processor adds special tokens, which the template has written already (a second one would be wrong),
+        // and trims blanks from offsets, which would shift spans.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Problem::new(format!("the tokenizer cannot be used: {error}")))?;
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        let added = inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        Ok(Self { inner, special })
+    }
+
+    /// The tokens of a text in which special tokens are already written out; none is added.
+    ///
+    /// # Errors
+    /// Text the tokenizer has no tokens for.
+    pub fn encode(&self, text: &str) -> Result<Encoded, Problem> {
+        let encoding = self.inner.encode(text, false).map_err(|error| {
+            Problem::new(format!("the text cannot be tokenised: {error}"))
+                .hint("check that tokenizer.json belongs to this model")
+        })?;
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+    }
+
+    /// The text of tokens, special tokens left out.
+    ///
+    /// # Errors
+    /// Tokens the tokenizer cannot turn into text.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Problem> {
+        self.text(ids, true)
+    }
+
+    /// The text of tokens, special tokens shown.
+    ///
+    /// # Errors
+    /// Tokens the tokenizer cannot turn into text.
+    pub fn decode_with_special(&self, ids: &[u32]) -> Result<String, Problem> {
+        self.text(ids, false)
+    }
+
+    fn text(&self, ids: &[u32], skip_special: bool) -> Result<String, Problem> {
+        self.inner.decode(ids, skip_special).map_err(|error| {
+            Problem::new(format!("the tokens cannot be decoded: {error}"))
+                .hint("check that tokenizer.json belongs to this model")
+        })
+    }
+
+    /// The id of a token's exact text.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id, in the vocabulary's own spelling.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether a token is a control token, which decoding leaves out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+}

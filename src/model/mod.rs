@@ -1,0 +1,76 @@
+//! Owns the port: what every model answers, be it on this machine or behind an API.
+//! Must not know: candle, HTTP, experiments.
+
+mod chat;
+mod error;
+mod scripted;
+
+pub use chat::{
+    ChatReply, ChatRequest, ConversationId, Finish, Group, Message, ReadReply, ReadRequest, Rendered, Role, Sampling,
+    SeedKey, Usage,
+};
+pub use error::ModelError;
+pub use scripted::ScriptedModel;
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of a model before it answers: goes into the manifest, and axis files are checked against it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// The name as the experiment gives it (`allenai/Olmo-3-7B-Instruct`, `data/models/quay`).
+    pub name: String,
+    /// `olmo3`, `olmo2`, `llama`, or a provider's name.
+    pub family: String,
+    /// `sha256:<hex>` of the weights; `None` for an API model, which does not show them.
+    pub fingerprint: Option<String>,
+    pub template_sha256: Option<String>,
+    pub hidden_size: Option<usize>,
+    pub num_layers: Option<usize>,
+    /// Longest sequence in tokens the model was made for.
+    pub max_positions: Option<usize>,
+    pub dtype: Option<String>,
+    pub device: Option<String>,
+    /// Sampler defaults the checkpoint carries (generation_config.json). Recorded, never applied silently.
+    pub sampler_defaults: Option<serde_json::Value>,
+    /// Token ids that end a turn.
+    pub stop_ids: Vec<u32>,
+}
+
+/// Forward passes done so far, to show that nothing is computed twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Tokens that went through the layers, each pass counted.
+    pub forward_tokens: u64,
+    /// Distinct (conversation, position, token) among them.
+    pub unique_tokens: u64,
+    /// Sampled tokens.
+    pub generated_tokens: u64,
+    /// Engine steps (batched forward passes).
+    pub steps: u64,
+}
+
+/// A model that holds conversations.
+#[async_trait::async_trait]
+pub trait Model: Send + Sync {
+    fn card(&self) -> &ModelCard;
+
+    /// Answers the conversation with one assistant message.
+    async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError>;
+
+    /// Reads an existing conversation without generating: one readout per assistant message.
+    async fn read(&self, _request: &ReadRequest) -> Result<ReadReply, ModelError> {
+        Err(ModelError::unsupported(self.card(), "reading hidden states"))
+    }
+
+    /// The prompt exactly as the model sees it.
+    fn render(&self, _messages: &[Message]) -> Result<Rendered, ModelError> {
+        Err(ModelError::unsupported(self.card(), "showing its rendered prompt"))
+    }
+
+    /// The conversation is over; whatever is kept for it may be dropped.
+    fn close(&self, _conversation: ConversationId) {}
+
+    fn work(&self) -> Work {
+        Work::default()
+    }
+}

@@ -1,0 +1,63 @@
+//! Owns ranges and ticks: steps of 1, 2 or 5 times a power of ten (Heckbert 1990), labels with just enough decimals.
+//!
+//! Must not know: pixels, colours.
+
+/// A range of values with the ticks inside it.
+pub(super) struct Scale {
+    /// Lowest value in the frame.
+    pub low: f64,
+    /// Highest value in the frame.
+    pub high: f64,
+    /// Ticks and their labels, upwards.
+    pub ticks: Vec<(f64, String)>,
+}
+
+impl Scale {
+    /// About six ticks over [low, high], with a little air above and below.
+    pub(super) fn values(low: f64, high: f64) -> Self {
+        // A flat line gets a range of its own size, not none.
+        let size = if high > low { high - low } else { low.abs().max(1.0) };
+        let (low, high) = (low - 0.04 * size, high + 0.04 * size);
+        let rough = (high - low) / 6.0;
+        let power = 10f64.powf(rough.log10().floor());
+        let step = power * [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| rough <= factor * power).unwrap_or(10.0);
+        let exponent = step.log10().floor();
+        let label = |y: f64| {
+            let magnitude = low.abs().max(high.abs()).log10();
+            let text = if !(-4.0..6.0).contains(&magnitude) {
+                format!("{y:.*e}", (magnitude.floor() - exponent).clamp(0.0, 15.0) as usize)
+            } else {
+                format!("{y:.*}", (-exponent).max(0.0) as usize)
+            };
+            text.replace('-', "−")
+        };
+        let (first, last) = ((low / step).ceil(), (high / step).floor());
+        let count = (last - first).clamp(0.0, 20.0) as usize;
+        let ticks = (0..=count).map(|i| (first + i as f64) * step).map(|y| (y, label(if y == 0.0 { 0.0 } else { y })));
+        Self { low, high, ticks: ticks.collect() }
+    }
+
+    /// Whole turns 1..=turns; every turn is labelled while they fit, then 1 and the multiples of 2, 5, 10, ...
+    pub(super) fn turns(turns: usize) -> Self {
+        const MOST: usize = 26;
+        let mut step = 1;
+        let mut factors = [2, 5, 10].into_iter().cycle();
+        let mut decade = 1;
+        while turns / step > MOST {
+            let factor = factors.next().unwrap_or(10);
+            step = factor * decade;
+            if factor == 10 {
+                decade *= 10;
+            }
+        }
+        let ticks = (1..=turns).filter(|turn| *turn == 1 || turn % step == 0).map(|turn| (turn as f64, turn.to_string()));
+        // Air beside the outermost turns, less so when there are many.
+        let air = (0.03 * turns as f64).clamp(0.3, 2.0);
+        Self { low: 1.0 - air, high: turns as f64 + air, ticks: ticks.collect() }
+    }
+
+    /// Share of the range that lies below `x`.
+    pub(super) fn share(&self, x: f64) -> f64 {
+        (x - self.low) / (self.high - self.low)
+    }
+}

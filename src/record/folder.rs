@@ -1,0 +1,279 @@
+//! Owns every path under a run folder, and where exports go besides: in the default place the transcripts also go to
+//! `data/generated_transcripts/` and the figures to `images/`, as the original study laid them out; a folder the user
+//! names holds everything itself.
+//! Must not know: what a label or a metric means.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use time::{OffsetDateTime, macros::format_description};
+
+use super::files::{cannot_read, cannot_write, safe_name};
+use crate::problem::Problem;
+
+/// A folder that holds one experiment's journal and everything that comes out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    dir: PathBuf,
+    /// The project root whose shared places get a copy of the exports; `None` for a folder the user named.
+    shared: Option<PathBuf>,
+}
+
+impl RunFolder {
+    /// Makes `<base>/data/runs/<experiment>/<YYYYMMDD-HHMMSS>-<first 8 of the plan's hash>/` (UTC), with a suffix where that
+    /// name is taken.
+    pub fn create(base: &Path, experiment: &str, plan_hash: &str) -> Result<Self, Problem> {
+        let parent = runs_of(base, experiment)?;
+        fs::create_dir_all(&parent).map_err(|error| cannot_write(&parent, &error))?;
+        let format = format_description!("[year][month][day]-[hour][minute][second]");
+        let Ok(time) = OffsetDateTime::now_utc().format(&format) else {
+            return Err(Problem::new("the clock of this machine shows no usable date"));
+        };
+        let name = format!("{time}-{}", short(plan_hash));
+        for attempt in 1_u32.. {
+            let dir = parent.join(if attempt == 1 { name.clone() } else { format!("{name}-{attempt}") });
+            // `create_dir` and not `create_dir_all`: of two that start in the same second only one gets the name.
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()) }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot_write(&dir, &error)),
+            }
+        }
+        Err(Problem::new("no free name for a run folder").at(parent.display().to_string()))
+    }
+
+    /// A folder the user names; it need not exist yet.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), shared: None }
+    }
+
+    /// The newest folder in the default place that holds a journal, of this plan or, with `None`, of any plan.
+    pub fn latest(base: &Path, experiment: &str, plan_hash: Option<&str>) -> Result<Option<Self>, Problem> {
+        let parent = runs_of(base, experiment)?;
+        let entries = match fs::read_dir(&parent) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot_read(&parent, &error)),
+        };
+        let mut newest: Option<(AgeKey, Self)> = None;
+        for entry in entries {
+            let dir = entry.map_err(|error| cannot_read(&parent, &error))?.path();
+            let folder = Self { shared: Some(base.to_path_buf()), dir };
+            let Some(age) = folder.age_key() else { continue };
+            if !folder.holds_journal()? || !plan_hash.is_none_or(|hash| folder.is_of_plan(hash)) {
+                continue;
+            }
+            if newest.as_ref().is_none_or(|(best, _)| *best < age) {
+                newest = Some((age, folder));
+            }
+        }
+        Ok(newest.map(|(_, folder)| folder))
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The frozen plan; written from the journal.
+    pub fn plan(&self) -> PathBuf {
+        self.dir.join("plan.json")
+    }
+
+    /// The journal this machine writes.
+    pub fn journal(&self) -> PathBuf {
+        self.dir.join("journal.jsonl")
+    }
+
+    /// Every `journal*.jsonl` in the folder, by name: several writers each leave their own.
+    pub fn journals(&self) -> Result<Vec<PathBuf>, Problem> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot_read(&self.dir, &error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| cannot_read(&self.dir, &error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("journal") && name.ends_with(".jsonl") && path.is_file() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Versions, hashes, sessions and files of this run.
+    pub fn manifest(&self) -> PathBuf {
+        self.dir.join("manifest.json")
+    }
+
+    /// The report for people.
+    pub fn report(&self) -> PathBuf {
+        self.dir.join("report.md")
+    }
+
+    /// One row per turn.
+    pub fn turns(&self) -> PathBuf {
+        self.dir.join("turns.parquet")
+    }
+
+    /// One row per token.
+    pub fn tokens(&self) -> PathBuf {
+        self.dir.join("tokens.parquet")
+    }
+
+    /// Mean vectors of turns.
+    pub fn vectors(&self) -> PathBuf {
+        self.dir.join("vectors.safetensors")
+    }
+
+    /// What the tool said while it ran.
+    pub fn session_log(&self) -> PathBuf {
+        self.dir.join("session.log")
+    }
+
+    /// `<experiment>_summary.json`.
+    pub fn summary(&self, experiment: &str) -> Result<PathBuf, Problem> {
+        Ok(self.dir.join(format!("{}_summary.json", safe_name(experiment)?)))
+    }
+
+    /// The folder's own transcripts.
+    pub fn transcripts_dir(&self) -> PathBuf {
+        self.dir.join("generated_transcripts")
+    }
+
+    /// The folder's own figures.
+    pub fn images_dir(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
+    /// Every place a transcript of this name is to be written; the folder's own comes first.
+    pub fn transcript_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
+        let shared = self.shared.as_ref().map(|base| base.join("data").join("generated_transcripts"));
+        places(self.transcripts_dir(), shared, file_name)
+    }
+
+    /// Every place a figure of this name is to be written; the folder's own comes first.
+    pub fn image_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
+        let shared = self.shared.as_ref().map(|base| base.join("images"));
+        places(self.images_dir(), shared, file_name)
+    }
+
+    /// Whether any journal in the folder has content.
+    pub fn holds_journal(&self) -> Result<bool, Problem> {
+        for path in self.journals()? {
+            let length = fs::metadata(&path).map_err(|error| cannot_read(&path, &error))?.len();
+            if length > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Refuses a folder that already holds results. To be asked before anything is spent, and asked again by the scheduler.
+    pub fn require_unused(&self) -> Result<(), Problem> {
+        if self.holds_journal()? {
+            return Err(Problem::new("this folder already holds the journal of a run")
+                .at(self.dir.display().to_string())
+                .hint("go on with it with --resume, or choose another folder with --out"));
+        }
+        Ok(())
+    }
+
+    /// Date, time and suffix of a default folder's name; `None` for anything else that lies there.
+    fn age_key(&self) -> Option<AgeKey> {
+        let name = self.dir.file_name()?.to_str()?;
+        let mut parts = name.split('-');
+        let (date, time, _hash) = (parts.next()?, parts.next()?, parts.next()?);
+        let suffix = parts.next().map_or(Ok(1), str::parse).ok()?;
+        Some((date.parse().ok()?, time.parse().ok()?, suffix))
+    }
+
+    /// By `plan.json`, or by the folder's name where that file is gone.
+    fn is_of_plan(&self, hash: &str) -> bool {
+        let recorded = fs::read(self.plan()).ok().and_then(|bytes| {
+            let plan: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+            Some(plan.get("hash")?.as_str()?.to_owned())
+        });
+        match recorded {
+            Some(recorded) => recorded == hash,
+            None => self.dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').nth(2)) == Some(short(hash)),
+        }
+    }
+}
+
+/// (date, time, suffix) of a folder's name.
+type AgeKey = (u64, u64, u32);
+
+fn runs_of(base: &Path, experiment: &str) -> Result<PathBuf, Problem> {
+    Ok(base.join("data").join("runs").join(safe_name(experiment)?))
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}
+
+fn places(own: PathBuf, shared: Option<PathBuf>, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
+    let file_name = safe_name(file_name)?;
+    Ok(std::iter::once(own).chain(shared).map(|dir| dir.join(file_name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_folders_do_not_clash_and_the_newest_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        let hash = "0123456789abcdef";
+        let folders: Vec<_> = (0..12).map(|_| RunFolder::create(base.path(), "003b", hash).unwrap()).collect();
+        assert_eq!(RunFolder::latest(base.path(), "003b", Some(hash)).unwrap(), None, "none has a journal");
+        for folder in &folders {
+            fs::write(folder.journal(), "x").unwrap();
+        }
+        fs::create_dir_all(base.path().join("data/runs/003b/notes")).unwrap();
+        assert_eq!(RunFolder::latest(base.path(), "003b", Some(hash)).unwrap().as_ref(), folders.last());
+        assert_eq!(RunFolder::latest(base.path(), "003b", None).unwrap().as_ref(), folders.last());
+        assert_eq!(RunFolder::latest(base.path(), "003b", Some("ffffffff00")).unwrap(), None);
+        assert_eq!(RunFolder::latest(base.path(), "other", None).unwrap(), None);
+    }
+
+    #[test]
+    fn a_plan_file_decides_over_the_name() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(base.path(), "e", "aaaaaaaaaaaa").unwrap();
+        fs::write(folder.journal(), "x").unwrap();
+        fs::write(folder.plan(), r#"{"hash": "bbbbbbbbbbbb", "document": {}}"#).unwrap();
+        assert_eq!(RunFolder::latest(base.path(), "e", Some("aaaaaaaaaaaa")).unwrap(), None);
+        assert_eq!(RunFolder::latest(base.path(), "e", Some("bbbbbbbbbbbb")).unwrap(), Some(folder));
+    }
+
+    #[test]
+    fn exports_of_a_named_folder_stay_inside() {
+        let named = RunFolder::at("out");
+        assert_eq!(named.transcript_places("a.json").unwrap(), [Path::new("out/generated_transcripts/a.json")]);
+        assert_eq!(named.image_places("a.png").unwrap(), [Path::new("out/images/a.png")]);
+        let base = tempfile::tempdir().unwrap();
+        let default = RunFolder::create(base.path(), "e", "aaaaaaaaaaaa").unwrap();
+        let places = default.transcript_places("a.json").unwrap();
+        assert_eq!(places[0], default.dir().join("generated_transcripts/a.json"));
+        assert_eq!(places[1], base.path().join("data/generated_transcripts/a.json"));
+        assert_eq!(default.image_places("a.png").unwrap()[1], base.path().join("images/a.png"));
+        assert!(default.image_places("../a.png").is_err());
+        assert!(RunFolder::create(base.path(), "../e", "aa").is_err());
+    }
+
+    #[test]
+    fn a_used_folder_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::at(base.path().join("out"));
+        folder.require_unused().unwrap();
+        fs::create_dir_all(folder.dir()).unwrap();
+        fs::write(folder.dir().join("journal-3.jsonl"), "x").unwrap();
+        assert!(folder.require_unused().unwrap_err().hint.unwrap().contains("--resume"));
+    }
+}

@@ -1,0 +1,62 @@
+//! Owns `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts.
+//!
+//! Must not know: where the file goes.
+
+use serde_json::{Map, Value, json};
+
+use super::analysis::Analysis;
+use super::comparison::Comparison;
+
+/// The summary. Keys: `title`, `unit`, `ddof`, `drop_flagged`, `turns_compared`, `conditions` (name to `n`, `ddof`, `mean`,
+/// `sem`, `ci95`, `icc`, `flagged`, `dropped`, `statuses`, `drift`, `system_prompt`, `per_turn`: list of `turn` from 1,
+/// `mean`, `sem`, `n`, `ddof`), `reference` (`mean`, `per_turn`) or null, `contrasts` and `mde` as in `Analysis`, `notes`.
+pub fn summary_json(comparison: &Comparison, analysis: &Analysis) -> Value {
+    let ddof = analysis.options.ddof;
+    let mut conditions = Map::new();
+    for (group, (label, condition)) in comparison.groups.iter().zip(analysis.conditions.iter()) {
+        let per_turn: Vec<Value> = (0..condition.turns)
+            .map(|turn| {
+                let cells = &condition.per_turn;
+                json!({
+                    "turn": turn + 1,
+                    "mean": cells.mean[turn],
+                    "sem": cells.sem[turn],
+                    "n": cells.n[turn],
+                    "ddof": ddof,
+                })
+            })
+            .collect();
+        conditions.insert(
+            label.to_owned(),
+            json!({
+                "n": condition.n,
+                "ddof": ddof,
+                "mean": condition.mean,
+                "sem": condition.sem,
+                "ci95": condition.ci95,
+                "icc": condition.icc,
+                "flagged": condition.flagged,
+                "dropped": condition.dropped,
+                "statuses": condition.statuses,
+                "drift": condition.drift,
+                "system_prompt": group.system_prompt,
+                "per_turn": per_turn,
+            }),
+        );
+    }
+    let reference = comparison.reference.as_ref();
+    json!({
+        "title": comparison.title,
+        "unit": comparison.unit,
+        "ddof": ddof,
+        "drop_flagged": analysis.options.drop_flagged,
+        "turns_compared": analysis.turns_compared,
+        "conditions": conditions,
+        "reference": reference.map(|values| json!({ "mean": analysis.reference_mean, "per_turn": values })),
+        "contrasts": analysis.contrasts,
+        "mde": analysis.mde,
+        "mde_control": analysis.mde_control,
+        "options": analysis.options,
+        "notes": comparison.notes.iter().chain(&analysis.notes).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,314 @@
+//! Owns `Run` and its only window on the world, `RunContext`: numbered steps that are journaled when they happen and replayed
+//! when the run is carried out again.
+//!
+//! Order of one step: intent durable -> act -> result durable -> return. A step that costs nothing but time (`step_free`) needs
+//! no intent: carried out twice, it gives the same. What a step returns is always the value as it was read back from its JSON,
+//! so that a first execution and a replay cannot differ.
+//! Must not know: models, what a result means.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    journal::Journal,
+    lines::{Counts, Kind, Line, StepPart, value_of},
+    plan::request_hash,
+    progress::Progress,
+    recover::{StepRecord, parsed},
+    stop::{StopLevel, StopSignal},
+};
+use crate::{
+    problem::Problem,
+    record::{Outcome, RunKey},
+};
+
+/// Something that can be carried out, stopped and carried on.
+///
+/// It must be a function of its own fields and of what its steps return: the same steps in the same order with the same
+/// requests whenever they return the same. Time, randomness, models and files are reached in steps only.
+#[async_trait::async_trait]
+pub trait Run: Send + Sync {
+    /// Which run this is.
+    fn key(&self) -> &RunKey;
+
+    /// Carries the run out from its beginning; finished steps return at once with what they gave before.
+    async fn execute(&self, context: &RunContext) -> Result<Outcome, RunError>;
+}
+
+/// Why a run has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The run failed. Others go on; a resume tries it again from its first unfinished step.
+    #[error("{0}")]
+    Failed(Problem),
+    /// The run asked for something else than the journal has. It is never carried on silently.
+    #[error("{0}")]
+    Desync(Problem),
+    /// A person asked to stop; the run stays pending.
+    #[error("stopped; --resume goes on with this run")]
+    Stopped,
+    /// The journal can no longer be written; the run stays pending and the schedule ends.
+    #[error("{0}")]
+    Journal(Problem),
+}
+
+impl From<Problem> for RunError {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+/// How many steps were replayed and how many were carried out.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub replayed: AtomicU64,
+    pub executed: AtomicU64,
+}
+
+/// What the contexts of one schedule share.
+pub(super) struct Shared {
+    pub journal: Journal,
+    pub progress: Arc<Progress>,
+    pub stop: StopSignal,
+    pub tally: Tally,
+}
+
+/// A run's window on the world.
+pub struct RunContext {
+    key: RunKey,
+    id: String,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+struct State {
+    recorded: BTreeMap<u32, StepRecord>,
+    next: u32,
+    /// A step was begun and has not come to a result.
+    in_step: bool,
+    /// The last step was carried out and not replayed.
+    live: bool,
+    counts: Counts,
+    /// The schedule's own reason to end this run, which the run cannot overrule.
+    ended: Option<RunError>,
+}
+
+impl RunContext {
+    pub(super) fn new(key: RunKey, shared: Arc<Shared>, recorded: BTreeMap<u32, StepRecord>) -> Self {
+        let live = recorded.values().all(|step| step.result.is_none());
+        let state = State { recorded, next: 0, in_step: false, live, counts: Counts::new(), ended: None };
+        Self { id: key.id(), key, shared, state: Mutex::new(state) }
+    }
+
+    /// Which run this is.
+    pub fn key(&self) -> &RunKey {
+        &self.key
+    }
+
+    /// The run's id, unique in its schedule.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the run should come to an end: its next step will return `RunError::Stopped`.
+    pub fn stopping(&self) -> bool {
+        self.shared.stop.level() >= StopLevel::Stop
+    }
+
+    /// Counts work that was done, as in `count("turns", 1)`. Work of replayed steps counts as done but into no rate.
+    pub fn count(&self, unit: &str, n: u64) {
+        let mut state = self.state();
+        match state.counts.get_mut(unit) {
+            Some(known) => *known += n,
+            None => {
+                state.counts.insert(unit.to_owned(), n);
+            }
+        }
+        let live = state.live;
+        drop(state);
+        self.shared.progress.count(unit, n, live);
+    }
+
+    /// A step that has an effect or a price: its intent is durable before `act` is called. After a crash in between nobody
+    /// knows whether it took place; the intent without a result then shows that.
+    ///
+    /// The steps of one run follow each other: a step must not begin before the one before it has returned, and after a step
+    /// that returned an error, or whose future was dropped, there is no next one. A failure the run wants to live with is
+    /// therefore a value `act` returns as `Ok`.
+    pub async fn step<Req, Out, F, Fut>(&self, name: &str, request: &Req, act: F) -> Result<Out, RunError>
+    where
+        Req: Serialize + ?Sized,
+        Out: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Out, RunError>>,
+    {
+        self.numbered(true, name, request, act).await
+    }
+
+    /// A step that costs nothing but time, such as a turn of a model on this machine. Only its result is journaled; if it is
+    /// lost, the step is carried out again.
+    pub async fn step_free<Req, Out, F, Fut>(&self, name: &str, request: &Req, act: F) -> Result<Out, RunError>
+    where
+        Req: Serialize + ?Sized,
+        Out: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Out, RunError>>,
+    {
+        self.numbered(false, name, request, act).await
+    }
+
+    async fn numbered<Req, Out, F, Fut>(&self, paid: bool, name: &str, request: &Req, act: F) -> Result<Out, RunError>
+    where
+        Req: Serialize + ?Sized,
+        Out: Serialize + DeserializeOwned,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Out, RunError>>,
+    {
+        let hash = request_hash(request).map_err(|error| self.unusable(name, "request", &error))?;
+        let number = self.begin(name)?;
+        if let Some(json) = self.recorded_result(number, name, &hash)? {
+            let place = || self.place(number, name);
+            let out = parsed(&json, place).map_err(|problem| self.end_with(RunError::Desync(problem)))?;
+            self.finish_step(false);
+            return Ok(out);
+        }
+        let step = StepPart { step: number, name, hash: &hash };
+        if paid {
+            let line = self.line(Kind::Intent, Some(step), None, &());
+            self.commit(Journal::encode(&line)?).await?;
+        }
+        let out = act().await?;
+        let counts = self.counts();
+        let line = self.line(Kind::Result, Some(step), counts.as_ref(), &out);
+        let json = serde_json::to_vec(&line).map_err(|error| self.unusable(name, "result", &error))?;
+        // What could not be read back later must not be found out later.
+        let out = value_of(&json).map_err(|error| self.unusable(name, "result", &error))?;
+        self.commit(json).await?;
+        self.finish_step(true);
+        Ok(out)
+    }
+
+    /// Takes the next number, unless the run has to end here.
+    fn begin(&self, name: &str) -> Result<u32, RunError> {
+        let mut state = self.state();
+        if let Some(ended) = &state.ended {
+            return Err(ended.clone());
+        }
+        let reason = if self.stopping() {
+            Some(RunError::Stopped)
+        } else {
+            self.shared.journal.failure().map(RunError::Journal)
+        };
+        if let Some(reason) = reason {
+            state.ended = Some(reason.clone());
+            return Err(reason);
+        }
+        if state.in_step {
+            return Err(RunError::Failed(
+                Problem::new("a step began although the one before it had not come to a result")
+                    .at(self.place(state.next, name))
+                    .hint("the steps of a run follow each other; a failure to live with is a value the step returns"),
+            ));
+        }
+        state.in_step = true;
+        state.next += 1;
+        Ok(state.next - 1)
+    }
+
+    /// The journaled result of the step, if it has one and is the same step.
+    fn recorded_result(&self, number: u32, name: &str, hash: &str) -> Result<Option<Box<[u8]>>, RunError> {
+        let Some(recorded) = self.state().recorded.remove(&number) else { return Ok(None) };
+        if recorded.name == name && recorded.hash == hash {
+            return Ok(recorded.result);
+        }
+        let problem = Problem::new(format!(
+            "run {} no longer asks what it asked before: the journal has {:?} with request {}, now it is {name:?} with {hash}",
+            self.id, recorded.name, recorded.hash
+        ));
+        Err(self.end_with(RunError::Desync(
+            problem
+                .at(self.place(number, name))
+                .hint("resume with the version, files and settings it began with, or begin again in another folder with --out"),
+        )))
+    }
+
+    fn finish_step(&self, live: bool) {
+        let tally = &self.shared.tally;
+        let counter = if live { &tally.executed } else { &tally.replayed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state();
+        state.in_step = false;
+        state.live = live;
+    }
+
+    async fn commit(&self, json: Vec<u8>) -> Result<(), RunError> {
+        self.shared.journal.commit(json).await.map_err(|problem| self.end_with(RunError::Journal(problem)))
+    }
+
+    /// Journals how the run ended and returns its outcome as a resume will read it.
+    pub(super) async fn commit_outcome(&self, outcome: &Outcome) -> Result<Outcome, RunError> {
+        let counts = self.counts();
+        let json = Journal::encode(&self.line(Kind::Done, None, counts.as_ref(), outcome))?;
+        let outcome = value_of(&json).map_err(|error| {
+            Problem::new(format!("the outcome of the run cannot be read back: {error}"))
+                .at(format!("run {}", self.id))
+                .hint("a metric that is not a number has to be left out")
+        })?;
+        self.commit(json).await?;
+        Ok(outcome)
+    }
+
+    /// Journals that the run failed.
+    pub(super) async fn commit_failure(&self, problem: &Problem) -> Result<(), RunError> {
+        let counts = self.counts();
+        self.commit(Journal::encode(&self.line(Kind::Failed, None, counts.as_ref(), problem))?).await
+    }
+
+    /// The schedule's own reason to end the run, if there is one.
+    pub(super) fn ended(&self) -> Option<RunError> {
+        self.state().ended.clone()
+    }
+
+    fn end_with(&self, error: RunError) -> RunError {
+        self.state().ended = Some(error.clone());
+        error
+    }
+
+    fn line<'a, T>(
+        &'a self,
+        kind: Kind,
+        step: Option<StepPart<'a>>,
+        counts: Option<&'a Counts>,
+        value: &'a T,
+    ) -> Line<'a, T> {
+        Line { kind, at: self.shared.journal.now(), run: Some(&self.id), step, counts, value }
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        let state = self.state();
+        (!state.counts.is_empty()).then(|| state.counts.clone())
+    }
+
+    fn place(&self, number: u32, name: &str) -> String {
+        format!("run {}, step {} ({name})", self.id, number + 1)
+    }
+
+    fn unusable(&self, name: &str, part: &str, error: &serde_json::Error) -> RunError {
+        RunError::Failed(
+            Problem::new(format!("the {part} of a step cannot be kept as JSON: {error}"))
+                .at(format!("run {}, step {name}", self.id)),
+        )
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,190 @@
+//! Owns the form of one journal line: `<8 hex> <JSON>\n`, the hex being the first 4 bytes of the BLAKE3 of the JSON. The JSON is
+//! one object: `n` (number of the line in its file, from 0, so that a line that was taken out is noticed), `kind`, `at` (Unix
+//! time in ms), then as the kind needs `run`, `step`, `name`, `hash`, `counts`, and last `value`.
+//!
+//! | kind | run, step, … | value |
+//! |---|---|---|
+//! | `session` | – | a start of the program: format, plan hash, the plan where it is new, accepted drift, totals |
+//! | `intent` | run, step, name, hash | null; durable before an act that costs something |
+//! | `result` | run, step, name, hash, counts | what the step gave |
+//! | `done` | run, counts | the outcome |
+//! | `failed` | run, counts | the problem |
+//! | `end` | – | how the session ended |
+//! Must not know: what a result or an outcome means.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    problem::Problem,
+    record::{Drift, SessionEnd},
+};
+
+/// Raised when an older program could no longer read the journal.
+pub(super) const FORMAT: u32 = 1;
+
+/// Counted work by unit.
+pub(super) type Counts = BTreeMap<String, u64>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    Session,
+    Intent,
+    Result,
+    Done,
+    Failed,
+    End,
+}
+
+/// A line on its way out; the writer adds `n` and the checksum.
+#[derive(Serialize)]
+pub(super) struct Line<'a, T> {
+    pub kind: Kind,
+    pub at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepPart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<&'a Counts>,
+    pub value: &'a T,
+}
+
+/// Which step, and by what its request is recognised.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct StepPart<'a> {
+    pub step: u32,
+    pub name: &'a str,
+    pub hash: &'a str,
+}
+
+/// A line on its way in, all but its value.
+#[derive(Deserialize)]
+pub(super) struct Envelope<'a> {
+    pub n: u64,
+    pub kind: Kind,
+    pub at: u64,
+    #[serde(borrow, default)]
+    pub run: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub step: Option<u32>,
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub hash: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub counts: Counts,
+}
+
+#[derive(Deserialize)]
+struct Payload<T> {
+    value: T,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SessionStart {
+    pub format: u32,
+    pub plan_hash: String,
+    /// The whole document, in the first session of a file and wherever it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_drift: Vec<Drift>,
+    pub runs: usize,
+    /// Expected work by unit, where it is known.
+    #[serde(default)]
+    pub totals: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SessionStop {
+    pub how: SessionEnd,
+}
+
+/// A `Problem` on its way in.
+#[derive(Deserialize)]
+pub(super) struct ProblemValue {
+    what: String,
+    place: Option<String>,
+    hint: Option<String>,
+}
+
+impl From<ProblemValue> for Problem {
+    fn from(value: ProblemValue) -> Self {
+        Self { what: value.what, place: value.place, hint: value.hint }
+    }
+}
+
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Appends the finished line to `out`; `body` is a JSON object that has at least one member.
+pub(super) fn seal(n: u64, body: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(b"00000000 ");
+    out.extend_from_slice(format!("{{\"n\":{n},").as_bytes());
+    out.extend_from_slice(&body[1..]);
+    let sum = checksum(&out[start + 9..]);
+    out[start..start + 8].copy_from_slice(&sum);
+    out.push(b'\n');
+}
+
+/// The JSON of a line (without its line break) if its checksum holds.
+pub(super) fn unseal(line: &[u8]) -> Result<&[u8], &'static str> {
+    if line.len() < 10 || line[8] != b' ' {
+        return Err("it does not begin with a checksum");
+    }
+    let json = &line[9..];
+    if checksum(json) == line[..8] { Ok(json) } else { Err("its checksum does not match") }
+}
+
+/// The `value` of a line's JSON.
+pub(super) fn value_of<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
+    Ok(serde_json::from_slice::<Payload<T>>(json)?.value)
+}
+
+fn checksum(json: &[u8]) -> [u8; 8] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let hash = blake3::hash(json);
+    let mut text = [0; 8];
+    for (index, byte) in hash.as_bytes()[..4].iter().enumerate() {
+        text[2 * index] = HEX[usize::from(byte >> 4)];
+        text[2 * index + 1] = HEX[usize::from(byte & 15)];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_comes_back_and_every_flipped_bit_is_noticed() {
+        let step = StepPart { step: 3, name: "turn", hash: "ab" };
+        let counts = Counts::from([("turns".to_owned(), 3)]);
+        let line = Line { kind: Kind::Result, at: 7, run: Some("a-000"), step: Some(step), counts: Some(&counts), value: &"\n\"ü" };
+        let mut sealed = Vec::new();
+        seal(12, &serde_json::to_vec(&line).unwrap(), &mut sealed);
+        assert_eq!(sealed.pop(), Some(b'\n'));
+        assert!(!sealed.contains(&b'\n'));
+        let json = unseal(&sealed).unwrap();
+        let back: Envelope = serde_json::from_slice(json).unwrap();
+        assert_eq!((back.n, back.kind, back.at, back.step), (12, Kind::Result, 7, Some(3)));
+        assert_eq!((back.run.as_deref(), back.name.as_deref(), back.hash.as_deref()), (Some("a-000"), Some("turn"), Some("ab")));
+        assert_eq!(back.counts, counts);
+        assert_eq!(value_of::<String>(json).unwrap(), "\n\"ü");
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(&flipped).is_err(), "bit {bit}");
+        }
+    }
+}

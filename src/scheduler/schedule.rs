@@ -1,0 +1,433 @@
+//! Owns carrying out many runs: which is next, how many at once, what their ends mean, and what is left when the schedule ends.
+//! Must not know: models, engine, provider, kinds.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    fs::File,
+    mem,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::{
+    context::{Run, RunContext, RunError, Shared, Tally},
+    journal::{Disk, Journal, WrapDisk},
+    lines::{FORMAT, Kind, Line, SessionStart, SessionStop},
+    plan::Plan,
+    progress::{EventKind, Progress},
+    recover::{Recovered, RunRecord, time_of},
+    stop::{StopLevel, StopSignal},
+};
+use crate::{
+    problem::Problem,
+    record::{Drift, Outcome, RunFolder, RunKey, Session, SessionEnd, timestamp},
+};
+
+/// In which order runs start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Repetition 1 of all cells, then 2, …: wherever it is stopped, all cells have nearly the same n.
+    #[default]
+    Interleaved,
+    /// All repetitions of the first cell, then of the second, …
+    Sequential,
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunState {
+    /// It has its outcome.
+    Done(Outcome),
+    /// It failed in this session.
+    Failed(Problem),
+    /// It was not begun, or was left before its end.
+    Pending,
+}
+
+/// What a schedule leaves behind.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Every run, in the order they were given.
+    pub outcomes: Vec<(RunKey, RunState)>,
+    /// Runs with an outcome, those of earlier sessions included.
+    pub completed: usize,
+    /// Runs that failed in this session.
+    pub failed: usize,
+    /// Runs left over.
+    pub pending: usize,
+    /// Somebody asked to stop, and runs are left over because of it.
+    pub interrupted: bool,
+    /// Whether the folder already had a journal.
+    pub resumed: bool,
+    /// Steps whose result came from the journal.
+    pub replayed_steps: u64,
+    /// Steps that were carried out.
+    pub executed_steps: u64,
+    /// Steps found at the start with an intent and no result: nobody knows whether they took place.
+    pub uncertain_steps: usize,
+    /// Runs the journal knows and the plan no longer has. They are kept and take no part.
+    pub unplanned_runs: usize,
+    /// Every session on this folder, this one included.
+    pub sessions: Vec<Session>,
+    /// Every plan change that was accepted, in this session or before.
+    pub accepted_drifts: Vec<Drift>,
+    /// Work by unit, replayed work included.
+    pub work: BTreeMap<String, u64>,
+}
+
+/// Carries out the runs of one plan in one run folder.
+pub struct Schedule {
+    plan: Plan,
+    folder: RunFolder,
+    parallel: usize,
+    order: Order,
+    stop: StopSignal,
+    progress: Arc<Progress>,
+    resume: bool,
+    accept_drift: bool,
+    disk: Option<WrapDisk>,
+}
+
+/// How long dropped runs get to let go of what they hold.
+const ABORT_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Schedule {
+    /// One run at a time, interleaved, in an unused folder, until told otherwise.
+    pub fn new(plan: Plan, folder: RunFolder) -> Self {
+        Self {
+            plan,
+            folder,
+            parallel: 1,
+            order: Order::default(),
+            stop: StopSignal::new(),
+            progress: Arc::default(),
+            resume: false,
+            accept_drift: false,
+            disk: None,
+        }
+    }
+
+    /// Most runs in flight.
+    pub fn parallel(mut self, runs: usize) -> Self {
+        self.parallel = runs;
+        self
+    }
+
+    /// In which order runs start.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// What may end the schedule early.
+    pub fn stop(mut self, stop: StopSignal) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Where progress is shown from.
+    pub fn progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Goes on with what the folder holds. A folder that holds nothing is begun.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Goes on although the plan is another than the recorded one. The differences are recorded.
+    pub fn accept_drift(mut self, accept: bool) -> Self {
+        self.accept_drift = accept;
+        self
+    }
+
+    /// Puts another disk in the place of the journal's file, to see what happens when it fails.
+    pub fn disk(mut self, wrap: impl FnOnce(File) -> Box<dyn Disk> + Send + 'static) -> Self {
+        self.disk = Some(Box::new(wrap));
+        self
+    }
+
+    /// Carries the runs out. An error means that nothing was begun, or that the journal can no longer be written; a run that
+    /// fails is no error and stops no other run.
+    pub async fn run(mut self, runs: Vec<Arc<dyn Run>>) -> Result<Summary, Problem> {
+        self.check(&runs)?;
+        let (journal, mut recovered, own_end) = Journal::open(&self.folder, self.disk.take())?;
+        let resumed = recovered.plan.is_some();
+        let drift = self.drift(&recovered)?;
+        recovered.accepted_drift.extend(drift.iter().cloned());
+        // Each journal file carries its plan, so that it can be read without the others.
+        let new_plan = !own_end.has_session || !drift.is_empty();
+        let session_at = journal.now();
+        let start = SessionStart {
+            format: FORMAT,
+            plan_hash: self.plan.hash().to_owned(),
+            plan: new_plan.then(|| self.plan.document().clone()),
+            accepted_drift: drift,
+            runs: runs.len(),
+            totals: self.progress.totals(),
+        };
+        commit_own(&journal, Kind::Session, session_at, &start).await?;
+        self.plan.write(&self.folder.plan())?;
+
+        let mut states = vec![RunState::Pending; runs.len()];
+        let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
+        let uncertain_steps = records.values().map(|record| record.uncertain_steps()).sum();
+        self.progress.begin(runs.len());
+        let mut queue = VecDeque::new();
+        let mut known = 0;
+        for index in self.sequence(&runs) {
+            let id = runs[index].key().id();
+            let record = records.get(&id);
+            known += usize::from(record.is_some());
+            match record.map(|record| record.outcome(&id)).transpose()?.flatten() {
+                Some(outcome) => {
+                    states[index] = RunState::Done(outcome);
+                    self.progress.done.fetch_add(1, Relaxed);
+                    for (unit, n) in record.iter().flat_map(|record| &record.counts) {
+                        self.progress.count(unit, *n, false);
+                    }
+                }
+                None => queue.push_back(index),
+            }
+        }
+        let unplanned_runs = records.len() - known;
+
+        let shared = Arc::new(Shared {
+            journal,
+            progress: Arc::clone(&self.progress),
+            stop: self.stop.clone(),
+            tally: Tally::default(),
+        });
+        self.carry_out(&runs, &mut queue, &mut records, &mut states, &shared).await;
+
+        let pending = states.iter().filter(|state| matches!(state, RunState::Pending)).count();
+        let level = self.stop.level();
+        let how = match level {
+            _ if pending == 0 => SessionEnd::Finished,
+            StopLevel::None => SessionEnd::Unknown,
+            StopLevel::Drain => SessionEnd::Drained,
+            StopLevel::Stop => SessionEnd::Stopped,
+            StopLevel::Abort => SessionEnd::Aborted,
+        };
+        let ended_at = shared.journal.now();
+        let ended = commit_own(&shared.journal, Kind::End, ended_at, &SessionStop { how }).await;
+        shared.journal.close();
+        ended?;
+
+        let mut sessions = recovered.sessions;
+        let moment = |at| timestamp(time_of(at));
+        sessions.push((session_at, Session { started: moment(session_at), ended: Some(moment(ended_at)), how }));
+        sessions.sort_by_key(|(at, _)| *at);
+        let count = |wanted: fn(&RunState) -> bool| states.iter().filter(|state| wanted(state)).count();
+        Ok(Summary {
+            completed: count(|state| matches!(state, RunState::Done(_))),
+            failed: count(|state| matches!(state, RunState::Failed(_))),
+            pending,
+            interrupted: level > StopLevel::None && pending > 0,
+            resumed,
+            replayed_steps: shared.tally.replayed.load(Relaxed),
+            executed_steps: shared.tally.executed.load(Relaxed),
+            uncertain_steps,
+            unplanned_runs,
+            sessions: sessions.into_iter().map(|(_, session)| session).collect(),
+            accepted_drifts: recovered.accepted_drift,
+            work: self.progress.work(),
+            outcomes: runs.iter().map(|run| run.key().clone()).zip(states).collect(),
+        })
+    }
+
+    /// What can be refused before anything is touched.
+    fn check(&self, runs: &[Arc<dyn Run>]) -> Result<(), Problem> {
+        if self.parallel == 0 {
+            return Err(Problem::new("no run may be in flight").hint("set parallel to 1 or more"));
+        }
+        let mut ids = HashSet::new();
+        if let Some(twice) = runs.iter().map(|run| run.key().id()).find(|id| !ids.insert(id.clone())) {
+            return Err(Problem::new(format!("two runs have the id {twice}")).hint("give the cells different names"));
+        }
+        if self.resume { Ok(()) } else { self.folder.require_unused() }
+    }
+
+    /// The differences to the recorded plan, if they are accepted.
+    fn drift(&self, recovered: &Recovered) -> Result<Vec<Drift>, Problem> {
+        let Some((_, recorded)) = &recovered.plan else { return Ok(Vec::new()) };
+        let drift = Plan::drift(recorded, &self.plan);
+        if drift.is_empty() || self.accept_drift {
+            return Ok(drift);
+        }
+        let fields = if drift.len() == 1 { "1 field differs" } else { &format!("{} fields differ", drift.len()) };
+        let list: String = drift.iter().map(|one| format!("\n    {one}")).collect();
+        Err(Problem::new(format!("the plan is not the one this folder was begun with: {fields}{list}"))
+            .at(self.folder.dir().display().to_string())
+            .hint("undo the change; or begin again in another folder with --out; or go on with --accept-drift, which is recorded"))
+    }
+
+    /// Indices in the order of their start. Sorting is stable, so cells keep the order they were given in.
+    fn sequence(&self, runs: &[Arc<dyn Run>]) -> Vec<usize> {
+        let mut cells: HashMap<(&str, &str), usize> = HashMap::new();
+        let places: Vec<(usize, usize)> = runs
+            .iter()
+            .map(|run| {
+                let key = run.key();
+                let next = cells.len();
+                let cell = *cells.entry((&key.experiment, &key.cell)).or_insert(next);
+                match self.order {
+                    Order::Interleaved => (key.sample, cell),
+                    Order::Sequential => (cell, key.sample),
+                }
+            })
+            .collect();
+        let mut sequence: Vec<usize> = (0..runs.len()).collect();
+        sequence.sort_by_key(|index| places[*index]);
+        sequence
+    }
+
+    /// Starts runs and collects their ends until there is nothing left to start or to wait for.
+    async fn carry_out(
+        &self,
+        runs: &[Arc<dyn Run>],
+        queue: &mut VecDeque<usize>,
+        records: &mut HashMap<String, RunRecord>,
+        states: &mut [RunState],
+        shared: &Arc<Shared>,
+    ) {
+        let mut flight = Flight { tasks: JoinSet::new(), contexts: HashMap::new() };
+        let mut level = StopLevel::None;
+        loop {
+            while level == StopLevel::None && flight.tasks.len() < self.parallel {
+                let Some(index) = queue.pop_front() else { break };
+                let run = Arc::clone(&runs[index]);
+                let recorded = records.remove(&run.key().id()).map(|record| record.steps).unwrap_or_default();
+                flight.start(index, run, RunContext::new(runs[index].key().clone(), Arc::clone(shared), recorded));
+                self.progress.running.store(flight.tasks.len(), Relaxed);
+            }
+            let watched = match level {
+                StopLevel::None => StopLevel::Drain,
+                StopLevel::Drain => StopLevel::Stop,
+                StopLevel::Stop | StopLevel::Abort => StopLevel::Abort,
+            };
+            let ended = tokio::select! {
+                biased;
+                () = self.stop.reached(watched) => {
+                    level = self.stop.level();
+                    None
+                }
+                ended = flight.tasks.join_next_with_id() => match ended {
+                    Some(ended) => Some(ended),
+                    None => return,
+                },
+            };
+            if let Some(ended) = ended {
+                self.take(flight.end_of(ended).await, runs, states);
+                self.progress.running.store(flight.tasks.len(), Relaxed);
+            }
+            // Without a journal nothing that is still under way could be kept.
+            if level == StopLevel::Abort || shared.journal.failure().is_some() {
+                break;
+            }
+        }
+        flight.tasks.abort_all();
+        let drop_all = async {
+            while let Some(ended) = flight.tasks.join_next_with_id().await {
+                self.take(flight.end_of(ended).await, runs, states);
+            }
+        };
+        // A run inside a long computation cannot be dropped; its later lines find the journal closed.
+        let _ = tokio::time::timeout(ABORT_PATIENCE, drop_all).await;
+        self.progress.running.store(0, Relaxed);
+    }
+
+    fn take(&self, ended: Option<(usize, RunState)>, runs: &[Arc<dyn Run>], states: &mut [RunState]) {
+        let Some((index, state)) = ended else { return };
+        let id = runs[index].key().id();
+        match &state {
+            RunState::Done(_) => {
+                self.progress.done.fetch_add(1, Relaxed);
+                self.progress.ended_live.fetch_add(1, Relaxed);
+                self.progress.event(EventKind::Done, Some(&id), format!("{id} done"));
+            }
+            RunState::Failed(problem) => {
+                self.progress.failed.fetch_add(1, Relaxed);
+                self.progress.ended_live.fetch_add(1, Relaxed);
+                self.progress.event(EventKind::Failed, Some(&id), format!("{id} failed: {problem}"));
+            }
+            RunState::Pending => {}
+        }
+        states[index] = state;
+    }
+}
+
+/// Runs under way.
+struct Flight {
+    tasks: JoinSet<(usize, RunState)>,
+    /// A task that panics takes its own context along, so another handle is kept here.
+    contexts: HashMap<Id, (usize, Arc<RunContext>)>,
+}
+
+impl Flight {
+    fn start(&mut self, index: usize, run: Arc<dyn Run>, context: RunContext) {
+        let context = Arc::new(context);
+        let own = Arc::clone(&context);
+        let task = self.tasks.spawn(async move {
+            let result = run.execute(&own).await;
+            (index, settle(&own, result).await)
+        });
+        self.contexts.insert(task.id(), (index, context));
+    }
+
+    /// How the task's run stands now; `None` if the task was dropped on purpose.
+    async fn end_of(&mut self, ended: Result<(Id, (usize, RunState)), JoinError>) -> Option<(usize, RunState)> {
+        match ended {
+            Ok((id, end)) => {
+                self.contexts.remove(&id);
+                Some(end)
+            }
+            Err(error) => {
+                let (index, context) = self.contexts.remove(&error.id())?;
+                if !error.is_panic() {
+                    return None;
+                }
+                let payload = error.into_panic();
+                let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+                let problem = Problem::new(format!("the run panicked: {text}"))
+                    .at(format!("run {}", context.id()))
+                    .hint("this is a mistake in the program; the other runs go on");
+                Some((index, settle(&context, Err(RunError::Failed(problem))).await))
+            }
+        }
+    }
+}
+
+/// Makes the end of a run durable. Where the schedule itself ended the run, what the run made of that does not count.
+async fn settle(context: &RunContext, result: Result<Outcome, RunError>) -> RunState {
+    let result = match context.ended() {
+        Some(reason) => Err(reason),
+        None => result,
+    };
+    let failure = match result {
+        Ok(outcome) => match context.commit_outcome(&outcome).await {
+            Ok(outcome) => return RunState::Done(outcome),
+            Err(failure) => failure,
+        },
+        Err(failure) => failure,
+    };
+    match failure {
+        RunError::Failed(problem) | RunError::Desync(problem) => match context.commit_failure(&problem).await {
+            Ok(()) => RunState::Failed(problem),
+            Err(_) => RunState::Pending,
+        },
+        RunError::Stopped | RunError::Journal(_) => RunState::Pending,
+    }
+}
+
+/// A line of the schedule itself.
+async fn commit_own<T: Serialize>(journal: &Journal, kind: Kind, at: u64, value: &T) -> Result<(), Problem> {
+    journal.commit(Journal::encode(&Line { kind, at, run: None, step: None, counts: None, value })?).await
+}

@@ -1,0 +1,122 @@
+//! Owns reading a run folder from outside: how far it is, and the outcomes it holds. Read-only; works while another process
+//! writes.
+//! Must not know: what an outcome means.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+};
+
+use serde::Serialize;
+
+use super::{plan::Plan, recover::{Recovered, time_of}};
+use crate::{
+    problem::Problem,
+    record::{Drift, Outcome, RunFolder, Session, cannot_read, timestamp},
+};
+
+/// How far a run folder is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Hash of the plan of the latest session.
+    pub plan_hash: Option<String>,
+    /// Runs the latest session planned.
+    pub planned: usize,
+    /// Runs with an outcome.
+    pub done: usize,
+    /// Runs that failed and have not been tried again.
+    pub failed: usize,
+    /// Runs begun that neither have an outcome nor failed.
+    pub begun: usize,
+    /// Planned runs that are neither done nor failed; those begun are among them.
+    pub pending: usize,
+    /// Steps with a result.
+    pub steps: u64,
+    /// Steps with an intent only: under way, or, if nobody writes, of unknown effect.
+    pub uncertain_steps: usize,
+    /// Work by unit; of a run under way, as of its latest step.
+    pub work: BTreeMap<String, u64>,
+    /// Expected work by unit, where it is known.
+    pub totals: BTreeMap<String, u64>,
+    /// Each failed run and why.
+    pub failures: BTreeMap<String, Problem>,
+    /// Of the latest line, RFC 3339 in UTC.
+    pub last_activity: Option<String>,
+    /// Whether a process is writing the folder.
+    pub writer_active: bool,
+    /// Every start of the program and how it ended.
+    pub sessions: Vec<Session>,
+    /// Plan changes that were accepted.
+    pub accepted_drifts: Vec<Drift>,
+}
+
+/// Reads the journals of a folder and says how far it is.
+pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
+    let (recovered, writer_active) = read(folder)?;
+    let mut work: BTreeMap<String, u64> = BTreeMap::new();
+    for run in recovered.runs.values() {
+        for (unit, n) in &run.counts {
+            *work.entry(unit.clone()).or_default() += n;
+        }
+    }
+    let done = recovered.runs.values().filter(|run| run.done.is_some()).count();
+    let failures: BTreeMap<_, _> =
+        recovered.runs.iter().filter_map(|(id, run)| Some((id.clone(), run.failure()?))).collect();
+    Ok(Status {
+        plan_hash: recovered.plan.as_ref().map(|(_, plan)| plan.hash().to_owned()),
+        planned: recovered.planned_runs,
+        done,
+        failed: failures.len(),
+        begun: recovered.runs.len() - done - failures.len(),
+        pending: recovered.planned_runs.saturating_sub(done + failures.len()),
+        steps: recovered.runs.values().map(|run| run.results).sum(),
+        uncertain_steps: recovered.runs.values().map(|run| run.uncertain_steps()).sum(),
+        work,
+        totals: recovered.totals,
+        failures,
+        last_activity: recovered.last_activity.map(|at| timestamp(time_of(at))),
+        writer_active,
+        sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),
+        accepted_drifts: recovered.accepted_drift,
+    })
+}
+
+/// The frozen plan and the outcome of every finished run by its id, from the journals alone: whatever else was deleted from the
+/// folder can be made again from these.
+pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outcome>), Problem> {
+    let (recovered, _) = read(folder)?;
+    let (_, plan) = recovered.plan.ok_or_else(|| {
+        Problem::new("the journal has no plan: nothing was begun here").at(folder.dir().display().to_string())
+    })?;
+    let mut outcomes = BTreeMap::new();
+    for (id, run) in &recovered.runs {
+        if let Some(outcome) = run.outcome(id)? {
+            outcomes.insert(id.clone(), outcome);
+        }
+    }
+    Ok((plan, outcomes))
+}
+
+fn read(folder: &RunFolder) -> Result<(Recovered, bool), Problem> {
+    let mut recovered = Recovered::default();
+    let mut writer_active = false;
+    let journals = folder.journals()?;
+    if journals.is_empty() {
+        return Err(Problem::new("no journal in this folder")
+            .at(folder.dir().display().to_string())
+            .hint("give the folder of a run, as in data/runs/<experiment>/<time>-<plan>"));
+    }
+    for path in journals {
+        let file = File::open(&path).map_err(|error| cannot_read(&path, &error))?;
+        // Shared, and given back at once: it only asks whether a writer holds the file.
+        match file.try_lock_shared() {
+            Ok(()) => file.unlock().map_err(|error| cannot_read(&path, &error))?,
+            Err(TryLockError::WouldBlock) => writer_active = true,
+            // A file system without locks has no answer; the rest of the status is still good.
+            Err(TryLockError::Error(_)) => {}
+        }
+        recovered.read(&path, &file)?;
+    }
+    recovered.sessions.sort_by_key(|(at, _)| *at);
+    Ok((recovered, writer_active))
+}
