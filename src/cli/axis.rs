@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{parse_count, parse_site};
-use crate::probe::{LayerConvention, Site};
+use super::{parse_count, parse_site, terminal::escape};
+use crate::probe::{AxisFile, LayerConvention, Site};
 
 /// Look at axis files and import those of other tools.
 #[derive(Clone, Debug, Subcommand)]
@@ -19,7 +19,7 @@ pub enum AxisCommand {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter axis show data/axes/assistant.safetensors")]
+  tiltmeter axis show data/axes/quay_assistant.safetensors")]
 pub struct ShowArgs {
     /// Axis file
     #[arg(value_name = "FILE")]
@@ -33,9 +33,9 @@ pub struct ShowArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter axis import assistant_axis.pt --index-base block --site block.20.out --out data/axes/assistant.safetensors
-  tiltmeter axis import evil_response_avg_diff.pt --index-base hidden_states --site block.15.out --name evil --out evil.safetensors
-  tiltmeter axis import vectors.npz --tensor warm --site final_norm --num-layers 32 --out warm.safetensors")]
+  tiltmeter axis import assistant.pt --index-base block --out assistant.safetensors
+  tiltmeter axis import evil.pt --index-base hidden_states --site block.15.out --out e.safetensors
+  tiltmeter axis import warm.npz --tensor warm --site final_norm --out warm.safetensors")]
 pub struct ImportArgs {
     /// File to import
     #[arg(value_name = "FILE")]
@@ -56,7 +56,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// Blocks of that model, where they cannot be told from the file
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub num_layers: Option<usize>,
     /// Axis file to write
     #[arg(long, value_name = "FILE.safetensors")]
@@ -79,5 +79,61 @@ impl From<IndexBase> for LayerConvention {
             IndexBase::Block => LayerConvention::Block,
             IndexBase::HiddenStates => LayerConvention::HiddenStates,
         }
+    }
+}
+
+/// What an axis file holds: where it comes from, then one line a site.
+pub fn render(file: &AxisFile) -> String {
+    let unknown = |text: &str| if text.is_empty() { "unknown".to_string() } else { escape(text).into_owned() };
+    let rows = [
+        ("name", unknown(&file.name)),
+        ("method", unknown(&file.origin.method)),
+        ("examples", unknown(&file.origin.n)),
+        ("positive", unknown(&file.origin.sign)),
+        ("centring", unknown(&file.origin.centring)),
+        ("weights", unknown(file.fingerprint.as_deref().unwrap_or_default())),
+        ("width", file.hidden_size.to_string()),
+        ("blocks", file.num_layers.map_or("unknown".to_string(), |n| n.to_string())),
+        ("sha256", file.sha256.clone()),
+    ];
+    let mut text: String = rows.iter().map(|(key, value)| format!("{key:<10}{value}\n")).collect();
+    text.push_str("\nsite            length    mean+    mean-    AUROC\n");
+    for (site, axis) in &file.sites {
+        let length = axis.direction.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+        let [pos, neg] = [axis.stats.mean_pos, axis.stats.mean_neg].map(|mean| optional(mean, |m| format!("{m:+.3}")));
+        let auroc = optional(axis.stats.auroc, |auroc| format!("{auroc:.3}"));
+        let row = format!("{:<14} {length:>7.3} {pos:>8} {neg:>8} {auroc:>8}", site.to_string());
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn optional(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
+    value.map_or("–".to_string(), show)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::{AxisOrigin, AxisStats, SiteAxis};
+
+    #[test]
+    fn an_axis_file_is_shown_with_what_is_known_and_what_is_not() {
+        let stats = AxisStats { mean_pos: Some(2.5), mean_neg: Some(-1.0), auroc: None };
+        let file = AxisFile {
+            name: "warm".into(),
+            origin: AxisOrigin { method: "difference of means".into(), ..AxisOrigin::default() },
+            fingerprint: None,
+            hidden_size: 2,
+            num_layers: Some(6),
+            sites: [(Site::BlockOut(4), SiteAxis { direction: vec![3.0, 4.0], stats })].into(),
+            sha256: "ab".into(),
+        };
+        let text = render(&file);
+        assert!(text.contains("method    difference of means\nexamples  unknown\n"), "{text}");
+        let (heading, row) = text.trim_end().rsplit_once('\n').unwrap();
+        assert!(heading.ends_with("site            length    mean+    mean-    AUROC"), "{text}");
+        assert_eq!(row, "block.4.out      5.000   +2.500   -1.000        –");
     }
 }

@@ -14,9 +14,9 @@ use crate::probe::Site;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter capture allenai/Olmo-3-7B-Instruct --messages talk.json --sites block.20.out --out talk.safetensors
-  tiltmeter capture data/models/tiny --messages talk.json --logits --dtype f32 --out talk.safetensors
-  tiltmeter capture data/models/tiny --messages talk.json --max-new-tokens 32 --temperature 0 --out answer.safetensors")]
+  tiltmeter capture data/models/quay --messages talk.json --logits --out talk.safetensors
+  tiltmeter capture data/models/quay --messages talk.json --sites embed --out embed.safetensors
+  tiltmeter capture data/models/quay --messages talk.json --max-new-tokens 32 --out b.safetensors")]
 pub struct CaptureArgs {
     /// Model: a name on the hub, or a folder
     #[arg(value_name = "MODEL")]
@@ -31,10 +31,10 @@ pub struct CaptureArgs {
     #[arg(long)]
     pub logits: bool,
     /// Let the model answer with at most this many tokens
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,
     /// Temperature of the answer; 0 is greedy
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Seed of the answer
     #[arg(long, value_name = "N", default_value_t = 42)]

@@ -21,9 +21,10 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter chat data/models/tiny
-  tiltmeter chat allenai/Olmo-3-7B-Instruct --axis data/axes/assistant.safetensors --system \"Be brief.\"
-  printf 'Hello\\nAnd now?\\n' | tiltmeter chat data/models/tiny --temperature 0")]
+  tiltmeter chat data/models/quay
+  tiltmeter chat data/models/quay --axis data/axes/quay_assistant.safetensors --site block.4.out
+  tiltmeter chat allenai/Olmo-3-7B-Instruct --system \"Be brief.\"
+  printf 'Hello\\nAnd now?\\n' | tiltmeter chat data/models/quay --temperature 0")]
 pub struct ChatArgs {
     /// Model: a name on the hub, or a folder
     #[arg(value_name = "MODEL")]
@@ -38,13 +39,13 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Temperature; 0 is greedy
-    #[arg(long, value_name = "T", default_value_t = 0.7, value_parser = parse_temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.7, value_parser = parse_temperature, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
     /// Longest reply in tokens
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = parse_count)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = parse_count, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
 }
 
@@ -113,4 +114,74 @@ pub fn reply_text(reply: &ChatReply) -> String {
     }
     let text = escape(reply.message.content.trim_end());
     if measured.is_empty() { format!("{text}\n") } else { format!("{text}\n  [{}]\n", measured.join(" | ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Usage,
+        probe::{ProbeReadout, Readout},
+    };
+
+    fn reply(text: &str, mean: f32) -> ChatReply {
+        let projection = ProbeReadout { name: "warm".into(), site: Site::BlockOut(4), mean, per_token: vec![mean; 3] };
+        ChatReply {
+            message: Message::new(Role::Assistant, text),
+            token_ids: vec![1, 2, 3],
+            finish: Finish::Stop,
+            usage: Usage::default(),
+            reused_tokens: 0,
+            readout: Some(Readout { measured_tokens: 3, projections: vec![projection], vectors: Vec::new() }),
+        }
+    }
+
+    fn talk(input: &str, answer: impl FnMut(&[Message]) -> Result<ChatReply, Problem>) -> String {
+        let mut output = Vec::new();
+        converse(Some("Be brief."), false, input.as_bytes(), &mut output, answer).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn the_history_grows_and_reset_takes_it_back_to_the_system_prompt() {
+        let mut seen = Vec::new();
+        let said = talk("Hello\n\nAgain\n/reset\nNew\n/quit\nnever\n", |messages| {
+            seen.push(messages.len());
+            Ok(reply("ok\x1b[2J", -1.5))
+        });
+        assert_eq!(seen, [2, 4, 2]);
+        let answer = "ok\\u{1b}[2J\n  [warm at block.4.out: -1.5000 | 3 tokens]\n";
+        assert_eq!(said, format!("{answer}{answer}(the conversation begins again)\n{answer}"));
+    }
+
+    #[test]
+    fn a_failed_reply_takes_its_message_back() {
+        let mut seen = Vec::new();
+        let said = talk("one\ntwo\n", |messages| {
+            seen.push(messages.len());
+            Err(Problem::new("too long").hint("begin again with /reset"))
+        });
+        assert_eq!(seen, [2, 2]);
+        assert!(said.starts_with("error: too long\n  hint: begin again with /reset\n"), "{said}");
+    }
+
+    #[test]
+    fn a_closed_pipe_ends_the_conversation_quietly() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut asked = 0;
+        let answer = |_: &[Message]| {
+            asked += 1;
+            Ok(reply("x", 0.0))
+        };
+        converse(None, true, "a\nb\n".as_bytes(), &mut Closed, answer).unwrap();
+        assert_eq!(asked, 0);
+    }
 }

@@ -107,3 +107,31 @@ pub fn bug() -> Problem {
     Problem::new("tiltmeter stopped because of an error of its own (see the message above)")
         .hint("what was recorded is kept and `--resume` goes on; please report the message with the experiment file")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_what_where_and_what_to_do() {
+        let first =
+            Problem::new("`samples` is out of range: 0").at("plan.yaml:11:10 (samples)").hint("it must be 1 or more");
+        assert_eq!(
+            render(std::slice::from_ref(&first), Paint::plain()),
+            "error: `samples` is out of range: 0\n  --> plan.yaml:11:10 (samples)\n  hint: it must be 1 or more\n"
+        );
+        let second = Problem::new("two\nlines\x1b[2J");
+        assert_eq!(
+            render(&[first.clone(), second], Paint::plain()).lines().skip(3).collect::<Vec<_>>(),
+            ["error: two", "      lines\\u{1b}[2J", "2 problems"]
+        );
+        assert!(render(&[first], Paint::always()).starts_with("\x1b[1;31merror\x1b[0m: "));
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_documentation() {
+        use Exit::*;
+        let codes = [Done, Internal, BadPlan, Budget, SomeFailed, Quota, Interrupted].map(Exit::code);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 130]);
+    }
+}

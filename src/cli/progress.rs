@@ -191,6 +191,7 @@ impl ProgressDisplay {
 
     /// The last view stays on the screen.
     pub fn finish(&mut self, view: &ProgressView) {
+        let view = &ProgressView { eta: None, ..view.clone() };
         match &self.sink {
             Sink::Live(bar) => {
                 let line = view.line();

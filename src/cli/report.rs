@@ -12,8 +12,8 @@ use clap::Args;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter report data/runs/reminder
-  tiltmeter report data/runs/reminder --drop-flagged
+  tiltmeter report data/runs/demo
+  tiltmeter report data/runs/demo --drop-flagged
   tiltmeter report a_baseline.json a_simple.json --ddof 0 --json > summary.json")]
 pub struct ReportArgs {
     /// Run folder, or JSON files of conditions

@@ -18,11 +18,11 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter run experiments/reminder.yaml
-  tiltmeter run experiments/reminder.yaml --resume
-  tiltmeter run experiments/reminder.yaml --set samples=4 --set sampling.temperature=0.7 --out /tmp/try
-  tiltmeter run experiments/reminder.yaml --dry-run
-  tiltmeter run experiments/reminder.yaml --progress json 2> progress.jsonl")]
+  tiltmeter run experiments/demo.yaml
+  tiltmeter run experiments/demo.yaml --resume
+  tiltmeter run experiments/demo.yaml --set samples=4 --set sampling.temperature=0.7 --out try
+  tiltmeter run experiments/demo.yaml --dry-run
+  tiltmeter run experiments/demo.yaml --progress json 2> progress.jsonl")]
 pub struct RunArgs {
     /// Experiment file (YAML, or JSON by its ending)
     #[arg(value_name = "FILE")]
@@ -49,7 +49,7 @@ pub struct RunArgs {
     #[arg(long, requires = "resume")]
     pub accept_drift: bool,
     /// CPU threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub threads: Option<usize>,
 }
 
@@ -57,8 +57,8 @@ pub struct RunArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter plan experiments/reminder.yaml
-  tiltmeter plan experiments/reminder.yaml --set samples=64 --set seeding=per_sample")]
+  tiltmeter plan experiments/demo.yaml
+  tiltmeter plan experiments/demo.yaml --set samples=64 --set seeding=per_sample")]
 pub struct PlanArgs {
     /// Experiment file (YAML, or JSON by its ending)
     #[arg(value_name = "FILE")]
@@ -72,8 +72,8 @@ pub struct PlanArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter status data/runs/reminder
-  watch -n 10 tiltmeter status data/runs/reminder")]
+  tiltmeter status data/runs/demo
+  watch -n 10 tiltmeter status data/runs/demo")]
 pub struct StatusArgs {
     /// Run folder
     #[arg(value_name = "DIR")]
@@ -193,4 +193,45 @@ fn prompt(condition: &Condition) -> String {
         Placement::AfterEachUser => "after each user message: ",
     };
     format!("{place}\"{shown}{more}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::spec;
+
+    #[test]
+    fn the_plan_says_what_was_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "").unwrap();
+        std::fs::write(folder.path().join("t.json"), "").unwrap();
+        let prompt = "Keep a calm tone.\n".repeat(10);
+        let file = serde_json::json!({
+            "kind": "projection", "experiment": "x", "model": "m\u{1b}", "axis": "a", "transcript": "t.json", "layer": [3, 4],
+            "conditions": [{"label": "baseline"}, {"label": "calm", "system_prompt": prompt, "placement": "after_each_user"}],
+            "samples": 4, "sampling": {"temperature": 0, "top_k": 5}, "span": "first_k(3)", "reference": true,
+        });
+        let loaded = spec::read(&file.to_string(), &folder.path().join("x.json"), &[]).unwrap();
+        let turns = spec::transcript::read(r#"[{"role": "user", "content": "a"}]"#, Path::new("t.json")).unwrap();
+        let text = describe(&loaded, &turns).replace(&format!("{}/", folder.path().display()), "");
+        let expected = "\
+experiment  x (x.json)
+model       m\\u{1b}
+axis        a
+site        layer 3 (block), layer 4 (block)
+transcript  t.json (1 user turns)
+turns       2 conditions x 4 samples x 1 turns = 8 replies to measure
+sampling    greedy (temperature 0), top_k 5, at most 512 new tokens
+seed        42 per micro-batch of 4
+context     the model's limit; a conversation that outgrows it fails
+span        the first 3 sampled tokens
+also        the transcript's own replies are measured too; mean vectors are kept
+conditions
+  baseline  no system message
+  calm      after each user message: \"Keep a calm tone. Keep a calm tone. Keep a calm tone. Keep a calm tone. … (+107 characters)\"
+";
+        assert_eq!(text, expected);
+    }
 }

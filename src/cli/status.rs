@@ -77,3 +77,47 @@ fn how(end: SessionEnd) -> &'static str {
         SessionEnd::Unknown => "left no word (killed, or still running)",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{problem::Problem, record::Session};
+
+    #[test]
+    fn the_status_says_how_far_and_how_to_go_on() {
+        let session = |how| Session { started: "2000-01-01T00:00:00Z".into(), ended: None, how };
+        let status = Status {
+            plan_hash: Some("0123456789abcdef".into()),
+            planned: 48,
+            done: 12,
+            failed: 1,
+            begun: 2,
+            pending: 35,
+            steps: 300,
+            uncertain_steps: 1,
+            work: [("turns".to_string(), 216)].into(),
+            totals: [("turns".to_string(), 864)].into(),
+            failures: [("calm-003".to_string(), Problem::new("out of context").hint("lower max_new_tokens"))].into(),
+            last_activity: Some("2000-01-01T00:10:00Z".into()),
+            writer_active: false,
+            sessions: vec![session(SessionEnd::Stopped), session(SessionEnd::Unknown)],
+            accepted_drifts: Vec::new(),
+        };
+        let expected = "\
+runs       12/48 done (25 %), 1 failed, 2 begun, 35 to do
+turns      216/864 (25 %)
+state      not running; go on with --resume
+last word  2000-01-01T00:10:00Z
+uncertain  1 steps were begun and have no result; --resume does them again
+plan       0123456789ab
+sessions
+  2000-01-01T00:00:00Z to –: was stopped between two steps
+  2000-01-01T00:00:00Z to –: left no word (killed, or still running)
+failed runs
+  calm-003: out of context
+    hint: lower max_new_tokens
+";
+        assert_eq!(render(&status, Paint::plain()), expected);
+        assert!(render(&Status { writer_active: true, ..status }, Paint::plain()).contains("state      running\n"));
+    }
+}

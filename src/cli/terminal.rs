@@ -6,6 +6,7 @@ use std::{
     io::{self, ErrorKind, IsTerminal, Write},
 };
 
+use super::errors::Failure;
 use crate::problem::Problem;
 
 /// Text that cannot steer the terminal: control characters (but line feed and tab), and the marks that reverse the direction of
@@ -80,11 +81,12 @@ fn wanted() -> bool {
 }
 
 /// Writes results. A reader that closed the pipe (`| head`) has had enough: that is no problem; a full disk is.
-pub fn stdout(text: &str) -> Result<(), Problem> {
+pub fn stdout(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Problem::new(format!("standard output cannot be written: {error}")).hint("is the disk full?"))
+            let problem = Problem::new(format!("standard output cannot be written: {error}")).hint("is the disk full?");
+            Err(Failure::internal(problem))
         }
         _ => Ok(()),
     }
@@ -94,4 +96,17 @@ pub fn stdout(text: &str) -> Result<(), Problem> {
 pub fn stderr(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_steers_the_terminal() {
+        assert_eq!(escape("Grüße, 😀\n\tok"), "Grüße, 😀\n\tok");
+        assert_eq!(escape("\x1b]0;title\x07\r\u{9b}31m"), "\\u{1b}]0;title\\u{7}\\u{d}\\u{9b}31m");
+        assert_eq!(escape("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(escape("\u{1f468}\u{200d}\u{1f469}"), "\u{1f468}\u{200d}\u{1f469}", "joined emoji stay joined");
+    }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::problem::Problem;
 use crate::record::{Outcome, RunKey, Table};
 use crate::scheduler::Run;
 
@@ -25,11 +24,8 @@ pub trait Experiment: Send + Sync {
     /// Totals of what runs count while they go on, as `(unit, total)`.
     fn totals(&self) -> Vec<(&'static str, u64)>;
 
-    /// Per measure (`axis@site`): the mean projections of the axis' negative and positive pole, where known.
-    fn poles(&self) -> Vec<(String, (f64, f64))>;
-
-    /// What is predicted before anything runs; an error if something cannot work.
-    fn forecast(&self) -> Result<Forecast, Vec<Problem>>;
+    /// What was predicted when the experiment was opened.
+    fn forecast(&self) -> &Forecast;
 
     /// Puts outcomes together. Runs that did not finish are missing from `outcomes`.
     fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected;

@@ -32,10 +32,11 @@ pub struct Projection {
     model: Arc<dyn Model>,
     axes: Vec<Axis>,
     probes: Arc<ProbePlan>,
+    forecast: Forecast,
 }
 
 impl Projection {
-    /// Checks the axes against the model and the conditions against the transcript.
+    /// Checks everything that can be checked before anything is computed: axes, labels, and whether the conversations fit.
     pub fn new(
         spec: ProjectionSpec,
         transcript: Transcript,
@@ -65,6 +66,7 @@ impl Projection {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let forecast = forecast::forecast(&spec, &transcript, model.as_ref())?;
         let mut vectors = Vec::new();
         if spec.vectors {
             vectors.extend(probes.iter().map(|probe| probe.site));
@@ -72,7 +74,7 @@ impl Projection {
             vectors.dedup();
         }
         let probes = Arc::new(ProbePlan { probes, span: spec.span, vectors });
-        Ok(Self { spec: Arc::new(spec), transcript: Arc::new(transcript), model, axes, probes })
+        Ok(Self { spec: Arc::new(spec), transcript: Arc::new(transcript), model, axes, probes, forecast })
     }
 }
 
@@ -94,12 +96,23 @@ impl Experiment for Projection {
         let conditions: Vec<Value> = spec
             .conditions
             .iter()
-            .map(|c| json!({"label": c.label, "system_prompt": c.system_prompt, "placement": c.placement}))
+            .zip(&self.forecast.cells)
+            .map(|(c, cell)| {
+                json!({
+                    "label": c.label, "system_prompt": c.system_prompt, "placement": c.placement,
+                    "rendered_prompt": cell.first_prompt,
+                })
+            })
             .collect();
         let axes: Vec<Value> = self
             .axes
             .iter()
-            .map(|axis| json!({"name": axis.name, "site": axis.site, "sha256": axis.sha256}))
+            .map(|axis| {
+                json!({
+                    "name": axis.name, "site": axis.site, "sha256": axis.sha256,
+                    "span": axis.mean_neg.zip(axis.mean_pos),
+                })
+            })
             .collect();
         json!({
             "kind": "projection",
@@ -109,7 +122,7 @@ impl Experiment for Projection {
                 "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
             },
             "axes": axes,
-            "span": spec.span,
+            "token_span": spec.span,
             "transcript": {
                 "source": self.source(),
                 "users": self.transcript.turns.iter().map(|turn| &turn.user).collect::<Vec<_>>(),
@@ -149,13 +162,8 @@ impl Experiment for Projection {
         vec![("turns", (rollouts * self.transcript.turns.len()) as u64)]
     }
 
-    fn poles(&self) -> Vec<(String, (f64, f64))> {
-        let poles = |axis: &Axis| Some((format!("{}@{}", axis.name, axis.site), axis.mean_neg.zip(axis.mean_pos)?));
-        self.axes.iter().filter_map(poles).collect()
-    }
-
-    fn forecast(&self) -> Result<Forecast, Vec<Problem>> {
-        forecast::forecast(self)
+    fn forecast(&self) -> &Forecast {
+        &self.forecast
     }
 
     fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected {

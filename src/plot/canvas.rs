@@ -1,16 +1,17 @@
-//! Owns the surface of a figure: one list of shapes, painted as PNG and as SVG.
+//! Owns the surface of a figure: one list of shapes, written as PNG and as SVG.
 //!
-//! The drawing library takes whole coordinates and does not smooth thick lines, so both are painted `FINE` times as
-//! large: the PNG is averaged down, the SVG scaled by its view box. Text is placed by its baseline, for which the
-//! library's two backends have conventions of their own (`Ink`).
+//! PNG: the drawing library takes whole coordinates and does not smooth thick lines, so it paints `FINE` times as large
+//! and the picture is averaged down. Text is set here from the glyphs' outlines, as the library drops side bearings.
+//! SVG: written out shape by shape, fractions of a pixel and all, with the typeface inside.
 //!
 //! Must not know: charts, axes.
 
-use plotters::prelude::{
-    BitMapBackend, Circle, DrawingArea, DrawingBackend, IntoDrawingArea, PathElement, Polygon, SVGBackend,
-};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE};
+use std::fmt::Write;
+
+use ab_glyph::{Font, ScaleFont};
+use plotters::coord::Shift;
+use plotters::prelude::{BitMapBackend, Circle, DrawingArea, IntoDrawingArea, PathElement, Polygon};
+use plotters::style::{Color, RGBColor, ShapeStyle};
 
 use super::font;
 use crate::problem::Problem;
@@ -42,10 +43,8 @@ pub(super) struct Type {
 impl Type {
     /// Width of `text` in pixels.
     pub(super) fn width(&self, text: &str) -> f64 {
-        // Measured large, as the library rounds to whole pixels.
-        const LARGE: f64 = 1000.0;
-        let font = (font::FAMILY, LARGE * font::LINE_PER_EM, self.weight()).into_font();
-        font.box_size(text).map_or(0.0, |(width, _)| f64::from(width) / LARGE * self.em)
+        let face = font::face(self.bold).as_scaled(font::scale(self.em));
+        text.chars().map(|c| f64::from(face.h_advance(face.glyph_id(c)))).sum()
     }
 
     /// `text`, or as much of its beginning and end as fits into `room` pixels, with an ellipsis between.
@@ -68,10 +67,6 @@ impl Type {
         }
         shortened(fits)
     }
-
-    fn weight(&self) -> FontStyle {
-        if self.bold { FontStyle::Bold } else { FontStyle::Normal }
-    }
 }
 
 enum Shape {
@@ -86,23 +81,10 @@ pub(super) struct Canvas {
     shapes: Vec<Shape>,
 }
 
-/// How a backend of the library places text: its size for an em of 1, and the baseline below the given point in em.
-struct Ink {
-    size_per_em: f64,
-    baseline: f64,
-}
-
-/// The size is that of a whole line, the baseline is half of it down.
-const BITMAP: Ink = Ink { size_per_em: font::LINE_PER_EM, baseline: font::LINE_PER_EM / 2.0 };
-
-/// The em is taken to be the size over 1.24, the baseline is at .76 em.
-const VECTOR: Ink = Ink { size_per_em: 1.24, baseline: 0.76 };
-
 impl Canvas {
-    /// An empty surface. Errors if the bundled typeface cannot be used.
-    pub(super) fn new() -> Result<Self, Problem> {
-        font::register()?;
-        Ok(Self { shapes: Vec::new() })
+    /// An empty surface.
+    pub(super) fn new() -> Self {
+        Self { shapes: Vec::new() }
     }
 
     /// A line through `points`, `width` pixels wide.
@@ -141,92 +123,140 @@ impl Canvas {
         {
             let size = ((width * FINE) as u32, (height * FINE) as u32);
             let area = BitMapBackend::with_buffer(&mut fine, size).into_drawing_area();
-            self.paint(&area, &BITMAP)?;
+            self.paint(&area).map_err(|error| Problem::new(format!("the figure cannot be drawn: {error}")))?;
         }
-        let mut pixels = vec![0u8; width * height * 3];
-        for (index, pixel) in pixels.iter_mut().enumerate() {
-            let (row, column, channel) = (index / (3 * width), index / 3 % width, index % 3);
-            let corner = (row * FINE * width * FINE + column * FINE) * 3 + channel;
-            let mut sum = 0;
-            for y in 0..FINE {
-                for x in 0..FINE {
-                    sum += usize::from(fine[corner + (y * width * FINE + x) * 3]);
-                }
+        for shape in &self.shapes {
+            if let Shape::Text { text, at, align, upwards, style } = shape {
+                set(&mut fine, text, *at, *align, *upwards, style);
             }
-            *pixel = ((sum + FINE * FINE / 2) / (FINE * FINE)) as u8;
         }
-        encode(&pixels, width as u32, height as u32)
+        encode(&average(&fine, width, height), width as u32, height as u32)
             .map_err(|error| Problem::new(format!("the PNG cannot be written: {error}")))
     }
 
-    /// As SVG, typeface included.
-    pub(super) fn svg(&self) -> Result<String, Problem> {
-        let (width, height) = (SIZE.0 as u32, SIZE.1 as u32);
-        let fine = FINE as u32;
-        let mut svg = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, (width * fine, height * fine)).into_drawing_area();
-            self.paint(&area, &VECTOR)?;
-        }
-        // The library has no word for a view box that differs from the size, nor for a style sheet.
-        let head = svg.find("<svg").and_then(|start| svg[start..].find('>').map(|end| (start, start + end + 1)));
-        let Some((start, end)) = head else { return Err(Problem::new("the SVG has no head")) };
-        let family = format!("font-family=\"{}\"", font::FAMILY);
-        let families = format!("font-family=\"'{}', 'DejaVu Sans', Verdana, sans-serif\"", font::FAMILY);
-        Ok(format!(
-            "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {} {}\" xmlns=\"http://www.w3.org/2000/svg\" \
-             stroke-linejoin=\"round\" stroke-linecap=\"round\">\n{}{}",
-            width * fine,
-            height * fine,
-            font::style_sheet(),
-            svg[..start].to_owned() + &svg[end..].replace(&family, &families),
-        ))
-    }
-
-    fn paint<DB: DrawingBackend>(
-        &self,
-        area: &DrawingArea<DB, plotters::coord::Shift>,
-        ink: &Ink,
-    ) -> Result<(), Problem> {
-        let failed = |error: String| Problem::new(format!("the figure cannot be drawn: {error}"));
-        area.fill(&WHITE).map_err(|error| failed(error.to_string()))?;
+    /// Everything but text, which comes in front of all of it.
+    fn paint(&self, area: &DrawingArea<BitMapBackend, Shift>) -> Result<(), Box<dyn std::error::Error>> {
+        let pixels = |points: &[Point]| -> Vec<(i32, i32)> { points.iter().map(pixel).collect() };
         for shape in &self.shapes {
             match shape {
                 Shape::Stroke { points, colour, opacity, width } => {
-                    let style = ShapeStyle { color: colour.mix(*opacity), filled: false, stroke_width: fine(*width) as u32 };
-                    let points: Vec<(i32, i32)> = points.iter().map(pixel).collect();
-                    area.draw(&PathElement::new(points, style))
+                    let style =
+                        ShapeStyle { color: colour.mix(*opacity), filled: false, stroke_width: fine(*width) as u32 };
+                    area.draw(&PathElement::new(pixels(points), style)).map_err(|error| error.to_string())?;
                 }
                 Shape::Area { points, colour, opacity } => {
-                    let points: Vec<(i32, i32)> = points.iter().map(pixel).collect();
-                    area.draw(&Polygon::new(points, colour.mix(*opacity).filled()))
+                    let polygon = Polygon::new(pixels(points), colour.mix(*opacity).filled());
+                    area.draw(&polygon).map_err(|error| error.to_string())?;
                 }
                 Shape::Disc { centre, radius, colour } => {
-                    area.draw(&Circle::new(pixel(centre), fine(*radius), colour.filled()))
+                    let circle = Circle::new(pixel(centre), fine(*radius), colour.filled());
+                    area.draw(&circle).map_err(|error| error.to_string())?;
                 }
-                Shape::Text { text, at, align, upwards, style } => {
-                    let em = style.em * FINE as f64;
-                    let mut font = (font::FAMILY, em * ink.size_per_em, style.weight()).into_font();
-                    let mut at = (at.0 * FINE as f64, at.1 * FINE as f64);
-                    if *upwards {
-                        font = font.transform(FontTransform::Rotate270);
-                        at.0 -= ink.baseline * em;
-                    } else {
-                        at.1 -= ink.baseline * em;
-                    }
-                    let side = match align {
-                        Align::Left => HPos::Left,
-                        Align::Centre => HPos::Center,
-                        Align::Right => HPos::Right,
-                    };
-                    let style = TextStyle::from(font).pos(Pos::new(side, VPos::Top)).color(&style.colour);
-                    area.draw_text(text, &style, (at.0.round() as i32, at.1.round() as i32))
+                Shape::Text { .. } => {}
+            }
+        }
+        area.present().map_err(|error| error.to_string().into())
+    }
+
+    /// As SVG, typeface included.
+    pub(super) fn svg(&self) -> String {
+        let (width, height) = SIZE;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+             viewBox=\"0 0 {width} {height}\" font-family=\"{}\" font-kerning=\"none\">\n{}\n\
+             <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n",
+            font::FAMILIES,
+            font::style_sheet(),
+        );
+        for shape in &self.shapes {
+            // Writing to a String cannot fail.
+            let _ = match shape {
+                Shape::Stroke { points, colour, opacity, width } => writeln!(
+                    svg,
+                    "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-opacity=\"{opacity:.3}\" \
+                     stroke-width=\"{width}\" stroke-linejoin=\"round\"/>",
+                    places(points),
+                    hex(colour),
+                ),
+                Shape::Area { points, colour, opacity } => writeln!(
+                    svg,
+                    "<polygon points=\"{}\" fill=\"{}\" fill-opacity=\"{opacity:.3}\"/>",
+                    places(points),
+                    hex(colour),
+                ),
+                Shape::Disc { centre: (x, y), radius, colour } => {
+                    writeln!(svg, "<circle cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"{radius}\" fill=\"{}\"/>", hex(colour))
+                }
+                Shape::Text { text, at: (x, y), align, upwards, style } => writeln!(
+                    svg,
+                    "<text x=\"{x:.2}\" y=\"{y:.2}\" text-anchor=\"{}\" font-size=\"{}\"{}{} fill=\"{}\">{}</text>",
+                    ["start", "middle", "end"][*align as usize],
+                    style.em,
+                    if style.bold { " font-weight=\"bold\"" } else { "" },
+                    if *upwards { format!(" transform=\"rotate(-90 {x:.2} {y:.2})\"") } else { String::new() },
+                    hex(&style.colour),
+                    escape(text),
+                ),
+            };
+        }
+        svg + "</svg>\n"
+    }
+}
+
+/// Blends one line of text into a picture `FINE` times as large as the figure.
+fn set(picture: &mut [u8], text: &str, at: Point, align: Align, upwards: bool, style: &Type) {
+    let (columns, rows) = (SIZE.0 as i64 * FINE as i64, SIZE.1 as i64 * FINE as i64);
+    let large = FINE as f64;
+    let face = font::face(style.bold).as_scaled(font::scale(style.em * large));
+    let mut along = -[0.0, 0.5, 1.0][align as usize] * style.width(text) * large;
+    let ink = [style.colour.0, style.colour.1, style.colour.2];
+    for letter in text.chars() {
+        let glyph = face.glyph_id(letter);
+        let placed = glyph.with_scale_and_position(font::scale(style.em * large), ab_glyph::point(along as f32, 0.0));
+        along += f64::from(face.h_advance(glyph));
+        let Some(outline) = face.outline_glyph(placed) else { continue };
+        let bounds = outline.px_bounds();
+        outline.draw(|x, y, cover| {
+            let (right, down) = (i64::from(x) + bounds.min.x as i64, i64::from(y) + bounds.min.y as i64);
+            let (x, y) = if upwards { (down, -right) } else { (right, down) };
+            let (x, y) = (x + (at.0 * large).round() as i64, y + (at.1 * large).round() as i64);
+            if (0..columns).contains(&x) && (0..rows).contains(&y) {
+                let first = 3 * (y * columns + x) as usize;
+                for (under, ink) in picture[first..first + 3].iter_mut().zip(ink) {
+                    let (low, high) = (f32::from(*under), f32::from(ink));
+                    *under = (low + (high - low) * cover.clamp(0.0, 1.0)).round() as u8;
                 }
             }
-            .map_err(|error| failed(error.to_string()))?;
-        }
-        area.present().map_err(|error| failed(error.to_string()))
+        });
     }
+}
+
+fn average(fine: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let mut pixels = vec![0u8; width * height * 3];
+    for (index, pixel) in pixels.iter_mut().enumerate() {
+        let (row, column, channel) = (index / (3 * width), index / 3 % width, index % 3);
+        let corner = (row * FINE * width * FINE + column * FINE) * 3 + channel;
+        let mut sum = 0;
+        for y in 0..FINE {
+            for x in 0..FINE {
+                sum += usize::from(fine[corner + (y * width * FINE + x) * 3]);
+            }
+        }
+        *pixel = ((sum + FINE * FINE / 2) / (FINE * FINE)) as u8;
+    }
+    pixels
+}
+
+fn places(points: &[Point]) -> String {
+    points.iter().map(|(x, y)| format!("{x:.2},{y:.2}")).collect::<Vec<_>>().join(" ")
+}
+
+fn hex(colour: &RGBColor) -> String {
+    format!("#{:02x}{:02x}{:02x}", colour.0, colour.1, colour.2)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn pixel(point: &Point) -> (i32, i32) {
@@ -242,6 +272,7 @@ fn encode(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>, png::Encodi
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_adaptive_filter(png::AdaptiveFilterType::Adaptive);
     // 200 dots per inch: eight inches wide, as a figure over both columns of a page.
     let per_metre = 7874;
     let dims = png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter };

@@ -44,7 +44,7 @@ impl LineChart {
     /// a number is not finite.
     pub fn svg(&self) -> Result<String, Problem> {
         self.check()?;
-        lines::draw(self)?.svg()
+        Ok(lines::draw(self)?.svg())
     }
 
     /// Number of positions on the horizontal axis.

@@ -6,26 +6,32 @@
 
 use std::sync::OnceLock;
 
-use plotters::style::{FontStyle, register_font};
+use ab_glyph::{FontRef, PxScale};
 
-use crate::problem::Problem;
+/// Families of the SVG's text: the bundled one, then others of the same width for readers that ignore it.
+pub(super) const FAMILIES: &str = "'Tiltmeter Sans', 'DejaVu Sans', Verdana, sans-serif";
 
-/// Family name, both of the registered font and in the SVG.
-pub(super) const FAMILY: &str = "Tiltmeter DejaVu Sans";
+const FAMILY: &str = "Tiltmeter Sans";
 
 /// Height of a line (ascent minus descent) in em, from the font's `hhea` table.
-pub(super) const LINE_PER_EM: f64 = 2384.0 / 2048.0;
+const LINE_PER_EM: f64 = 2384.0 / 2048.0;
 
 const REGULAR: &[u8] = include_bytes!("font/DejaVuSans-subset.ttf");
 const BOLD: &[u8] = include_bytes!("font/DejaVuSans-Bold-subset.ttf");
 
-/// Makes the typeface known to the drawing library; harmless when repeated.
-pub(super) fn register() -> Result<(), Problem> {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    let registered = REGISTERED.get_or_init(|| {
-        register_font(FAMILY, FontStyle::Normal, REGULAR).is_ok() && register_font(FAMILY, FontStyle::Bold, BOLD).is_ok()
+/// The typeface, regular or bold.
+pub(super) fn face(bold: bool) -> &'static FontRef<'static> {
+    static FACES: OnceLock<[FontRef<'static>; 2]> = OnceLock::new();
+    let faces = FACES.get_or_init(|| {
+        // The bytes are part of the program, and a test reads them: they cannot be wrong.
+        [REGULAR, BOLD].map(|bytes| FontRef::try_from_slice(bytes).expect("the bundled typeface is a font"))
     });
-    registered.then_some(()).ok_or_else(|| Problem::new("the bundled typeface cannot be read"))
+    &faces[usize::from(bold)]
+}
+
+/// The scale at which an em is `em` pixels.
+pub(super) fn scale(em: f64) -> PxScale {
+    PxScale::from((em * LINE_PER_EM) as f32)
 }
 
 /// A style sheet that carries the typeface inside the SVG.
@@ -60,6 +66,18 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ab_glyph::{Font, ScaleFont};
+
+    #[test]
+    fn an_em_is_as_wide_as_the_font_says() {
+        for bold in [false, true] {
+            let face = super::face(bold).as_scaled(super::scale(100.0));
+            // The em dash is one em wide in this typeface.
+            assert!((face.h_advance(face.glyph_id('—')) - 100.0).abs() < 0.1);
+            assert_ne!(face.glyph_id('−').0, 0, "a real minus sign is in the font");
+        }
+    }
+
     #[test]
     fn base64_of_the_rfcs_examples() {
         for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {

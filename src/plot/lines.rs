@@ -21,6 +21,9 @@ const LINE_WIDTH: f64 = 3.4;
 const MARKER_RADIUS: f64 = 5.4;
 const SWATCH: f64 = 46.0;
 
+/// With more rows than this the legend would leave no room for the data.
+const LEGEND_ROWS: usize = 10;
+
 /// A legend's entry takes at most this share of the width.
 const LEGEND_SHARE: f64 = 0.42;
 
@@ -50,7 +53,7 @@ impl Frame {
 
 /// Draws `chart`, which has been checked.
 pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
-    let mut canvas = Canvas::new()?;
+    let mut canvas = Canvas::new();
     let (low, high) = chart.extent().ok_or_else(|| Problem::new("the figure has no value to draw"))?;
     let (x, y) = (Scale::turns(chart.turns()), Scale::values(low, high));
     let tick_width = y.ticks.iter().map(|(_, label)| TICK.width(label)).fold(0.0, f64::max);
@@ -82,7 +85,9 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
     }
     // What is shown for orientation goes under what was measured.
     let dashed_first = chart.series.iter().zip(&styles).filter(|(line, _)| line.dashed);
-    for (line, &(colour, marker)) in dashed_first.chain(chart.series.iter().zip(&styles).filter(|(line, _)| !line.dashed)) {
+    for (line, &(colour, marker)) in
+        dashed_first.chain(chart.series.iter().zip(&styles).filter(|(line, _)| !line.dashed))
+    {
         mean_line(&mut canvas, line, colour, marker, &frame);
     }
     Ok(canvas)
@@ -101,22 +106,27 @@ fn styles(chart: &LineChart) -> Vec<(RGBColor, Marker)> {
     chart.series.iter().map(style).collect()
 }
 
-/// Entries side by side, wrapped; returns the lower edge.
+/// Entries side by side, wrapped; returns the lower edge. What does not fit into `LEGEND_ROWS` is counted.
 fn legend(canvas: &mut Canvas, chart: &LineChart, left: f64, right: f64, top: f64) -> f64 {
     let row = LEGEND.em * 1.6;
     let (mut x, mut y) = (left, top);
-    let mut last_row = false;
-    for (line, (colour, marker)) in chart.series.iter().zip(styles(chart)) {
-        if line.label.is_empty() {
-            continue;
-        }
+    let mut begun = false;
+    let mut rows = 1;
+    let named: Vec<_> = chart.series.iter().zip(styles(chart)).filter(|(line, _)| !line.label.is_empty()).collect();
+    for (index, &(line, (colour, marker))) in named.iter().enumerate() {
         let label = LEGEND.fit(&line.label, LEGEND_SHARE * (right - left));
         let width = SWATCH + 12.0 + LEGEND.width(&label);
-        if last_row && x + width > right {
+        if begun && x + width > right {
             x = left;
             y += row;
+            rows += 1;
         }
-        last_row = true;
+        if rows > LEGEND_ROWS {
+            let more = format!("and {} more", named.len() - index);
+            canvas.text(more, (x, y + row / 2.0 + 0.36 * LEGEND.em), Align::Left, LEGEND);
+            break;
+        }
+        begun = true;
         let middle = y + row / 2.0;
         let ends = vec![(x, middle), (x + SWATCH, middle)];
         if line.dashed {
@@ -135,7 +145,7 @@ fn legend(canvas: &mut Canvas, chart: &LineChart, left: f64, right: f64, top: f6
         canvas.text(label, (x + SWATCH + 12.0, middle + 0.36 * LEGEND.em), Align::Left, LEGEND);
         x += width + 38.0;
     }
-    if last_row { y + row } else { y }
+    if begun { y + row } else { y }
 }
 
 fn axes(canvas: &mut Canvas, chart: &LineChart, frame: &Frame) {
@@ -159,9 +169,8 @@ fn axes(canvas: &mut Canvas, chart: &LineChart, frame: &Frame) {
 }
 
 fn band(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
-    let half: Vec<Option<(f64, f64)>> = (0..line.mean.len())
-        .map(|turn| line.mean[turn].zip(line.band.get(turn).copied().flatten()))
-        .collect();
+    let half: Vec<Option<(f64, f64)>> =
+        (0..line.mean.len()).map(|turn| line.mean[turn].zip(line.band.get(turn).copied().flatten())).collect();
     for run in runs(&half) {
         let edge = |sign: f64| run.iter().map(move |&(turn, (mean, half))| frame.at(turn, mean + sign * half));
         if run.len() == 1 {
@@ -230,8 +239,9 @@ fn runs<T: Copy>(values: &[Option<T>]) -> Vec<Vec<(usize, T)>> {
 
 /// A line cut into dashes that run on around its corners.
 fn dashes(points: &[Point]) -> Vec<Vec<Point>> {
-    const ON: f64 = 13.0;
-    const OFF: f64 = 9.0;
+    // Three dashes and two gaps are just a legend's swatch.
+    const ON: f64 = 10.0;
+    const OFF: f64 = 8.0;
     let mut dashes: Vec<Vec<Point>> = Vec::new();
     let mut current: Vec<Point> = points.first().copied().into_iter().collect();
     let (mut on, mut left) = (true, ON);
@@ -239,7 +249,7 @@ fn dashes(points: &[Point]) -> Vec<Vec<Point>> {
         let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
         let length = (x1 - x0).hypot(y1 - y0);
         let mut done = 0.0;
-        while length - done > left {
+        while length - done >= left {
             done += left;
             let here = (x0 + (x1 - x0) * done / length, y0 + (y1 - y0) * done / length);
             if on {

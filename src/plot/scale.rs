@@ -24,7 +24,9 @@ impl Scale {
         let exponent = step.log10().floor();
         let label = |y: f64| {
             let magnitude = low.abs().max(high.abs()).log10();
-            let text = if !(-4.0..6.0).contains(&magnitude) {
+            let text = if y == 0.0 {
+                "0".to_owned()
+            } else if !(-4.0..6.0).contains(&magnitude) {
                 format!("{y:.*e}", (magnitude.floor() - exponent).clamp(0.0, 15.0) as usize)
             } else {
                 format!("{y:.*}", (-exponent).max(0.0) as usize)
@@ -33,7 +35,7 @@ impl Scale {
         };
         let (first, last) = ((low / step).ceil(), (high / step).floor());
         let count = (last - first).clamp(0.0, 20.0) as usize;
-        let ticks = (0..=count).map(|i| (first + i as f64) * step).map(|y| (y, label(if y == 0.0 { 0.0 } else { y })));
+        let ticks = (0..=count).map(|i| (first + i as f64) * step).map(|y| (y, label(y)));
         Self { low, high, ticks: ticks.collect() }
     }
 
@@ -50,7 +52,8 @@ impl Scale {
                 decade *= 10;
             }
         }
-        let ticks = (1..=turns).filter(|turn| *turn == 1 || turn % step == 0).map(|turn| (turn as f64, turn.to_string()));
+        let ticks =
+            (1..=turns).filter(|turn| *turn == 1 || turn % step == 0).map(|turn| (turn as f64, turn.to_string()));
         // Air beside the outermost turns, less so when there are many.
         let air = (0.03 * turns as f64).clamp(0.3, 2.0);
         Self { low: 1.0 - air, high: turns as f64 + air, ticks: ticks.collect() }

@@ -1,8 +1,11 @@
 //! Owns what is read from hidden states: sites, axes, spans, projections.
 //! Must not know: candle, experiments.
 
-mod readout;
 mod site;
+mod readout;
+mod axis;
+pub mod import;
 
+pub use axis::{Axis, AxisFile, AxisOrigin, AxisStats, SiteAxis};
 pub use readout::{Probe, ProbePlan, ProbeReadout, Readout, SiteVector, Span};
 pub use site::{LayerConvention, Site};

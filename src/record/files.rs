@@ -66,7 +66,9 @@ pub(super) fn folder_of(path: &Path) -> PathBuf {
 pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Problem {
     let problem = Problem::new(format!("cannot write: {error}")).at(path.display().to_string());
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => problem.hint("make room on this disk, then go on with --resume"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            problem.hint("make room on this disk, then go on with --resume")
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             problem.hint("make the folder writable, or choose another with --out")
         }

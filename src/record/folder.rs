@@ -201,7 +201,10 @@ impl RunFolder {
         });
         match recorded {
             Some(recorded) => recorded == hash,
-            None => self.dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').nth(2)) == Some(short(hash)),
+            None => {
+                self.dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').nth(2))
+                    == Some(short(hash))
+            }
         }
     }
 }

@@ -37,7 +37,9 @@ pub(super) fn write(table: &Table, file: &mut File) -> Result<()> {
                 }
                 ColumnData::Int(entries) => write_column::<Int64Type, _>(&mut group, &entries[start..end], |n| *n)?,
                 ColumnData::Float(entries) => write_column::<DoubleType, _>(&mut group, &entries[start..end], |x| *x)?,
-                ColumnData::FloatF32(entries) => write_column::<FloatType, _>(&mut group, &entries[start..end], |x| *x)?,
+                ColumnData::FloatF32(entries) => {
+                    write_column::<FloatType, _>(&mut group, &entries[start..end], |x| *x)?
+                }
                 ColumnData::Bool(entries) => write_column::<BoolType, _>(&mut group, &entries[start..end], |b| *b)?,
             }
         }

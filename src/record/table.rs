@@ -194,7 +194,8 @@ mod tests {
             .with("n", ColumnData::Float(vec![Some(-0.1), None, Some(1e300), Some(2.0), None, None, None, None]));
         table.write_csv(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let expected = "text,n\n'=1+1,-0.1\n-1.5,\n'+x,1e300\n'-,2.0\n'@a,\n\"plain, \"\"quoted\"\"\",\n-1e3,\n'-inf,\n";
+        let expected =
+            "text,n\n'=1+1,-0.1\n-1.5,\n'+x,1e300\n'-,2.0\n'@a,\n\"plain, \"\"quoted\"\"\",\n-1e3,\n'-inf,\n";
         assert_eq!(text, expected);
     }
 

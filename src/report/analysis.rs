@@ -397,7 +397,9 @@ fn notes(comparison: &Comparison, analysis: &Analysis) -> Vec<String> {
         if condition.n == 1 {
             notes.push(format!("`{label}` has one sample: it has no standard error, and no contrast is made with it."));
         } else if condition.sem == Some(0.0) {
-            notes.push(format!("All samples of `{label}` are the same; without chance there is nothing to test against."));
+            notes.push(format!(
+                "All samples of `{label}` are the same; without chance there is nothing to test against."
+            ));
         }
         if condition.dropped > 0 {
             let lost = if lost > 0 { format!(", with them {lost} whole samples") } else { String::new() };

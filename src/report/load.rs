@@ -127,9 +127,7 @@ fn group(document: &Document) -> GroupData {
     let samples = document.projections.iter().enumerate();
     GroupData {
         label: document.condition.clone(),
-        samples: samples
-            .map(|(index, row)| SampleData { values: row.clone(), statuses: statuses(index) })
-            .collect(),
+        samples: samples.map(|(index, row)| SampleData { values: row.clone(), statuses: statuses(index) }).collect(),
         system_prompt: document.system_prompt.clone(),
         rendered_prompt: document.rendered_prompt.clone(),
     }
@@ -219,7 +217,10 @@ fn notes(documents: &[(String, Document)]) -> Vec<String> {
     for (place, document) in documents {
         let rows = document.projections.len() as u64;
         if let Some(said) = document.n_samples.as_u64().filter(|&said| said != rows) {
-            notes.push(format!("`{}` holds {rows} samples where its n_samples says {said} ({place}).", document.condition));
+            notes.push(format!(
+                "`{}` holds {rows} samples where its n_samples says {said} ({place}).",
+                document.condition
+            ));
         }
     }
     notes

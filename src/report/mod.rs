@@ -1,5 +1,5 @@
-//! Owns what is said of a comparison: the input type, its analysis, terminal tables, the figure's data, the markdown
-//! report and the summary JSON.
+//! Owns what is said of a comparison: the input type, its analysis, terminal tables, the figure's data, the report as markdown and as
+//! one HTML page, and the summary JSON.
 //!
 //! A comparison is groups of sequences, whatever was measured and wherever it came from.
 //!
@@ -26,8 +26,14 @@ pub mod tables;
 /// The line chart of a comparison.
 pub mod figure;
 
+/// What stands in the report.
+mod document;
+
 /// `report.md`.
 pub mod markdown;
+
+/// `report.html`.
+pub mod html;
 
 /// `<experiment>_summary.json`.
 pub mod summary;
@@ -37,6 +43,7 @@ pub use analysis::{
 };
 pub use comparison::{Comparison, Flag, GroupData, OK, SampleData};
 pub use figure::line_chart;
+pub use html::report_html;
 pub use load::load_documents;
 pub use markdown::report_markdown;
 pub use summary::summary_json;

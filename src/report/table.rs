@@ -59,15 +59,27 @@ impl Table {
     }
 }
 
-/// Text that means itself inside a markdown table: labels come from people.
+/// Text that means itself in markdown, inside a table too: labels come from people. Only what would be read as markup is
+/// escaped, so that the source stays readable.
 pub(super) fn escape(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '|' | '*' | '`' | '<' | '[' | '\\' | '~' => out.extend(['\\', c]),
-            '\n' | '\r' => out.push(' '),
-            _ => out.push(c),
+    for (index, &c) in letters.iter().enumerate() {
+        let before = index.checked_sub(1).map(|i| letters[i]);
+        let after = letters.get(index + 1).copied();
+        let word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        let markup = match c {
+            '|' | '*' | '`' | '\\' => true,
+            '<' => after.is_some_and(|c| !c.is_whitespace()),
+            '(' => before == Some(']'),
+            '_' => !(word(before) && word(after)),
+            '~' => before == Some('~') || after == Some('~'),
+            _ => false,
+        };
+        if markup {
+            out.push('\\');
         }
+        out.push(if c.is_control() { ' ' } else { c });
     }
     out
 }

@@ -36,7 +36,8 @@ pub fn terminal(comparison: &Comparison, analysis: &Analysis, per_turn: bool) ->
 
 /// One row per condition.
 pub fn conditions(analysis: &Analysis) -> Table {
-    let mut table = Table::new(&["condition", "n", "turns", "mean ± SEM", "95 % interval", "ICC", "not ok", "left out"]);
+    let mut table =
+        Table::new(&["condition", "n", "turns", "mean ± SEM", "95 % interval", "ICC", "not ok", "left out"]);
     for (label, condition) in analysis.conditions.iter() {
         table.rows.push(vec![
             label.to_owned(),
@@ -147,8 +148,7 @@ pub fn contrasts_per_turn(analysis: &Analysis) -> Table {
     let mut table = Table::new(&["contrast", "Holm p < .05", "maxT p < .05", "of turns"]);
     for contrast in &analysis.contrasts {
         let significant = |p: &[Option<f64>]| {
-            let turns: Vec<usize> =
-                (1..=p.len()).filter(|turn| p[turn - 1].is_some_and(|p| p < 0.05)).collect();
+            let turns: Vec<usize> = (1..=p.len()).filter(|turn| p[turn - 1].is_some_and(|p| p < 0.05)).collect();
             if turns.is_empty() { "none".to_owned() } else { numbers::turns(&turns) }
         };
         let tested = |p: &[Option<f64>]| p.iter().flatten().count();

@@ -233,11 +233,9 @@ impl RunContext {
             "run {} no longer asks what it asked before: the journal has {:?} with request {}, now it is {name:?} with {hash}",
             self.id, recorded.name, recorded.hash
         ));
-        Err(self.end_with(RunError::Desync(
-            problem
-                .at(self.place(number, name))
-                .hint("resume with the version, files and settings it began with, or begin again in another folder with --out"),
-        )))
+        Err(self.end_with(RunError::Desync(problem.at(self.place(number, name)).hint(
+            "resume with the version, files and settings it began with, or begin again in another folder with --out",
+        ))))
     }
 
     fn finish_step(&self, live: bool) {

@@ -104,7 +104,8 @@ impl Journal {
         let (sender, orders) = mpsc::channel();
         let failure = Arc::new(OnceLock::new());
         let writer = Writer { disk, _held: held, path: path.clone(), next: end.lines, failure: Arc::clone(&failure) };
-        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&orders)).map_err(failed)?;
+        let thread =
+            thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&orders)).map_err(failed)?;
         let latest_ms = AtomicU64::new(recovered.last_activity.unwrap_or(0));
         Ok((Self { path, sender, failure, thread: Mutex::new(Some(thread)), latest_ms }, recovered, end))
     }

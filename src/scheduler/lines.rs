@@ -170,7 +170,14 @@ mod tests {
     fn a_line_comes_back_and_every_flipped_bit_is_noticed() {
         let step = StepPart { step: 3, name: "turn", hash: "ab" };
         let counts = Counts::from([("turns".to_owned(), 3)]);
-        let line = Line { kind: Kind::Result, at: 7, run: Some("a-000"), step: Some(step), counts: Some(&counts), value: &"\n\"ü" };
+        let line = Line {
+            kind: Kind::Result,
+            at: 7,
+            run: Some("a-000"),
+            step: Some(step),
+            counts: Some(&counts),
+            value: &"\n\"ü",
+        };
         let mut sealed = Vec::new();
         seal(12, &serde_json::to_vec(&line).unwrap(), &mut sealed);
         assert_eq!(sealed.pop(), Some(b'\n'));
@@ -178,7 +185,10 @@ mod tests {
         let json = unseal(&sealed).unwrap();
         let back: Envelope = serde_json::from_slice(json).unwrap();
         assert_eq!((back.n, back.kind, back.at, back.step), (12, Kind::Result, 7, Some(3)));
-        assert_eq!((back.run.as_deref(), back.name.as_deref(), back.hash.as_deref()), (Some("a-000"), Some("turn"), Some("ab")));
+        assert_eq!(
+            (back.run.as_deref(), back.name.as_deref(), back.hash.as_deref()),
+            (Some("a-000"), Some("turn"), Some("ab"))
+        );
         assert_eq!(back.counts, counts);
         assert_eq!(value_of::<String>(json).unwrap(), "\n\"ü");
         for bit in 0..sealed.len() * 8 {

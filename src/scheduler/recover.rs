@@ -65,7 +65,8 @@ impl RunRecord {
     pub fn failure(&self) -> Option<Problem> {
         let (at, json) = self.failed.as_ref().filter(|_| self.done.is_none())?;
         let known = value_of::<ProblemValue>(json).map(Problem::from);
-        (*at >= self.last_step_at).then(|| known.unwrap_or_else(|_| Problem::new("failed for a reason that cannot be read")))
+        (*at >= self.last_step_at)
+            .then(|| known.unwrap_or_else(|_| Problem::new("failed for a reason that cannot be read")))
     }
 
     /// The outcome, if the run is done.
@@ -92,7 +93,8 @@ pub(super) struct FileEnd {
 impl Recovered {
     /// Reads one journal file from its beginning and adds what it says.
     pub fn read(&mut self, path: &Path, mut file: &File) -> Result<FileEnd, Problem> {
-        let unreadable = |error: std::io::Error| Problem::new(format!("cannot read: {error}")).at(path.display().to_string());
+        let unreadable =
+            |error: std::io::Error| Problem::new(format!("cannot read: {error}")).at(path.display().to_string());
         file.rewind().map_err(unreadable)?;
         // What is written while this reads is left for the next time.
         let length = file.metadata().map_err(unreadable)?.len();
@@ -125,7 +127,10 @@ impl Recovered {
         let json = unseal(line)?;
         let envelope: Envelope = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if envelope.n != end.lines {
-            return Err(format!("it is line {} of the file that was written, so lines were taken out or put in", envelope.n + 1));
+            return Err(format!(
+                "it is line {} of the file that was written, so lines were taken out or put in",
+                envelope.n + 1
+            ));
         }
         if end.lines == 0 && envelope.kind != Kind::Session {
             return Err("the first line must say which plan and format follow".to_owned());
@@ -199,7 +204,8 @@ impl RunRecord {
 
     fn step(&mut self, id: &str, envelope: &Envelope, json: &[u8]) -> Result<(), String> {
         self.last_step_at = self.last_step_at.max(envelope.at);
-        let (Some(step), Some(name), Some(hash)) = (envelope.step, envelope.name.as_deref(), envelope.hash.as_deref()) else {
+        let (Some(step), Some(name), Some(hash)) = (envelope.step, envelope.name.as_deref(), envelope.hash.as_deref())
+        else {
             return Err("it names no step".to_owned());
         };
         if self.done.is_some() {
@@ -220,7 +226,9 @@ impl RunRecord {
                     self.results += 1;
                 }
                 Some(result) if value::<serde_json::Value>(result)? == value::<serde_json::Value>(json)? => {}
-                Some(_) => return Err(format!("step {} of run {id} was recorded before with another result", step + 1)),
+                Some(_) => {
+                    return Err(format!("step {} of run {id} was recorded before with another result", step + 1));
+                }
             }
         }
         Ok(())

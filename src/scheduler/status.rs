@@ -9,7 +9,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{plan::Plan, recover::{Recovered, time_of}};
+use super::{
+    plan::Plan,
+    recover::{Recovered, time_of},
+};
 use crate::{
     problem::Problem,
     record::{Drift, Outcome, RunFolder, Session, cannot_read, timestamp},

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tiltmeter::{
     probe::{LayerConvention, Site, Span},
     problem::Problem,
-    spec::{self, Loaded, OverflowPolicy, Placement, ProjectionSpec, Seeding, SiteRef, Spec, transcript},
+    spec::{self, Loaded, OverflowPolicy, Placement, ProjectionSpec, Seeding, SiteRef, Spec},
 };
 
 const SMALLEST: &str = "\
@@ -414,78 +414,21 @@ fn a_mistake_in_set_names_the_set() {
 }
 
 #[test]
-fn a_transcript_is_a_list_of_messages_with_or_without_company() {
-    let desk = Desk::new();
-    let list = r#"[{"role": "user", "content": "Grüße 😀\n"}, {"role": "assistant", "content": ""}, {"role": "user", "content": "\ud83d\ude00", "x": 1}]"#;
-    let bare = transcript::load(&desk.put("list.json", list)).unwrap();
-    assert_eq!(bare.turns.len(), 2);
-    assert_eq!((bare.turns[0].user.as_str(), bare.turns[0].reply.as_deref()), ("Grüße 😀\n", Some("")));
-    assert_eq!((bare.turns[1].user.as_str(), bare.turns[1].reply.as_deref()), ("😀", None));
-    let wrapped =
-        format!("{{\"model\": \"x\",\n\t\"meta\": {{\"a\": [1, 2.5e3, null, true]}},\n\"conversation\": {list}}}");
-    let wrapped = transcript::load(&desk.put("wrapped.json.json", &wrapped)).unwrap();
-    assert_eq!(wrapped.turns, bare.turns);
-    assert!(wrapped.notes.is_empty());
-}
-
-#[test]
-fn a_system_message_of_a_transcript_is_not_replayed_and_that_is_said() {
-    let text = r#"[{"role": "system", "content": "Be good."}, {"role": "user", "content": "Hello"}]"#;
-    let transcript = transcript::read(text, Path::new("t.json")).unwrap();
-    assert_eq!(transcript.turns.len(), 1);
-    assert_eq!(transcript.notes[0].what, "the transcript's system message is not replayed");
-    assert_eq!(transcript.notes[0].place.as_deref(), Some("t.json:1:2 (0)"));
-}
-
-#[test]
-fn mistakes_in_a_transcript_come_with_their_place() {
-    for (text, expected) in [
-        ("{\"conversation\": [\n{\"role\": \"user\",, }]}", "t.json:2:17: this is not valid JSON"),
-        (
-            "{\"conversation\": [",
-            "t.json:1:18: this is not valid JSON: EOF while parsing a list | the file ends too early",
-        ),
-        ("", "t.json:1:1: this is not valid JSON"),
-        ("3", "t.json:1:1: a transcript is a list of messages, found the number 3"),
-        (
-            "{\"conversations\": []}",
-            "t.json:1:1: the transcript has no `conversation` | did you mean it by `conversations`?",
-        ),
-        ("{\"conversation\": 3}", "t.json:1:18 (conversation): `conversation` must be a list, found the number 3"),
-        ("[]", "t.json:1:1: the transcript has no user turns"),
-        ("[{\"role\": \"system\", \"content\": \"x\"}]", "t.json:1:1: the transcript has no user turns"),
-        (
-            "[{\"role\": \"usr\", \"content\": \"x\"}]",
-            "t.json:1:11 (0.role): `role` cannot be `usr` | did you mean `user`?",
-        ),
-        (
-            "[{\"role\": \"user\", \"content\": [\"x\"]}]",
-            "t.json:1:30 (0.content): `content` must be text, found a list of 1 entry",
-        ),
-        ("[{\"role\": \"user\"}]", "t.json:1:2 (0): the message has no `content`"),
-        ("[{\"role\": \"user\", \"content\": \" \"}]", "t.json:1:2 (0): this user message is empty"),
-        (
-            "[{\"role\": \"assistant\", \"content\": \"x\"}, {\"role\": \"user\", \"content\": \"x\"}]",
-            "t.json:1:2 (0): the conversation begins with a reply",
-        ),
-        (
-            "[{\"role\": \"user\", \"content\": \"a\"},\n{\"role\": \"user\", \"content\": \"b\"}]",
-            "t.json:2:1 (1): two user messages follow each other | join them",
-        ),
-        ("[\"hello\"]", "t.json:1:2 (0): a message must be a mapping, found the text `hello`"),
-    ] {
-        let problems = transcript::read(text, Path::new("t.json")).unwrap_err();
-        let first = format!(
-            "{}: {} | {}",
-            problems[0].place.as_deref().unwrap(),
-            problems[0].what,
-            problems[0].hint.as_deref().unwrap()
-        );
-        assert!(
-            problems.len() == 1 && first.starts_with(expected),
-            "{text}\n  said     {problems:#?}\n  expected {expected}"
-        );
+fn the_shipped_experiments_are_valid_but_for_files_that_are_not_shipped() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "yaml") {
+            continue;
+        }
+        seen += 1;
+        // The axis of a published model belongs to its weights; the file says how to make it.
+        for problem in spec::load(&path, &[]).err().unwrap_or_default() {
+            assert!(problem.what.ends_with("does not exist") && problem.what.starts_with("`axis`"), "{problem}");
+        }
     }
+    assert!(seen >= 2, "{seen} experiments");
 }
 
 proptest! {
@@ -495,7 +438,6 @@ proptest! {
     fn no_text_makes_the_readers_panic(text in "[\\x00-\\x7fäß😀\u{feff}]{0,120}") {
         let _ = spec::read(&text, Path::new("x.yaml"), &[]);
         let _ = spec::read(&text, Path::new("x.json"), &[]);
-        let _ = transcript::read(&text, Path::new("t.json"));
         let _ = spec::read(SMALLEST, Path::new("x.yaml"), &[(text.clone(), text)]);
     }
 
@@ -506,16 +448,6 @@ proptest! {
         let text = format!("{}{scratch}{}", &SMALLEST[..at], &SMALLEST[at..]);
         for problem in spec::read(&text, Path::new("nowhere/x.yaml"), &[]).unwrap_err() {
             prop_assert!(problem.place.is_some() && problem.hint.is_some(), "{problem}");
-        }
-    }
-
-    #[test]
-    fn what_serde_json_reads_the_located_reader_reads_too(words in proptest::collection::vec("\\PC{0,20}", 1..6)) {
-        let messages: Vec<_> = words.iter().map(|word| serde_json::json!({"role": "user", "content": format!("x{word}"), word: [word, 1.5, {}, null]})).collect();
-        let first = serde_json::to_string_pretty(&messages[..1]).unwrap();
-        let turns = transcript::read(&first, Path::new("t.json"));
-        if !["role", "content"].contains(&words[0].as_str()) {
-            prop_assert_eq!(&turns.unwrap().turns[0].user, &format!("x{}", words[0]));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Owns the specification of `stats`: the published figures of experiment 003b, scipy's numbers (printed by
 //! `tests/peers/scipy_stats.py`), false-positive rates on data without an effect, and what happens to bad input.
+//!
+//! Must not know: files, conditions.
 
 use tiltmeter::stats::*;
 
@@ -71,8 +73,7 @@ fn every_published_cell_comes_out_to_the_printed_digit() {
 
 #[test]
 fn published_condition_means_and_their_errors() {
-    let expected =
-        [("1.7668", "0.0378", "0.0390"), ("2.1863", "0.0447", "0.0462"), ("2.8945", "0.0307", "0.0317")];
+    let expected = [("1.7668", "0.0378", "0.0390"), ("2.1863", "0.0447", "0.0462"), ("2.8945", "0.0307", "0.0317")];
     let rounded = [("1.77", "0.04"), ("2.19", "0.04"), ("2.89", "0.03")];
     for ((grid, figures), table) in published().iter().zip(expected).zip(rounded) {
         let means = sample_means(grid);
@@ -223,7 +224,8 @@ fn few_splits_are_enumerated_and_agree_with_enumeration_by_scipy() {
 fn bootstrap_interval_is_near_welchs_on_tame_data() {
     let grids = published();
     let (a, b) = (sample_means(&grids[1]), sample_means(&grids[0]));
-    let (welch, found) = (welch(&a, &b).unwrap().ci95.unwrap(), bootstrap_t_interval(&a, &b, 9999, 3).unwrap().unwrap());
+    let (welch, found) =
+        (welch(&a, &b).unwrap().ci95.unwrap(), bootstrap_t_interval(&a, &b, 9999, 3).unwrap().unwrap());
     assert!((welch[0] - found[0]).abs() < 0.02 && (welch[1] - found[1]).abs() < 0.02, "{welch:?} {found:?}");
     assert!(found != welch);
     assert_eq!(bootstrap_t_interval(&A[..4], &B, 9999, 3).unwrap(), None);

@@ -9,8 +9,8 @@ recipes marked `written_by: 4`, whose config.json has `rope_theta` and `rope_sca
 and once with 5.6 or newer (`written_by: 5`, `rope_parameters`). `--check` runs with either and reads every form.
 
 The reference is eager attention in float32 on one thread. For olmo3 the versions 5.0 to 5.5 apply YaRN to every layer
-and are refused; so is reading a legacy olmo3 config with 5.x's own converter, which gives the sliding layers the default
-theta instead of `rope_theta`: `load_config` here spells the parameters out.
+and are refused. 5.x's own reading of a legacy olmo3 config gives the sliding layers the default theta (500000) whatever
+`rope_theta` says, so `load_config` here spells the parameters out instead.
 
 A fixture holds, beside the checkpoint:
   expected.json         versions, messages, rendered prompts, token ids, greedy replies, norms of every site
@@ -569,7 +569,7 @@ def check_fixture(root, name, recipe):
     share = share_of_gate({site: stored[site] for site in sites}, sites)
     tail, layers = stored["logits_tail"], expected["num_layers"]
     logit_share = ((tail - logits[-LOGITS_TAIL:]).abs().amax(-1) / (1e-6 * tail.norm(dim=-1) * layers)).max().item()
-    print(f"{name}: ids, texts and replies equal; hidden states {share:.3f} of the gate, logits {logit_share:.3f} (written by {expected['versions']['transformers']})")
+    print(f"{name}: ids, texts and replies equal; hidden states {share:.3g} of the gate, logits {logit_share:.3g} (written by {expected['versions']['transformers']})")
     assert max(share, logit_share) <= 1.0, name
 
 

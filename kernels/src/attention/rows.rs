@@ -193,17 +193,16 @@ impl Rows<'_> {
                 if seen.contains(&(tile + j)) { self.at(self.k_pages, from + tile + j) } else { NO_KEY.as_ptr() }
             });
             let later = (from + KEYS + tile).min(self.first_pos + self.tokens - 1);
-            let ahead = [self.k_pages, self.v_pages].map(|pages| self.at(pages, later));
+            let ahead = self.at(self.k_pages, later);
             // SAFETY: every row has `dim` elements; the block's part has room for 64 keys.
             unsafe {
                 let to = parts.keys.add(tile);
                 let whole = dim / LANES * LANES;
                 for i in (0..whole).step_by(LANES) {
-                    // Sixteen vectors here, sixteen of the next block's keys and of its values asked for.
-                    for start in ahead {
-                        for line in 0..LANES {
-                            V::prefetch(start.wrapping_add(LANES * (i + line)).cast());
-                        }
+                    // Sixteen vectors here, sixteen of the next block's keys asked for. The values come in order
+                    // and need no asking: it was measured to cost more than it gains.
+                    for line in 0..LANES {
+                        V::prefetch(ahead.wrapping_add(LANES * (i + line)).cast());
                     }
                     let rows = rows.map(|row| row.add(i));
                     V::transpose(&rows, to.add(i * KEYS), KEYS);

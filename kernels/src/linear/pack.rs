@@ -98,11 +98,16 @@ impl Kernel for TransposePanel {
     unsafe fn run<V: Lanes>(self) {
         for column in (0..self.columns).step_by(LANES) {
             for j in [0, LANES] {
-                let rows: [*const f32; LANES] = std::array::from_fn(|i| {
+                // Rows are often a power of two apart and then share a few places of the cache, so each cache line is
+                // read once, whole, before the tile is turned.
+                let mut tile = [[0.0; LANES]; LANES];
+                for (i, tile) in tile.iter_mut().enumerate() {
                     let at = (j + i) * self.row_bytes + 4 * column;
-                    self.rows.wrapping_add(at).cast()
-                });
-                // SAFETY: 32 rows of `columns` columns on both sides, by the caller's promise.
+                    // SAFETY: 32 rows of `columns` columns, by the caller's promise; f32 moves keep all bits.
+                    unsafe { V::load(self.rows.add(at).cast()).store(tile.as_mut_ptr()) }
+                }
+                let rows = std::array::from_fn(|i| tile[i].as_ptr());
+                // SAFETY: `to` has room for `columns` columns, by the caller's promise.
                 unsafe { V::transpose(&rows, self.to.add(column * PANEL + j), PANEL) }
             }
         }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Projection, TurnRecord};
+use super::{Projection, REFERENCE, TurnRecord};
 use crate::experiment::{Collected, NamedTensor};
 use crate::record::{Column, ColumnData, Outcome, RunKey, Table};
 use crate::spec::Condition;
@@ -27,11 +27,12 @@ pub fn collect(experiment: &Projection, outcomes: &[(RunKey, Outcome)]) -> Colle
         .collect();
     let conditions = &experiment.spec.conditions;
     let of = |label: &str| rollouts.iter().filter(|r| r.key.cell == label).collect::<Vec<_>>();
+    let reference = of(REFERENCE).first().map(|rollout| rollout.outcome.series[0].values.clone());
     let documents = conditions
         .iter()
         .map(|condition| {
             let stem = format!("{}_{}", experiment.spec.experiment, condition.label);
-            (stem, document(experiment, condition, &of(&condition.label)))
+            (stem, document(experiment, condition, &of(&condition.label), reference.as_ref()))
         })
         .collect();
     let mut notes = Vec::new();
@@ -53,9 +54,16 @@ pub fn collect(experiment: &Projection, outcomes: &[(RunKey, Outcome)]) -> Colle
 }
 
 /// The published experiment's schema, and what it left out: statuses, further axes, the reference, token counts.
-fn document(experiment: &Projection, condition: &Condition, rollouts: &[&Rollout]) -> Value {
+fn document(
+    experiment: &Projection,
+    condition: &Condition,
+    rollouts: &[&Rollout],
+    reference: Option<&Vec<Option<f64>>>,
+) -> Value {
     let spec = &experiment.spec;
     let card = experiment.model.card();
+    let cell = experiment.forecast.cells.iter().find(|cell| cell.cell == condition.label);
+    let prompt = cell.map(|cell| &cell.first_prompt);
     let series = |probe: usize| rollouts.iter().map(|r| &r.outcome.series[probe].values).collect::<Vec<_>>();
     let by_axis: serde_json::Map<String, Value> = experiment
         .axes
@@ -82,7 +90,10 @@ fn document(experiment: &Projection, condition: &Condition, rollouts: &[&Rollout
         "model_fingerprint": card.fingerprint,
         "axis": experiment.axes[0].name,
         "site": experiment.axes[0].site,
-        "span": spec.span,
+        "token_span": spec.span,
+        "span": experiment.axes[0].mean_neg.zip(experiment.axes[0].mean_pos),
+        "reference": reference,
+        "rendered_prompt": prompt,
         "samples": rollouts.iter().map(|r| r.key.sample).collect::<Vec<_>>(),
         "statuses": rollouts.iter().map(|r| &r.outcome.series[0].statuses).collect::<Vec<_>>(),
         "prompt_tokens": counts(|turn| turn.prompt_tokens),

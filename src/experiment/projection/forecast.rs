@@ -2,15 +2,17 @@
 //! they may be. What cannot fit is refused before anything is computed.
 //! Must not know: engine, provider, run folders, terminal.
 
-use super::Projection;
 use crate::experiment::{CellForecast, Forecast};
-use crate::model::{Message, Role};
+use crate::model::{Message, Model, Role};
 use crate::problem::Problem;
-use crate::spec::{Condition, OverflowPolicy, Placement};
+use crate::spec::{Condition, OverflowPolicy, Placement, ProjectionSpec, Transcript};
 
-pub fn forecast(experiment: &Projection) -> Result<Forecast, Vec<Problem>> {
-    let spec = &experiment.spec;
-    let positions = experiment.model.card().max_positions.unwrap_or(usize::MAX);
+pub fn forecast(
+    spec: &ProjectionSpec,
+    transcript: &Transcript,
+    model: &dyn Model,
+) -> Result<Forecast, Vec<Problem>> {
+    let positions = model.card().max_positions.unwrap_or(usize::MAX);
     let limit = spec.max_seq_len.unwrap_or(positions).min(positions);
     let mut notes = Vec::new();
     if spec.max_seq_len.is_some_and(|asked| asked > positions) {
@@ -19,7 +21,7 @@ pub fn forecast(experiment: &Projection) -> Result<Forecast, Vec<Problem>> {
     let mut cells = Vec::new();
     let mut problems = Vec::new();
     for condition in &spec.conditions {
-        match cell(experiment, condition, limit) {
+        match cell(spec, transcript, model, condition, limit) {
             Ok(cell) => cells.push(cell),
             Err(problem) => problems.push(problem.at(format!("condition `{}`", condition.label))),
         }
@@ -49,21 +51,27 @@ pub fn forecast(experiment: &Projection) -> Result<Forecast, Vec<Problem>> {
     Ok(Forecast { cells, limit, max_new_tokens: spec.max_new_tokens, notes })
 }
 
-fn cell(experiment: &Projection, condition: &Condition, limit: usize) -> Result<CellForecast, Problem> {
-    let turns = &experiment.transcript.turns;
+fn cell(
+    spec: &ProjectionSpec,
+    transcript: &Transcript,
+    model: &dyn Model,
+    condition: &Condition,
+    limit: usize,
+) -> Result<CellForecast, Problem> {
+    let turns = &transcript.turns;
     let system = condition.system_prompt.iter().map(|text| Message::new(Role::System, text.clone()));
     let mut messages: Vec<Message> = Vec::new();
     if condition.placement == Placement::Start {
         messages.extend(system.clone());
     }
-    let max_new = experiment.spec.max_new_tokens;
+    let max_new = spec.max_new_tokens;
     let (mut first_prompt, mut least, mut may_overflow_at) = (String::new(), 0, None);
     for (index, turn) in turns.iter().enumerate() {
         messages.push(Message::new(Role::User, turn.user.clone()));
         if condition.placement == Placement::AfterEachUser {
             messages.extend(system.clone());
         }
-        let rendered = experiment.model.render(&messages).map_err(|error| error.problem())?;
+        let rendered = model.render(&messages).map_err(|error| error.problem())?;
         least = rendered.token_ids.len();
         if index == 0 {
             first_prompt = rendered.text;
@@ -75,7 +83,7 @@ fn cell(experiment: &Projection, condition: &Condition, limit: usize) -> Result<
     }
     Ok(CellForecast {
         cell: condition.label.clone(),
-        runs: experiment.spec.samples,
+        runs: spec.samples,
         turns: turns.len(),
         least_tokens: least,
         most_tokens: least + turns.len() * max_new,

@@ -1,0 +1,133 @@
+//! Owns what stands in the report of a comparison, and in which order: tables, the figure's place, what is not ok, the
+//! prompts as the model saw them, notes, how the numbers were made.
+//!
+//! Must not know: markdown, HTML, files.
+
+use super::analysis::Analysis;
+use super::comparison::Comparison;
+use super::numbers;
+use super::table::Table;
+use super::tables;
+
+/// A part of the report. Text is plain: whoever writes it out escapes it.
+pub(super) enum Block {
+    /// Level from 1, and the words.
+    Heading(usize, String),
+    /// A paragraph.
+    Text(String),
+    Table(Table),
+    /// The place of the figure, with its caption.
+    Figure(String),
+    /// Text to be shown letter by letter.
+    Code(String),
+    /// Notes; names in them stand between backticks.
+    List(Vec<String>),
+}
+
+/// The report.
+pub(super) fn report(comparison: &Comparison, analysis: &Analysis) -> Vec<Block> {
+    let mut blocks =
+        vec![Block::Heading(1, comparison.title.clone()), Block::Text(format!("Measured: {}.", comparison.unit))];
+    section(&mut blocks, "Conditions", tables::conditions(analysis));
+    if let Some(mean) = analysis.reference_mean {
+        blocks.push(Block::Text(format!("Reference: mean {} over the turns it has.", numbers::plain(mean))));
+    }
+    let caption = "Mean per turn; band: standard error over samples; thin lines: samples.";
+    blocks.push(Block::Figure(caption.to_owned()));
+    section(&mut blocks, "Contrasts", tables::contrasts(analysis));
+    section(&mut blocks, "Contrasts per turn", tables::contrasts_per_turn(analysis));
+    section(&mut blocks, "Drift", tables::drift(analysis));
+    section(&mut blocks, "Per turn (mean ± SEM)", tables::per_turn(comparison, analysis));
+    not_ok(&mut blocks, comparison, analysis);
+    detectable(&mut blocks, analysis);
+    prompts(&mut blocks, comparison);
+    let notes: Vec<String> = comparison.notes.iter().chain(&analysis.notes).cloned().collect();
+    if !notes.is_empty() {
+        blocks.push(Block::Heading(2, "Notes".to_owned()));
+        blocks.push(Block::List(notes));
+    }
+    method(&mut blocks, analysis);
+    blocks
+}
+
+fn section(blocks: &mut Vec<Block>, heading: &str, table: Table) {
+    if !table.rows.is_empty() {
+        blocks.push(Block::Heading(2, heading.to_owned()));
+        blocks.push(Block::Table(table));
+    }
+}
+
+/// Said even when there is nothing to say: that every cell is ok is a finding.
+fn not_ok(blocks: &mut Vec<Block>, comparison: &Comparison, analysis: &Analysis) {
+    blocks.push(Block::Heading(2, "Cells that are not ok".to_owned()));
+    let table = tables::flags(comparison);
+    if table.rows.is_empty() {
+        blocks.push(Block::Text("None: every cell of every condition is ok.".to_owned()));
+        return;
+    }
+    blocks.push(Block::Table(table));
+    let treatment = if analysis.options.drop_flagged {
+        "These cells are left out of every number of this report; the figure's thin lines still show those with a value."
+    } else {
+        "Those of these cells that have a value are part of every number of this report."
+    };
+    blocks.push(Block::Text(treatment.to_owned()));
+}
+
+fn detectable(blocks: &mut Vec<Block>, analysis: &Analysis) {
+    let Some(control) = &analysis.mde_control else { return };
+    let mut table = Table::new(&["samples per condition", "smallest difference"]);
+    for (n, effect) in analysis.mde.iter() {
+        table.rows.push(vec![n.to_owned(), numbers::fixed(Some(*effect), numbers::decimals(*effect / 10.0))]);
+    }
+    blocks.push(Block::Heading(2, "What more samples would show".to_owned()));
+    blocks.push(Block::Text(format!(
+        "Difference of two means that a two-sided test at level .05 finds with probability .8, if samples spread as in \
+         {control}."
+    )));
+    blocks.push(Block::Table(table));
+}
+
+fn prompts(blocks: &mut Vec<Block>, comparison: &Comparison) {
+    blocks.push(Block::Heading(2, "Prompts".to_owned()));
+    for group in &comparison.groups {
+        let label = &group.label;
+        match (&group.rendered_prompt, &group.system_prompt) {
+            (Some(prompt), _) => {
+                blocks.push(Block::Heading(3, format!("{label}: first prompt as the model saw it")));
+                blocks.push(Block::Code(prompt.clone()));
+            }
+            (None, Some(prompt)) => {
+                blocks.push(Block::Heading(3, format!("{label}: system prompt as asked for")));
+                blocks.push(Block::Code(prompt.clone()));
+            }
+            (None, None) => {
+                blocks.push(Block::Heading(3, label.clone()));
+                let nothing = "No system prompt was asked for; what the model saw is not recorded.";
+                blocks.push(Block::Text(nothing.to_owned()));
+            }
+        }
+    }
+}
+
+fn method(blocks: &mut Vec<Block>, analysis: &Analysis) {
+    let options = &analysis.options;
+    let mut text = format!(
+        "The unit is the sample, one whole conversation: its turns are averaged first, and every error and test is over \
+         samples. Means and contrasts are over {}. SEM uses ddof {}. Contrasts: Welch's t with Satterthwaite's df; g is \
+         Hedges', corrected for small samples; Holm and maxT correct over turns. Slope: least squares over turns; \
+         late − early: last third of the turns minus first third.",
+        numbers::turns(&analysis.turns_compared),
+        options.ddof,
+    );
+    if options.permutations > 0 {
+        text += &format!(
+            " Permutation tests shuffle whole samples, {} times (or through all splits where these are fewer), seed {}; \
+             the statistic is studentised.",
+            options.permutations, options.seed
+        );
+    }
+    text += " Contrasts are not corrected for their number.";
+    blocks.push(Block::Heading(2, "How the numbers were made".to_owned()));
+    blocks.push(Block::Text(text));
+}

@@ -1,0 +1,56 @@
+//! Owns `report.html`: one page that needs no other file, to be read, printed or sent.
+//!
+//! Must not know: what stands in the report, how the figure is drawn.
+
+use super::analysis::Analysis;
+use super::comparison::Comparison;
+use super::document::{Block, report};
+use super::table::Table;
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#262626}\
+h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.2rem}h3{font-size:1rem}\
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}\
+th{border-bottom:1.5px solid #262626}td{border-bottom:1px solid #e4e4e4}th,td{padding:.25rem .7rem;text-align:right;\
+white-space:nowrap}th:first-child,td:first-child{text-align:left;padding-left:0}\
+pre{background:#f5f5f5;padding:.8rem 1rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}\
+figure{margin:1.5rem 0}figure svg{width:100%;height:auto}figcaption{font-size:.88rem;color:#5a5a5a}";
+
+/// The report as one HTML page; `figure` is the figure as SVG, which becomes part of it.
+pub fn report_html(comparison: &Comparison, analysis: &Analysis, figure: Option<&str>) -> String {
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
+        escape(&comparison.title)
+    );
+    for block in report(comparison, analysis) {
+        match block {
+            Block::Heading(level, text) => out += &format!("<h{level}>{}</h{level}>\n", escape(&text)),
+            Block::Text(text) => out += &format!("<p>{}</p>\n", escape(&text)),
+            Block::Table(table) => out += &format!("<div class=\"wide\">{}</div>\n", rows(&table)),
+            Block::Code(text) => out += &format!("<pre>{}</pre>\n", escape(&text)),
+            Block::List(items) => {
+                let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
+                out += &format!("<ul>\n{items}</ul>\n");
+            }
+            Block::Figure(caption) => {
+                let Some(figure) = figure else { continue };
+                out += &format!("<figure>\n{figure}<figcaption>{}</figcaption>\n</figure>\n", escape(&caption));
+            }
+        }
+    }
+    out + "</body>\n</html>\n"
+}
+
+fn rows(table: &Table) -> String {
+    let row = |cells: &[String], tag: &str| {
+        let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    let body: String = table.rows.iter().map(|cells| row(cells, "td")).collect();
+    format!("<table>\n<thead>{}</thead>\n<tbody>{body}</tbody>\n</table>", row(&table.header, "th"))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

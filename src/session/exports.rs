@@ -1,0 +1,121 @@
+//! Owns what a sitting leaves on disk: documents, tables, vectors, figures, report, summary, manifest. All of it can be made again
+//! from the journal, and every file is written whole or not at all.
+//! Must not know: flags, terminal.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::report::{Reported, analyse_outcomes};
+use crate::experiment::{Collected, Experiment, NamedTensor};
+use crate::model::Work;
+use crate::problem::Problem;
+use crate::record::{
+    FileEntry, Manifest, Outcome, RunFolder, RunKey, write_atomic, write_json_atomic, write_text_atomic,
+};
+use crate::report::{Options, line_chart, report_markdown, summary_json};
+use crate::scheduler::Plan;
+
+/// Writes everything that the outcomes give.
+pub fn write(
+    experiment: &dyn Experiment,
+    plan: &Plan,
+    folder: &RunFolder,
+    outcomes: &[(RunKey, Outcome)],
+    work: Work,
+    manifest: &mut Manifest,
+) -> Result<(Option<Reported>, Vec<PathBuf>), Problem> {
+    let Collected { documents, tables, tensors, notes } = experiment.collect(outcomes);
+    let mut files = Vec::new();
+    for (stem, document) in &documents {
+        for path in folder.transcript_places(&format!("{stem}.json"))? {
+            write_json_atomic(&path, document)?;
+            files.push(path);
+        }
+    }
+    for table in &tables {
+        let path = folder.dir().join(format!("{}.parquet", table.name));
+        table.write_parquet(&path)?;
+        files.push(path);
+    }
+    if !tensors.is_empty() {
+        write_tensors(&folder.vectors(), &tensors)?;
+        files.push(folder.vectors());
+    }
+    let reported = analyse_outcomes(plan, outcomes, &Options::default(), &notes)?;
+    if let Some(reported) = &reported {
+        write_report(experiment.name(), folder, reported, &mut files)?;
+    }
+    manifest.work.extend([
+        ("forward_tokens".to_owned(), work.forward_tokens),
+        ("unique_tokens".to_owned(), work.unique_tokens),
+        ("engine_steps".to_owned(), work.steps),
+    ]);
+    let roots = [folder.dir(), Path::new(".")];
+    manifest.files = files.iter().map(|path| FileEntry::of(path, &roots)).collect::<Result<_, _>>()?;
+    manifest.write(&folder.manifest())?;
+    files.push(folder.manifest());
+    Ok((reported, files))
+}
+
+/// One figure a measure, one summary, one report; the first measure is the main one.
+fn write_report(name: &str, folder: &RunFolder, reported: &Reported, files: &mut Vec<PathBuf>) -> Result<(), Problem> {
+    let mut markdown = Vec::new();
+    let mut summaries = Vec::new();
+    for (index, (comparison, analysis)) in reported.measures.iter().enumerate() {
+        let stem = if index == 0 { name.to_owned() } else { format!("{name}_{}", file_safe(&comparison.unit)) };
+        let chart = line_chart(comparison, analysis);
+        let images = [("png", chart.png()?), ("svg", chart.svg()?.into_bytes())];
+        for (ending, bytes) in images {
+            for path in folder.image_places(&format!("{stem}.{ending}"))? {
+                write_atomic(&path, &bytes)?;
+                files.push(path);
+            }
+        }
+        markdown.push(report_markdown(comparison, analysis, Some(&format!("images/{stem}.png"))));
+        summaries.push(summary_json(comparison, analysis));
+    }
+    let summary = match summaries.len() {
+        1 => summaries.remove(0),
+        // The main measure at the top level, so that one reader fits all; the others beside it.
+        _ => {
+            let mut main = summaries.remove(0);
+            main["further_measures"] = json!(summaries);
+            main
+        }
+    };
+    let path = folder.summary(name)?;
+    write_json_atomic(&path, &summary)?;
+    files.push(path);
+    write_text_atomic(&folder.report(), &markdown.join("\n"))?;
+    files.push(folder.report());
+    Ok(())
+}
+
+fn file_safe(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+}
+
+/// Turn-mean vectors as safetensors, f32.
+fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), Problem> {
+    let failed = |error: safetensors::SafeTensorError| {
+        Problem::new(format!("the vectors cannot be written: {error}")).at(path.display().to_string())
+    };
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(.., values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| {
+            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+            Ok((name.clone(), view?))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    let layout = "[samples, turns, hidden]; NaN where a turn was not measured".to_owned();
+    let metadata = HashMap::from([("format".to_owned(), "tiltmeter-vectors-v1".to_owned()), ("layout".to_owned(), layout)]);
+    write_atomic(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+}

@@ -1,0 +1,160 @@
+//! Owns work with one model outside an experiment: capturing hidden states to a file, and talking with the projection shown.
+//! Must not know: flags, terminal.
+
+use std::{collections::HashMap, path::Path, path::PathBuf, sync::Arc};
+
+use safetensors::{Dtype, tensor::TensorView};
+
+use super::Opening;
+use crate::model::{
+    ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Rendered, Sampling, SeedKey,
+};
+use crate::probe::{AxisFile, ProbePlan, Site, Span};
+use crate::problem::Problem;
+use crate::record::write_atomic;
+use crate::registry::{LocalModel, open_local};
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct CaptureRequest {
+    pub model: String,
+    /// JSON: a list of messages, or `{"conversation": [...]}`.
+    pub messages: PathBuf,
+    /// `None`: every site.
+    pub sites: Option<Vec<Site>>,
+    pub with_logits: bool,
+    pub max_new_tokens: usize,
+    pub temperature: f64,
+    pub seed: u64,
+    pub out: PathBuf,
+}
+
+/// What was captured.
+pub struct Captured {
+    pub prompt: Rendered,
+    pub reply: String,
+    pub generated: usize,
+    pub finish: Finish,
+    pub sites: Vec<Site>,
+}
+
+/// Continues a conversation and writes `input_ids`, `generated_ids`, one `[tokens, hidden]` f32 per site and, if asked for,
+/// `logits` `[tokens, vocab]`, where tokens = prompt + generated.
+pub async fn capture(request: &CaptureRequest, opening: &Opening) -> Result<Captured, Problem> {
+    let messages = read_messages(&request.messages)?;
+    let model = open_local(&request.model, opening.device, &opening.engine)?;
+    let config = model.config();
+    let sites = request.sites.clone().unwrap_or_else(|| Site::all(config.num_layers));
+    sites.iter().try_for_each(|site| site.check(config.num_layers))?;
+    let sampling = Sampling { temperature: request.temperature, ..Sampling::default() };
+    let seed = SeedKey { key: request.seed, stream: 0 };
+    let captured = model
+        .capture(&messages, sites.clone(), request.with_logits, request.max_new_tokens, sampling, seed)
+        .await
+        .map_err(|error| error.problem())?;
+    let (prompt, raw) = (captured.prompt, captured.raw);
+    let tokens = prompt.token_ids.len() + captured.generated_ids.len();
+    let ids = |ids: &[u32]| ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect::<Vec<u8>>();
+    let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let mut tensors = vec![
+        ("input_ids".to_owned(), Dtype::I64, vec![prompt.token_ids.len()], ids(&prompt.token_ids)),
+        ("generated_ids".to_owned(), Dtype::I64, vec![captured.generated_ids.len()], ids(&captured.generated_ids)),
+    ];
+    for (site, states) in sites.iter().zip(&raw.states) {
+        tensors.push((site.to_string(), Dtype::F32, vec![tokens, config.hidden_size], floats(states)));
+    }
+    if request.with_logits {
+        tensors.push(("logits".to_owned(), Dtype::F32, vec![tokens, config.vocab_size], floats(&raw.logits)));
+    }
+    let metadata = HashMap::from([
+        ("format".to_owned(), "tiltmeter-capture-v1".to_owned()),
+        ("model".to_owned(), request.model.clone()),
+        ("model_fingerprint".to_owned(), model.card().fingerprint.clone().unwrap_or_default()),
+    ]);
+    let failed = |error: safetensors::SafeTensorError| {
+        Problem::new(format!("the states cannot be written: {error}")).at(request.out.display().to_string())
+    };
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((name.clone(), TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    write_atomic(&request.out, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)?;
+    Ok(Captured { prompt, reply: captured.reply, generated: captured.generated_ids.len(), finish: captured.finish, sites })
+}
+
+/// Messages as they are, system messages included; unlike a transcript's, they may end with any role.
+fn read_messages(path: &Path) -> Result<Vec<Message>, Problem> {
+    let at = |problem: Problem| problem.at(path.display().to_string());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| at(Problem::new(format!("the messages cannot be read: {error}")).hint("check the path")))?;
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Document {
+        List(Vec<Message>),
+        Conversation { conversation: Vec<Message> },
+        Messages { messages: Vec<Message> },
+    }
+    let messages = match serde_json::from_str(&text) {
+        Ok(
+            Document::List(messages)
+            | Document::Conversation { conversation: messages }
+            | Document::Messages { messages },
+        ) => messages,
+        Err(error) => {
+            return Err(at(Problem::new(format!("the messages cannot be understood: {error}"))
+                .hint(r#"write a list of {"role": "system|user|assistant", "content": "…"}, or {"conversation": [...]}"#)));
+        }
+    };
+    if messages.is_empty() {
+        return Err(at(Problem::new("there are no messages").hint("give at least one user message")));
+    }
+    Ok(messages)
+}
+
+/// A conversation at the keyboard.
+pub struct Talk {
+    model: Arc<LocalModel>,
+    probes: Option<Arc<ProbePlan>>,
+    sampling: Sampling,
+    seed: u64,
+    max_new_tokens: usize,
+}
+
+impl Talk {
+    /// Opens the model and, if there is one, the axis.
+    pub fn open(
+        model: &str,
+        axis: Option<(&Path, Option<Site>)>,
+        sampling: Sampling,
+        seed: u64,
+        max_new_tokens: usize,
+        opening: &Opening,
+    ) -> Result<Self, Problem> {
+        let model = open_local(model, opening.device, &opening.engine)?;
+        let probes = match axis {
+            None => None,
+            Some((path, site)) => {
+                let axis = AxisFile::open(path)?.axis(site)?;
+                axis.site.check(model.config().num_layers)?;
+                axis.check(model.card(), false)?;
+                Some(Arc::new(ProbePlan { probes: vec![axis.probe()?], span: Span::Content, vectors: Vec::new() }))
+            }
+        };
+        Ok(Self { model, probes, sampling, seed, max_new_tokens })
+    }
+
+    /// The reply to all messages so far. The reply's number is its seed's turn, so a conversation repeats itself.
+    pub async fn answer(&self, messages: &[Message]) -> Result<ChatReply, Problem> {
+        let turn = messages.iter().filter(|message| message.role == crate::model::Role::User).count() as u64;
+        let request = ChatRequest {
+            sampling: self.sampling,
+            max_new_tokens: Some(self.max_new_tokens),
+            seed: SeedKey { key: self.seed.wrapping_add(turn.saturating_sub(1) * 1000), stream: 0 },
+            probes: self.probes.clone(),
+            conversation: Some(ConversationId(0)),
+            ..ChatRequest::new(messages.to_vec())
+        };
+        self.model.chat(&request).await.map_err(|error| error.problem())
+    }
+}

@@ -1,0 +1,124 @@
+//! Owns the comparison with transformers: checkpoints and expected values written by `tests/peers/make_parity_fixtures.py`.
+//! Prompts and ids must be identical, greedy continuations too, and every site and the logits within 1e-6 · ‖h‖ · L.
+//! Must not know: experiments.
+
+use std::{fs, path::PathBuf};
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use tiltmeter::engine::{EngineOptions, LocalModel};
+use tiltmeter::model::{ChatRequest, ConversationId, Finish, Message, Model, Sampling, SeedKey};
+use tiltmeter::probe::Site;
+
+/// A folder of `tests/fixtures/parity`.
+pub fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name)
+}
+
+pub fn open(name: &str, options: &EngineOptions) -> LocalModel {
+    LocalModel::open(&fixture(name).display().to_string(), options).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn expected(name: &str) -> (Value, Vec<u8>) {
+    let folder = fixture(name);
+    let json = fs::read_to_string(folder.join("expected.json")).unwrap();
+    (serde_json::from_str(&json).unwrap(), fs::read(folder.join("expected.safetensors")).unwrap())
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn messages(value: &Value) -> Vec<Message> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn floats(tensors: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let view = tensors.tensor(name).unwrap();
+    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    (view.shape().to_vec(), values)
+}
+
+/// Largest |Δ| / (1e-6 · ‖h‖ · L) over the rows: at most 1.
+fn share_of_gate(ours: &[f32], theirs: &[f32], width: usize, layers: usize) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let rows = ours.chunks_exact(width).zip(theirs.chunks_exact(width));
+    rows.map(|(ours, theirs)| {
+        let norm = theirs.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let delta = ours.iter().zip(theirs).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        delta / (1e-6 * norm * layers as f64)
+    })
+    .fold(0.0, f64::max)
+}
+
+async fn check(name: &str, options: EngineOptions) {
+    let model = open(name, &options);
+    let (json, bytes) = expected(name);
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let layers = json["num_layers"].as_u64().unwrap() as usize;
+    let max_new_tokens = json["max_new_tokens"].as_u64().unwrap() as usize;
+    assert_eq!(model.card().stop_ids, ids(&json["stop_token_ids"]), "{name}: stop ids");
+
+    // Three turns of one conversation: each goes on from the keys and values of the one before.
+    let mut reused = 0;
+    for turn in json["turns"].as_array().unwrap() {
+        let messages = messages(&turn["messages"]);
+        let rendered = model.render(&messages).unwrap();
+        assert_eq!(rendered.text, turn["rendered"].as_str().unwrap(), "{name}: rendered prompt");
+        assert_eq!(rendered.token_ids, ids(&turn["input_ids"]), "{name}: prompt ids");
+        let mut request = ChatRequest::new(messages);
+        request.max_new_tokens = Some(max_new_tokens);
+        request.conversation = Some(ConversationId(7));
+        let reply = model.chat(&request).await.unwrap();
+        assert_eq!(reply.token_ids, ids(&turn["generated_ids"]), "{name}: greedy continuation");
+        assert_eq!(reply.message.content, turn["reply"].as_str().unwrap(), "{name}: text of the reply");
+        let finish = if turn["finish"] == "stop" { Finish::Stop } else { Finish::Length };
+        assert_eq!(reply.finish, finish, "{name}");
+        // What the last turn fed and this one shares with it is not fed again; the last drawn token has no keys yet.
+        let shared = turn["tokens_shared_with_previous_turn"].as_u64().unwrap();
+        assert!(reply.reused_tokens + 1 >= shared, "{name}: {} of {shared} reused", reply.reused_tokens);
+        reused += reply.reused_tokens;
+    }
+    assert!(reused > 0, "{name}: later turns must reuse");
+
+    // The last turn once more, with everything that passed by.
+    let turn = json["turns"].as_array().unwrap().last().unwrap();
+    let sites = Site::all(layers);
+    let captured = model
+        .capture(&messages(&turn["messages"]), sites.clone(), true, max_new_tokens, Sampling::default(), SeedKey::default())
+        .await
+        .unwrap();
+    assert_eq!(captured.generated_ids, ids(&turn["generated_ids"]), "{name}");
+    let mut worst: f64 = 0.0;
+    for (site, ours) in sites.iter().zip(&captured.raw.states) {
+        let (shape, theirs) = floats(&tensors, &site.to_string());
+        let share = share_of_gate(ours, &theirs, shape[1], layers);
+        assert!(share <= 1.0, "{name}: {site} is {share:.2} of what is allowed");
+        worst = worst.max(share);
+    }
+    let (shape, theirs) = floats(&tensors, "logits_tail");
+    let tail = &captured.raw.logits[captured.raw.logits.len() - theirs.len()..];
+    let share = share_of_gate(tail, &theirs, shape[1], layers);
+    assert!(share <= 1.0, "{name}: logits are {share:.2} of what is allowed");
+    println!("{name}: worst site {worst:.2}, logits {share:.2} of the gate");
+}
+
+macro_rules! parity {
+    ($($test:ident)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            let f32 = EngineOptions { weights: Some(tiltmeter::engine::WeightType::F32), ..EngineOptions::default() };
+            check(stringify!($test), f32).await;
+            check(stringify!($test), EngineOptions { prefill_chunk: Some(7), ..f32 }).await;
+        }
+    )*};
+}
+
+parity! {
+    olmo3_yarn_legacy_5l
+    olmo3_yarn_nested_8l
+    olmo3_plain_3l
+    olmo2_4l
+    llama_llama3_tied
+    llama_bf16_sharded
+}
