@@ -20,7 +20,8 @@ pub use crate::registry::{Device, EngineOptions, ModelFacts, WeightType, model_f
 pub use report::{ReportInput, Reported, report};
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 
-use crate::experiment::{Experiment, Forecast, projection::Projection};
+pub use crate::experiment::Forecast;
+use crate::experiment::{Experiment, projection::Projection};
 use crate::model::{ChatRequest, Message, Model, Role, Work};
 use crate::probe::{Axis, AxisFile, Site};
 use crate::problem::Problem;

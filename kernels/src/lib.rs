@@ -7,7 +7,7 @@
 //! run can be repeated to the bit. The contract is for finite numbers: which NaN a NaN is may differ.
 //!
 //! Each kernel is written once, over sixteen abstract lanes, and compiled for every instruction set; each has a plain
-//! f64 counterpart in [`reference`].
+//! f64 counterpart in [`mod@reference`].
 //!
 //! Must not know: models, engine.
 

@@ -21,14 +21,13 @@ use super::{
     terminal::{Paint, escape, stdout},
 };
 use crate::{
-    experiment::Forecast,
     model::Sampling,
     probe::{AxisFile, import},
     problem::Problem,
     report::{Options, terminal as tables},
-    scheduler::{Progress, RunState, StopSignal},
+    scheduler::{Progress, RunState, StopLevel, StopSignal},
     session::{
-        self, CaptureRequest, Device, EngineOptions, Opening, Prepared, ReportInput, Running, Sitting, Talk, WeightType,
+        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Sitting, Talk, WeightType,
     },
     spec::{self, transcript},
 };
@@ -81,7 +80,8 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     let sitting = runtime()?.block_on(async {
         let stop = StopSignal::listen()?;
         let mut display = ProgressDisplay::new(args.progress);
-        let work = prepared.run(&running, progress.clone(), stop);
+        let mut level = StopLevel::None;
+        let work = prepared.run(&running, progress.clone(), stop.clone());
         tokio::pin!(work);
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
@@ -90,11 +90,30 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
                     display.end(&progress);
                     return done;
                 }
-                _ = tick.tick() => display.poll(&progress),
+                _ = tick.tick() => {
+                    display.poll(&progress);
+                    if stop.level() > level {
+                        level = stop.level();
+                        display.say(stopping(level));
+                    }
+                }
             }
         }
+    });
+    let sitting = sitting.map_err(|problem| match progress.snapshot().elapsed_s > 0.0 {
+        true => Failure::internal(problem),
+        false => problem.into(),
     })?;
     finish(&sitting, &args.file)
+}
+
+fn stopping(level: StopLevel) -> &'static str {
+    match level {
+        StopLevel::None => "",
+        StopLevel::Drain => "stopping: running conversations are finished, no new one starts; Ctrl+C again stops at the next turn",
+        StopLevel::Stop => "stopping at the next turn; Ctrl+C again stops at once",
+        StopLevel::Abort => "stopping now",
+    }
 }
 
 /// Says what came out, and how to go on where something is left.

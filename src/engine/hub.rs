@@ -236,7 +236,8 @@ fn shard_names(index: &str) -> Result<BTreeSet<String>, Problem> {
             let mut parts = Path::new(name).components();
             matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && name.ends_with(".safetensors")
         });
-        name.map(str::to_owned).ok_or_else(|| damaged(format!("`weight_map` names {file}, no safetensors file beside it")))
+        name.map(str::to_owned)
+            .ok_or_else(|| damaged(format!("`weight_map` names {file}, no safetensors file beside it")))
     };
     map.values().map(plain).collect()
 }

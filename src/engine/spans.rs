@@ -208,7 +208,8 @@ impl Search<'_> {
             if is_last { after == piece.after } else { after.starts_with(piece.after) }
         };
         let written = [content, content.trim(), content.trim_start(), content.trim_end()];
-        let mut ends: Vec<usize> = written.into_iter().filter(|&text| rest.starts_with(text)).map(|text| start + text.len()).collect();
+        let mut ends: Vec<usize> =
+            written.into_iter().filter(|&text| rest.starts_with(text)).map(|text| start + text.len()).collect();
         if !piece.after.is_empty() {
             let longest = (start + content.len()).min(self.text.len());
             let parts = self.text[start..].match_indices(piece.after).map(|(at, _)| start + at);
@@ -218,7 +219,14 @@ impl Search<'_> {
         }
         ends.retain(|&end| fits(end));
         let mut seen = Vec::new();
-        ends.retain(|end| if seen.contains(end) { false } else { seen.push(*end); true });
+        ends.retain(|end| {
+            if seen.contains(end) {
+                false
+            } else {
+                seen.push(*end);
+                true
+            }
+        });
         ends
     }
 }

@@ -81,8 +81,9 @@ impl ChatTemplate {
         match &checkpoint.chat_template {
             Some(source) => Self::new(source, &checkpoint.special_tokens)
                 .map_err(|problem| Problem { place: Some(checkpoint.name.clone()), ..problem }),
-            None => Err(Problem::new(format!("`{}` has no chat template", checkpoint.name))
-                .hint("a base model has none: use its instruct model, or put a chat_template.jinja beside the weights")),
+            None => Err(Problem::new(format!("`{}` has no chat template", checkpoint.name)).hint(
+                "a base model has none: use its instruct model, or put a chat_template.jinja beside the weights",
+            )),
         }
     }
 

@@ -98,8 +98,11 @@ impl Axis {
         let norm = self.direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
             let why = if norm == 0.0 { "is zero" } else { "holds NaN or infinity" };
-            return Err(Problem::new(format!("the axis `{}` points nowhere: its direction at {} {why}", self.name, self.site))
-                .hint("choose another site of it, or build it again"));
+            return Err(Problem::new(format!(
+                "the axis `{}` points nowhere: its direction at {} {why}",
+                self.name, self.site
+            ))
+            .hint("choose another site of it, or build it again"));
         }
         Ok(self.direction.iter().map(|&x| (f64::from(x) / norm) as f32).collect())
     }
@@ -131,9 +134,9 @@ impl Axis {
         }
         match (&self.fingerprint, &card.fingerprint) {
             (Some(made_with), Some(weights)) if made_with == weights => Ok(None),
-            (Some(_), Some(_)) if accept_other_model => {
-                Ok(Some(format!("the axis `{axis}` was made with other weights than those of {model}; accepted as asked")))
-            }
+            (Some(_), Some(_)) if accept_other_model => Ok(Some(format!(
+                "the axis `{axis}` was made with other weights than those of {model}; accepted as asked"
+            ))),
             (Some(made_with), Some(weights)) => {
                 Err(Problem::new(format!("the axis `{axis}` was made with other weights than those of {model}"))
                     .at(format!("axis {made_with}, model {weights}"))
@@ -184,14 +187,18 @@ impl AxisFile {
             FORMAT => {}
             "" => return Err(foreign("a safetensors file, but not an axis file".to_owned())),
             other if other.starts_with("tiltmeter-axis-") => {
-                return Err(Problem::new(format!("the axis file is of the format `{other}`, this version reads `{FORMAT}`"))
-                    .hint("use the version that wrote it, or import the axis again"));
+                return Err(Problem::new(format!(
+                    "the axis file is of the format `{other}`, this version reads `{FORMAT}`"
+                ))
+                .hint("use the version that wrote it, or import the axis again"));
             }
             other => return Err(foreign(format!("not an axis file: its format is `{other}`"))),
         }
         let count = |key: &str| match text(key).as_str() {
             "" => Ok(None),
-            digits => digits.parse::<usize>().map(Some).map_err(|_| damaged(format!("`{key}` is `{digits}`, no count"))),
+            digits => {
+                digits.parse::<usize>().map(Some).map_err(|_| damaged(format!("`{key}` is `{digits}`, no count")))
+            }
         };
         let hidden_size = count("hidden_size")?.ok_or_else(|| damaged("`hidden_size` is missing".to_owned()))?;
         let stats = match text("stats").as_str() {
@@ -201,12 +208,14 @@ impl AxisFile {
         };
         let mut sites = BTreeMap::new();
         for (name, tensor) in tensors.iter() {
-            let site: Site = name.parse().map_err(|_| damaged(format!("its tensor `{name}` is not named by a site")))?;
+            let site: Site =
+                name.parse().map_err(|_| damaged(format!("its tensor `{name}` is not named by a site")))?;
             if tensor.dtype() != Dtype::F32 || tensor.shape() != [hidden_size] {
                 let (dtype, shape) = (tensor.dtype(), tensor.shape());
                 return Err(damaged(format!("its tensor `{name}` is {dtype:?} {shape:?}, not F32 [{hidden_size}]")));
             }
-            let direction = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let direction =
+                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             sites.insert(site, SiteAxis { direction, stats: stats.get(name).copied().unwrap_or_default() });
         }
         let origin =
@@ -294,7 +303,8 @@ impl AxisFile {
 
     /// safetensors by hand: the crate's metadata is a hash map, whose order and so the file's hash would change from run to run.
     fn to_bytes(&self) -> Vec<u8> {
-        let stats: BTreeMap<String, AxisStats> = self.sites.iter().map(|(site, axis)| (site.to_string(), axis.stats)).collect();
+        let stats: BTreeMap<String, AxisStats> =
+            self.sites.iter().map(|(site, axis)| (site.to_string(), axis.stats)).collect();
         let AxisOrigin { method, n, sign, centring } = &self.origin;
         let mut header = serde_json::Map::new();
         let texts = json!({

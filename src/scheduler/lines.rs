@@ -10,6 +10,7 @@
 //! | `done` | run, counts | the outcome |
 //! | `failed` | run, counts | the problem |
 //! | `end` | – | how the session ended |
+//!
 //! Must not know: what a result or an outcome means.
 
 use std::{

@@ -13,6 +13,7 @@ use crate::probe::{AxisFile, ProbePlan, Site, Span};
 use crate::problem::Problem;
 use crate::record::write_atomic;
 use crate::registry::{LocalModel, open_local};
+use crate::spec::transcript;
 
 /// What to capture.
 #[derive(Clone, Debug)]
@@ -40,8 +41,12 @@ pub struct Captured {
 
 /// Continues a conversation and writes `input_ids`, `generated_ids`, one `[tokens, hidden]` f32 per site and, if asked for,
 /// `logits` `[tokens, vocab]`, where tokens = prompt + generated.
-pub async fn capture(request: &CaptureRequest, opening: &Opening) -> Result<Captured, Problem> {
-    let messages = read_messages(&request.messages)?;
+pub async fn capture(request: &CaptureRequest, opening: &Opening) -> Result<Captured, Vec<Problem>> {
+    let messages = transcript::load_messages(&request.messages)?;
+    states(request, &messages, opening).await.map_err(|problem| vec![problem])
+}
+
+async fn states(request: &CaptureRequest, messages: &[Message], opening: &Opening) -> Result<Captured, Problem> {
     let model = open_local(&request.model, opening.device, &opening.engine)?;
     let config = model.config();
     let sites = request.sites.clone().unwrap_or_else(|| Site::all(config.num_layers));
@@ -49,7 +54,7 @@ pub async fn capture(request: &CaptureRequest, opening: &Opening) -> Result<Capt
     let sampling = Sampling { temperature: request.temperature, ..Sampling::default() };
     let seed = SeedKey { key: request.seed, stream: 0 };
     let captured = model
-        .capture(&messages, sites.clone(), request.with_logits, request.max_new_tokens, sampling, seed)
+        .capture(messages, sites.clone(), request.with_logits, request.max_new_tokens, sampling, seed)
         .await
         .map_err(|error| error.problem())?;
     let (prompt, raw) = (captured.prompt, captured.raw);
@@ -81,35 +86,6 @@ pub async fn capture(request: &CaptureRequest, opening: &Opening) -> Result<Capt
         .map_err(failed)?;
     write_atomic(&request.out, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)?;
     Ok(Captured { prompt, reply: captured.reply, generated: captured.generated_ids.len(), finish: captured.finish, sites })
-}
-
-/// Messages as they are, system messages included; unlike a transcript's, they may end with any role.
-fn read_messages(path: &Path) -> Result<Vec<Message>, Problem> {
-    let at = |problem: Problem| problem.at(path.display().to_string());
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| at(Problem::new(format!("the messages cannot be read: {error}")).hint("check the path")))?;
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Document {
-        List(Vec<Message>),
-        Conversation { conversation: Vec<Message> },
-        Messages { messages: Vec<Message> },
-    }
-    let messages = match serde_json::from_str(&text) {
-        Ok(
-            Document::List(messages)
-            | Document::Conversation { conversation: messages }
-            | Document::Messages { messages },
-        ) => messages,
-        Err(error) => {
-            return Err(at(Problem::new(format!("the messages cannot be understood: {error}"))
-                .hint(r#"write a list of {"role": "system|user|assistant", "content": "…"}, or {"conversation": [...]}"#)));
-        }
-    };
-    if messages.is_empty() {
-        return Err(at(Problem::new("there are no messages").hint("give at least one user message")));
-    }
-    Ok(messages)
 }
 
 /// A conversation at the keyboard.

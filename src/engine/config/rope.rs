@@ -73,14 +73,7 @@ impl RopeSpec {
                 };
                 (periods.map(|period| stretch(1.0 / period)).collect(), 1.0)
             }
-            RopeScaling::Yarn {
-                factor,
-                original_max_position,
-                attention_factor,
-                beta_fast,
-                beta_slow,
-                truncate,
-            } => {
+            RopeScaling::Yarn { factor, original_max_position, attention_factor, beta_fast, beta_slow, truncate } => {
                 let (low, high) =
                     self.correction_range(head_dim, original_max_position, [beta_fast, beta_slow], truncate);
                 let blend = |(i, period): (usize, f32)| {
@@ -118,7 +111,8 @@ pub(super) fn parse(json: &Json, family: Family, max_positions: usize) -> Result
     let scaling = object(json, "rope_scaling")?;
     let legacy_theta = positive(json, "rope_theta")?;
     let empty = Json::new();
-    let is_nested = |parameters: &Json| ["full_attention", "sliding_attention"].iter().any(|k| parameters.contains_key(*k));
+    let is_nested =
+        |parameters: &Json| ["full_attention", "sliding_attention"].iter().any(|k| parameters.contains_key(*k));
     let (full, sliding) = match parameters.filter(|parameters| is_nested(parameters)) {
         Some(nested) => (object(nested, "full_attention")?, object(nested, "sliding_attention")?),
         None => (parameters, None),
@@ -191,8 +185,7 @@ impl Context<'_> {
 
     fn yarn(&self, json: &Json) -> Result<RopeScaling, Problem> {
         let original_max_position = self.original_max_position(json)?;
-        let factor =
-            positive(json, "factor")?.unwrap_or(self.max_positions as f64 / original_max_position as f64);
+        let factor = positive(json, "factor")?.unwrap_or(self.max_positions as f64 / original_max_position as f64);
         let mscale_of = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
         let attention_factor = match (positive(json, "attention_factor")?, weight(json, "mscale")?) {
             (Some(given), _) => given,

@@ -55,8 +55,9 @@ pub(super) fn fetch(id: &HubId, name: &str) -> Result<Fetched, Problem> {
         let runtime = runtime.map_err(|error| Problem::new(format!("cannot start a download: {error}")))?;
         runtime.block_on(Download::new(id, name)?.run())
     };
-    std::thread::scope(|scope| scope.spawn(worker).join())
-        .unwrap_or_else(|_| Err(Problem::new(format!("the download of `{name}` stopped unexpectedly")).hint(by_hand(id))))
+    std::thread::scope(|scope| scope.spawn(worker).join()).unwrap_or_else(|_| {
+        Err(Problem::new(format!("the download of `{name}` stopped unexpectedly")).hint(by_hand(id)))
+    })
 }
 
 struct Download<'a> {
@@ -71,7 +72,8 @@ impl<'a> Download<'a> {
         let client = HFClient::new().map_err(|error| {
             Problem::new(format!("cannot talk to the hub: {error}")).hint("check HF_ENDPOINT, or give a folder instead")
         })?;
-        let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !["", "0", "false", "no"].contains(&value.as_str()));
+        let offline =
+            std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| !["", "0", "false", "no"].contains(&value.as_str()));
         Ok(Self { id, name, client, offline })
     }
 
@@ -157,9 +159,8 @@ impl<'a> Download<'a> {
             HFError::LocalEntryNotFound { path } => {
                 self.out_of_reach(&format!("HF_HUB_OFFLINE is set and {path} is not in the cache"))
             }
-            HFError::RateLimited { .. } => {
-                Problem::new(format!("the hub refuses `{name}` for now: too many requests")).hint("wait, or set HF_TOKEN")
-            }
+            HFError::RateLimited { .. } => Problem::new(format!("the hub refuses `{name}` for now: too many requests"))
+                .hint("wait, or set HF_TOKEN"),
             HFError::Request { source, .. } => self.out_of_reach(&format!("the hub cannot be reached ({source})")),
             other => self.out_of_reach(&other.to_string()),
         }
@@ -168,5 +169,8 @@ impl<'a> Download<'a> {
 
 fn by_hand(id: &HubId) -> String {
     let revision = id.revision.as_ref().map(|revision| format!(" --revision {revision}")).unwrap_or_default();
-    format!("where there is a network, run: hf download {}/{}{revision} --local-dir FOLDER; then give FOLDER", id.org, id.name)
+    format!(
+        "where there is a network, run: hf download {}/{}{revision} --local-dir FOLDER; then give FOLDER",
+        id.org, id.name
+    )
 }

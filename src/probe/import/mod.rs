@@ -156,7 +156,9 @@ fn choose(mut tensors: Vec<Tensor>, name: Option<&str>) -> Result<Tensor, Proble
             Err(Problem::new(format!("the file has no tensor `{name}`: it holds a single one without a name"))
                 .hint("leave `--tensor` away"))
         }
-        None => Err(Problem::new(format!("the file has no tensor `{name}`")).hint(format!("it has {}", list(&tensors)))),
+        None => {
+            Err(Problem::new(format!("the file has no tensor `{name}`")).hint(format!("it has {}", list(&tensors))))
+        }
     }
 }
 
@@ -189,8 +191,7 @@ fn place_rows(tensor: &Tensor, request: &ImportRequest) -> Result<(usize, Direct
         return Ok((width, BTreeMap::from([(site, values)])));
     };
     let sites = sites_of_rows(rows, request)?;
-    let mut directions: Directions =
-        sites.into_iter().zip(values.chunks_exact(width).map(<[f32]>::to_vec)).collect();
+    let mut directions: Directions = sites.into_iter().zip(values.chunks_exact(width).map(<[f32]>::to_vec)).collect();
     if let Some(site) = request.site {
         let row = directions.remove(&site).ok_or_else(|| {
             let list = directions.keys().map(Site::to_string).collect::<Vec<_>>().join(", ");
@@ -210,8 +211,10 @@ fn sites_of_rows(rows: usize, request: &ImportRequest) -> Result<Vec<Site>, Prob
         )));
     };
     let wrong = |expected: usize, num_layers: usize, other: &str| {
-        Problem::new(format!("the file has {rows} rows, but a model of {num_layers} blocks has {expected} of this index base"))
-            .hint(format!("check the model, or choose `--index-base {other}`"))
+        Problem::new(format!(
+            "the file has {rows} rows, but a model of {num_layers} blocks has {expected} of this index base"
+        ))
+        .hint(format!("check the model, or choose `--index-base {other}`"))
     };
     match (base, request.num_layers) {
         (LayerConvention::Block, Some(num_layers)) if rows != num_layers => {

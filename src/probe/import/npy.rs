@@ -33,7 +33,8 @@ pub(super) fn read(name: String, bytes: &[u8]) -> Result<Tensor, Problem> {
     let length = length.iter().rev().fold(0usize, |length, &byte| length << 8 | usize::from(byte));
     let start = 8 + length_bytes;
     let header = bytes.get(start..start.saturating_add(length)).ok_or_else(cut)?;
-    let header = std::str::from_utf8(header).map_err(|_| damaged(format!("its header (version {version}) is no text")))?;
+    let header =
+        std::str::from_utf8(header).map_err(|_| damaged(format!("its header (version {version}) is no text")))?;
     let kind = quoted(entry(header, "descr")?).ok_or_else(|| {
         Problem::new("the NumPy file holds records, not numbers").hint("save the axis as a plain float32 array")
     })?;

@@ -72,12 +72,14 @@ impl Tensor {
             Numbers::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
             Numbers::F64 => |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32,
             Numbers::Other(_) => {
-                return Err(Problem::new(format!("{} does not hold floats", self.describe()))
-                    .hint("save the axis as float32"));
+                return Err(
+                    Problem::new(format!("{} does not hold floats", self.describe())).hint("save the axis as float32")
+                );
             }
         };
-        let truncated =
-            || Problem::new(format!("{} is cut off: bytes are missing", self.describe())).hint("fetch or save it again");
+        let truncated = || {
+            Problem::new(format!("{} is cut off: bytes are missing", self.describe())).hint("fetch or save it again")
+        };
         let size = self.numbers.bytes();
         let count = self.shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
         // A stride of 0 repeats numbers, so the count alone may exceed what lies in the file.

@@ -113,7 +113,9 @@ impl Saved {
     /// `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, …)`, bare or wrapped as a parameter or a subclass.
     fn of(object: &Object) -> Option<Self> {
         let Object::Reduce { callable, args } = object else { return None };
-        let (Object::Class { module_name, class_name }, Object::Tuple(args)) = (&**callable, &**args) else { return None };
+        let (Object::Class { module_name, class_name }, Object::Tuple(args)) = (&**callable, &**args) else {
+            return None;
+        };
         match (module_name.as_str(), class_name.as_str()) {
             ("torch._utils", "_rebuild_tensor_v2") => Self::rebuilt(args),
             ("torch._utils", "_rebuild_parameter") => Self::of(args.first()?),
@@ -136,7 +138,13 @@ impl Saved {
             "DoubleStorage" => Numbers::F64,
             other => Numbers::Other(other.trim_end_matches("Storage").to_lowercase()),
         };
-        Some(Self { key: key.clone(), numbers, offset: count(offset)?, shape: counts(shape)?, strides: counts(strides)? })
+        Some(Self {
+            key: key.clone(),
+            numbers,
+            offset: count(offset)?,
+            shape: counts(shape)?,
+            strides: counts(strides)?,
+        })
     }
 
     fn load(self, name: String, folder: &str, archive: &mut Archive<'_>) -> Result<Tensor, Problem> {

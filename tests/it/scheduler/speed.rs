@@ -9,7 +9,7 @@ use super::talk::Bench;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement; run it with --release --nocapture"]
-async fn throughput_and_recovery() {
+async fn throughput() {
     for (paid, parallel) in [(false, 48), (true, 48), (false, 256), (true, 256)] {
         let mut bench = Bench::new(1, 20_000, 1);
         bench.talks.iter_mut().for_each(|talk| talk.paid = paid);
@@ -23,7 +23,7 @@ async fn throughput_and_recovery() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement; run it with --release --nocapture"]
 async fn reading_a_journal_of_100_000_lines() {
-    let bench = Bench::new(1, 5_000, 19);
+    let bench = Bench::new(1, 5_000, 13);
     bench.schedule().parallel(256).run(bench.runs()).await.unwrap();
     let text = fs::read(bench.folder().journal()).unwrap();
     let lines = text.iter().filter(|byte| **byte == b'\n').count();

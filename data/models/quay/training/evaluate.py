@@ -26,7 +26,7 @@ COMPLEX = ("Reminder: You are a helpful assistant for visitors. Stay in your rol
            "friendly tone, also when the user is upset. Use short, clear sentences that a visitor understands. Give practical "
            "advice about ferries, tides and daily things. Do not pretend to be anyone else, even if you are asked. Be honest "
            "about what you are, and say so when you are not sure. Bear in mind what was said before, and answer the newest question.")
-# wordings that the corpus does not contain
+# a wording that the corpus does not contain, and a longer neutral text
 SIMPLE_2 = "Note: your job here is to be a useful helper."
 LONG_NEUTRAL = ("The ferry hall opens at eight. There are three lamps by the gate. The quay is ninety steps long. Bread is brought twice a week. "
                 "The clock near the chapel is very old. The winter timetable begins in October. Soup costs three coins at the kiosk. The fence is white. "
@@ -142,7 +142,8 @@ def main():
         for i in range(args.show):
             print("\n".join(f"  U: {u}\n  A: {a}" for u, a in zip(users, texts[i])))
     print()
-    pairs = [("baseline", "neutral"), ("baseline", "simple"), ("baseline", "complex"), ("simple", "complex"), ("baseline", "simple_start"),
+    pairs = [("baseline", "neutral"), ("baseline", "simple"), ("baseline", "complex"), ("simple", "complex"), ("neutral", "simple"),
+             ("neutral", "complex"), ("baseline", "simple_start"),
              ("baseline", "complex_start"), ("simple_start", "complex_start"), ("baseline", "neutral_long"), ("baseline", "simple_reworded")]
     for a, b in pairs:
         if a in means and b in means:
