@@ -10,7 +10,9 @@ fn git(arguments: &[&str]) -> Option<String> {
 
 fn main() {
     // Outside a repository (a released archive) there is nothing to say, and the manifest leaves it out.
-    if let (Some(commit), Some(changes)) = (git(&["rev-parse", "HEAD"]), git(&["status", "--porcelain", "--", "src", "kernels", "Cargo.toml"])) {
+    if let (Some(commit), Some(changes)) =
+        (git(&["rev-parse", "HEAD"]), git(&["status", "--porcelain", "--", "src", "kernels", "Cargo.toml"]))
+    {
         println!("cargo::rustc-env=TILTMETER_COMMIT={commit}");
         println!("cargo::rustc-env=TILTMETER_DIRTY={}", !changes.is_empty());
     }

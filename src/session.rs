@@ -164,12 +164,7 @@ impl Prepared {
     }
 
     /// Runs what is not finished yet and writes everything that can be written.
-    pub async fn run(
-        self,
-        running: &Running,
-        progress: Arc<Progress>,
-        stop: StopSignal,
-    ) -> Result<Sitting, Problem> {
+    pub async fn run(self, running: &Running, progress: Arc<Progress>, stop: StopSignal) -> Result<Sitting, Problem> {
         let plan = self.plan();
         let folder = self.folder(&plan, running)?;
         let runs = self.experiment.runs();

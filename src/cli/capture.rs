@@ -39,7 +39,7 @@ pub struct CaptureArgs {
     /// Seed of the answer
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Precision of the weights [default: as the model was saved on a GPU, f32 on the CPU]
+    /// Precision of the weights [default: as the model was saved]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeChoice>,
     /// File to write

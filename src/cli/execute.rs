@@ -27,7 +27,8 @@ use crate::{
     report::{Options, terminal as tables},
     scheduler::{Progress, RunState, StopLevel, StopSignal},
     session::{
-        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Sitting, Talk, WeightType,
+        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Sitting, Talk,
+        WeightType,
     },
     spec::{self, transcript},
 };
@@ -58,11 +59,20 @@ fn device(choice: DeviceChoice) -> Device {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::internal(Problem::new(format!("the program's threads cannot start: {error}"))))
+        .map_err(|error| Failure::internal(Problem::new(format!("the program's threads cannot start: {error}"))))?;
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // SIGXFSZ ends a program without a word. Once somebody listens, the write that met the limit fails instead, and says so.
+        const FILE_SIZE_LIMIT: i32 = 25;
+        let _guard = runtime.enter();
+        let _ = signal(SignalKind::from_raw(FILE_SIZE_LIMIT));
+    }
+    Ok(runtime)
 }
 
 fn run_command(args: RunArgs) -> Result<Exit, Failure> {
@@ -77,6 +87,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     errors::print_notes(&prepared.notes);
     let running = Running { out: args.out, resume: args.resume, accept_drift: args.accept_drift };
     let progress = Arc::new(Progress::new());
+    let begun = || progress.snapshot().elapsed_s > 0.0;
     let sitting = runtime()?.block_on(async {
         let stop = StopSignal::listen()?;
         let mut display = ProgressDisplay::new(args.progress);
@@ -87,11 +98,15 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
         loop {
             tokio::select! {
                 done = &mut work => {
-                    display.end(&progress);
+                    if begun() {
+                        display.end(&progress);
+                    }
                     return done;
                 }
                 _ = tick.tick() => {
-                    display.poll(&progress);
+                    if begun() {
+                        display.poll(&progress);
+                    }
                     if stop.level() > level {
                         level = stop.level();
                         display.say(stopping(level));
@@ -100,7 +115,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
             }
         }
     });
-    let sitting = sitting.map_err(|problem| match progress.snapshot().elapsed_s > 0.0 {
+    let sitting = sitting.map_err(|problem| match begun() {
         true => Failure::internal(problem),
         false => problem.into(),
     })?;
@@ -110,7 +125,9 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
 fn stopping(level: StopLevel) -> &'static str {
     match level {
         StopLevel::None => "",
-        StopLevel::Drain => "stopping: running conversations are finished, no new one starts; Ctrl+C again stops at the next turn",
+        StopLevel::Drain => {
+            "stopping: running conversations are finished, no new one starts; Ctrl+C again stops at the next turn"
+        }
         StopLevel::Stop => "stopping at the next turn; Ctrl+C again stops at once",
         StopLevel::Abort => "stopping now",
     }
@@ -139,7 +156,10 @@ fn finish(sitting: &Sitting, file: &Path) -> Result<Exit, Failure> {
     let resume = format!("tiltmeter run {} --resume", file.display());
     for (key, state) in &summary.outcomes {
         if let RunState::Failed(problem) = state {
-            errors::print(std::slice::from_ref(&Problem { what: format!("{}: {}", key.id(), problem.what), ..problem.clone() }));
+            errors::print(std::slice::from_ref(&Problem {
+                what: format!("{}: {}", key.id(), problem.what),
+                ..problem.clone()
+            }));
         }
     }
     if summary.interrupted {
@@ -197,7 +217,9 @@ fn forecast(forecast: &Forecast) -> String {
 fn time(prepared: &Prepared) -> Result<String, Failure> {
     let seconds = runtime()?.block_on(prepared.estimate_seconds())?;
     let shown = super::progress::short_duration(Duration::from_secs_f64(seconds));
-    Ok(format!("time        up to about {shown} if every reply is as long as allowed (measured on a few tokens just now)\n"))
+    Ok(format!(
+        "time        up to about {shown} if every reply is as long as allowed (measured on a few tokens just now)\n"
+    ))
 }
 
 fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {

@@ -96,9 +96,8 @@ impl Batcher {
         for mut sequence in with_cache.into_iter().chain(without) {
             let need = self.growth(&sequence);
             let in_group = |other: &&Sequence| other.group.map(|g| g.id) == sequence.group.map(|g| g.id);
-            let free_place = sequence
-                .group
-                .is_none_or(|group| self.running.iter().filter(in_group).count() < group.cap.max(1));
+            let free_place =
+                sequence.group.is_none_or(|group| self.running.iter().filter(in_group).count() < group.cap.max(1));
             if free_place && need + reserved <= self.pages.available() {
                 reserved += need;
                 sequence.reused_tokens = sequence.cache.len();
@@ -223,8 +222,7 @@ impl Batcher {
                 }
             }
         };
-        let logits =
-            self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
+        let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
         match logits {
             Some(logits) => with_values(&logits, <[f32]>::to_vec).map_err(broken),
             None => Ok(Vec::new()),

@@ -159,7 +159,8 @@ impl LocalModel {
     ) -> Result<Finished, ModelError> {
         let stopped = || {
             ModelError::Broken(
-                Problem::new("the engine stopped").hint("this is a defect in tiltmeter: please report what was printed before"),
+                Problem::new("the engine stopped")
+                    .hint("this is a defect in tiltmeter: please report what was printed before"),
             )
         };
         if prompt.is_empty() {
@@ -224,8 +225,7 @@ impl Model for LocalModel {
             .submit(encoded.ids, Some(drawing), |sequence| {
                 sequence.conversation = request.conversation;
                 sequence.group = request.group;
-                sequence.recorder =
-                    request.probes.clone().map(|plan| Recorder::new(plan, vec![span.unwrap_or(0..0)]));
+                sequence.recorder = request.probes.clone().map(|plan| Recorder::new(plan, vec![span.unwrap_or(0..0)]));
             })
             .await?;
         let content = self.text(&finished)?;
@@ -265,9 +265,8 @@ impl Model for LocalModel {
             let spans: Vec<_> = ranges.iter().filter(|range| within(range)).cloned().collect();
             let prompt = encoded.ids[..needed].to_vec();
             let plan = request.probes.clone();
-            let finished = self
-                .submit(prompt, None, |sequence| sequence.recorder = Some(Recorder::new(plan, spans)))
-                .await?;
+            let finished =
+                self.submit(prompt, None, |sequence| sequence.recorder = Some(Recorder::new(plan, spans))).await?;
             readouts = finished.readouts;
         }
         let mut measured = readouts.into_iter();

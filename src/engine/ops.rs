@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, RwLock};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Storage, Tensor, bail};
 use tiltmeter_kernels::{PackedLinear, Pool, rms_norm, rope, swiglu};
 
 use super::config::RopeSpec;
@@ -95,15 +95,19 @@ impl Mlp {
     }
 }
 
-/// Token embeddings, in the type they are held in; rows come out as f32.
+/// Token embeddings; rows come out as f32.
 pub struct Embedding {
-    pub table: Tensor,
+    table: candle_nn::Embedding,
 }
 
 impl Embedding {
+    /// `table`: `[vocab, hidden]`.
+    pub fn new(table: Tensor, hidden: usize) -> Self {
+        Self { table: candle_nn::Embedding::new(table, hidden) }
+    }
+
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        let ids = Tensor::from_slice(ids, ids.len(), self.table.device())?;
-        self.table.index_select(&ids, 0)?.to_dtype(DType::F32)
+        self.table.forward(&Tensor::from_slice(ids, ids.len(), &Device::Cpu)?)
     }
 }
 

@@ -108,8 +108,9 @@ impl Sequence {
         let Some(drawing) = &self.drawing else { return Ok(()) };
         let index = self.tokens.len() - self.prompt_len;
         let token = sample(logits, &drawing.sampling, drawing.seed, index as u64).ok_or_else(|| {
-            Problem::new("the model's logits are not finite, so no token can be drawn")
-                .hint("the weights are damaged or overflow in this type: try --dtype f32, or fetch the checkpoint again")
+            Problem::new("the model's logits are not finite, so no token can be drawn").hint(
+                "the weights are damaged or overflow in this type: try --dtype f32, or fetch the checkpoint again",
+            )
         })?;
         self.tokens.push(token);
         if drawing.stop_ids.contains(&token) {
@@ -123,10 +124,9 @@ impl Sequence {
     /// Gives the result to whoever asked and hands the cache back.
     pub fn complete(self) -> (Option<ConversationId>, SequenceCache) {
         let readouts = self.recorder.map_or(Some(Vec::new()), Recorder::finish).ok_or_else(|| {
-            ModelError::Refused(
-                Problem::new("a projection is not finite")
-                    .hint("the hidden states overflow: the weights are damaged, or the axis holds values that are not numbers"),
-            )
+            ModelError::Refused(Problem::new("a projection is not finite").hint(
+                "the hidden states overflow: the weights are damaged, or the axis holds values that are not numbers",
+            ))
         });
         let generated = self.tokens[self.prompt_len..].to_vec();
         let finish = self.finish.unwrap_or(Finish::Length);

@@ -51,10 +51,8 @@ impl Weights {
             for (name, view) in tensors.iter() {
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let bytes = start..start + view.data().len();
-                entries.insert(
-                    name.to_owned(),
-                    Entry { shard, dtype: view.dtype(), shape: view.shape().to_vec(), bytes },
-                );
+                entries
+                    .insert(name.to_owned(), Entry { shard, dtype: view.dtype(), shape: view.shape().to_vec(), bytes });
             }
             shards.push((path.clone(), map));
         }

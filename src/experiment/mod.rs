@@ -55,8 +55,8 @@ pub struct Forecast {
     pub notes: Vec<String>,
 }
 
-/// A tensor to keep: name, shape, values.
-pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+/// A tensor to keep.
+pub type NamedTensor = (String, ndarray::ArrayD<f32>);
 
 /// What the outcomes of an experiment mean together.
 #[derive(Clone, Debug, Default)]

@@ -142,7 +142,7 @@ impl Axis {
                     .at(format!("axis {made_with}, model {weights}"))
                     .hint(format!(
                         "if it belongs to this model after all, import it again with `--model {model}`; \
-                         to measure across models, use `--set accept_axis_of_other_model=true`"
+                         an experiment measures across models with `--set accept_axis_of_other_model=true`"
                     )))
             }
             (None, _) => Ok(Some(format!("the axis `{axis}` does not say which weights it was made with"))),

@@ -7,5 +7,6 @@ mod axis;
 pub mod import;
 
 pub use axis::{Axis, AxisFile, AxisOrigin, AxisStats, SiteAxis};
+pub use import::{ImportRequest, import};
 pub use readout::{Probe, ProbePlan, ProbeReadout, Readout, SiteVector, Span};
 pub use site::{LayerConvention, Site};

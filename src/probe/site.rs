@@ -47,10 +47,10 @@ impl Site {
     /// Refuses a block the model does not have.
     pub fn check(&self, num_layers: usize) -> Result<(), Problem> {
         match *self {
-            Site::BlockOut(i) if i >= num_layers => {
-                Err(Problem::new(format!("{self} does not exist: the model has {num_layers} blocks"))
-                    .hint(format!("blocks count from 0, so the last one is block.{}.out", num_layers.saturating_sub(1))))
-            }
+            Site::BlockOut(i) if i >= num_layers => Err(Problem::new(format!(
+                "{self} does not exist: the model has {num_layers} blocks"
+            ))
+            .hint(format!("blocks count from 0, so the last one is block.{}.out", num_layers.saturating_sub(1)))),
             _ => Ok(()),
         }
     }

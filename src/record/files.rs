@@ -72,13 +72,24 @@ pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Problem {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             problem.hint("make the folder writable, or choose another with --out")
         }
-        _ => problem,
+        io::ErrorKind::FileTooLarge => {
+            problem.hint("raise the limit on the size of files (ulimit -f), then go on with --resume")
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+            problem.hint("something else stands in this place: move it away, or choose another folder with --out")
+        }
+        _ => problem.hint("see to this place on the disk, or choose another; what is recorded is kept for --resume"),
     }
 }
 
 /// What to say when a file cannot be read.
 pub(crate) fn cannot_read(path: &Path, error: &io::Error) -> Problem {
-    Problem::new(format!("cannot read: {error}")).at(path.display().to_string())
+    let problem = Problem::new(format!("cannot read: {error}")).at(path.display().to_string());
+    problem.hint(match error.kind() {
+        io::ErrorKind::NotADirectory => "this is a file, and a folder is needed: choose another place",
+        io::ErrorKind::PermissionDenied => "make it readable, or choose another place",
+        _ => "check the path and the disk",
+    })
 }
 
 /// Accepts a name that becomes part of a path only if it cannot lead out of its folder, hide, or be refused by a file system.

@@ -226,6 +226,9 @@ fn broken(path: &Path, error: &io::Error) -> Problem {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "everything acknowledged so far is kept; make room on this disk, then go on with --resume"
         }
+        io::ErrorKind::FileTooLarge => {
+            "everything acknowledged so far is kept; raise the limit on the size of files (ulimit -f), then go on with --resume"
+        }
         _ => "everything acknowledged so far is kept; see to the disk, then go on with --resume",
     })
 }

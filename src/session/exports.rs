@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
 
 use super::report::{Reported, analyse_outcomes};
@@ -16,7 +17,7 @@ use crate::problem::Problem;
 use crate::record::{
     FileEntry, Manifest, Outcome, RunFolder, RunKey, write_atomic, write_json_atomic, write_text_atomic,
 };
-use crate::report::{Options, line_chart, report_markdown, summary_json};
+use crate::report::{Options, line_chart, report_html, report_markdown, summary_json};
 use crate::scheduler::Plan;
 
 /// Writes everything that the outcomes give.
@@ -68,7 +69,13 @@ fn write_report(name: &str, folder: &RunFolder, reported: &Reported, files: &mut
     for (index, (comparison, analysis)) in reported.measures.iter().enumerate() {
         let stem = if index == 0 { name.to_owned() } else { format!("{name}_{}", file_safe(&comparison.unit)) };
         let chart = line_chart(comparison, analysis);
-        let images = [("png", chart.png()?), ("svg", chart.svg()?.into_bytes())];
+        let svg = chart.svg()?;
+        let page =
+            if index == 0 { "report.html".to_owned() } else { format!("report_{}.html", file_safe(&comparison.unit)) };
+        let page = folder.dir().join(page);
+        write_text_atomic(&page, &report_html(comparison, analysis, Some(&svg)))?;
+        files.push(page);
+        let images = [("png", chart.png()?), ("svg", svg.into_bytes())];
         for (ending, bytes) in images {
             for path in folder.image_places(&format!("{stem}.{ending}"))? {
                 write_atomic(&path, &bytes)?;
@@ -105,17 +112,18 @@ fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), Problem> {
         Problem::new(format!("the vectors cannot be written: {error}")).at(path.display().to_string())
     };
     let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(.., values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+        tensors.iter().map(|(_, values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let views = tensors
         .iter()
         .zip(&bytes)
-        .map(|((name, shape, _), bytes)| {
-            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        .map(|((name, values), bytes)| {
+            let view = TensorView::new(Dtype::F32, values.shape().to_vec(), bytes);
             Ok((name.clone(), view?))
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
     let layout = "[samples, turns, hidden]; NaN where a turn was not measured".to_owned();
-    let metadata = HashMap::from([("format".to_owned(), "tiltmeter-vectors-v1".to_owned()), ("layout".to_owned(), layout)]);
+    let metadata =
+        HashMap::from([("format".to_owned(), "tiltmeter-vectors-v1".to_owned()), ("layout".to_owned(), layout)]);
     write_atomic(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
 }

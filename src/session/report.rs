@@ -65,7 +65,8 @@ pub fn analyse_outcomes(
     notes: &[String],
 ) -> Result<Option<Reported>, Problem> {
     let document = plan.document();
-    let conditions: Vec<&Value> = document["conditions"].as_array().map(|list| list.iter().collect()).unwrap_or_default();
+    let conditions: Vec<&Value> =
+        document["conditions"].as_array().map(|list| list.iter().collect()).unwrap_or_default();
     let names: Vec<&str> = match outcomes.iter().find(|(key, _)| key.cell != REFERENCE) {
         Some((_, outcome)) => outcome.series.iter().map(|series| series.name.as_str()).collect(),
         None => return Ok(None),

@@ -6,9 +6,7 @@ use std::{collections::HashMap, path::Path, path::PathBuf, sync::Arc};
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::Opening;
-use crate::model::{
-    ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Rendered, Sampling, SeedKey,
-};
+use crate::model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Rendered, Sampling, SeedKey};
 use crate::probe::{AxisFile, ProbePlan, Site, Span};
 use crate::problem::Problem;
 use crate::record::write_atomic;
@@ -85,7 +83,13 @@ async fn states(request: &CaptureRequest, messages: &[Message], opening: &Openin
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
     write_atomic(&request.out, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)?;
-    Ok(Captured { prompt, reply: captured.reply, generated: captured.generated_ids.len(), finish: captured.finish, sites })
+    Ok(Captured {
+        prompt,
+        reply: captured.reply,
+        generated: captured.generated_ids.len(),
+        finish: captured.finish,
+        sites,
+    })
 }
 
 /// A conversation at the keyboard.

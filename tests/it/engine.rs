@@ -14,7 +14,8 @@ use tiltmeter::probe::{Probe, ProbePlan, Site, Span};
 use crate::parity::open;
 
 const FIXTURE: &str = "olmo3_yarn_nested_8l";
-const WORDS: [&str; 6] = ["Tell me of the tide.", "And the fog?", "Why is the bell silent today", "Go on", "When does the ferry go", "x"];
+const WORDS: [&str; 6] =
+    ["Tell me of the tide.", "And the fog?", "Why is the bell silent today", "Go on", "When does the ferry go", "x"];
 
 fn plan(span: Span) -> Arc<ProbePlan> {
     let probe = |name: &str, site, phase: f32| {
@@ -79,6 +80,9 @@ async fn a_rollout_is_the_same_to_the_bit_whatever_runs_beside_it() {
         for (i, replies) in together.iter().rev().enumerate() {
             assert_eq!(facts(replies), alone[i], "{name}: conversation {i}");
         }
+        let work = model.work();
+        let repeated = work.forward_tokens - work.unique_tokens;
+        assert_eq!(repeated > 0, name == "little memory", "{name}: {work:?}");
     }
 }
 

@@ -6,8 +6,11 @@ mod tidy;
 mod spec;
 mod transcript;
 
-// The engine against its oracles.
+// What the engine reads, and the engine against its oracles.
+mod axis;
+mod template;
 mod parity;
+mod candle_peer;
 mod engine;
 
 // Runs, records, numbers.

@@ -85,7 +85,14 @@ async fn check(name: &str, options: EngineOptions) {
     let turn = json["turns"].as_array().unwrap().last().unwrap();
     let sites = Site::all(layers);
     let captured = model
-        .capture(&messages(&turn["messages"]), sites.clone(), true, max_new_tokens, Sampling::default(), SeedKey::default())
+        .capture(
+            &messages(&turn["messages"]),
+            sites.clone(),
+            true,
+            max_new_tokens,
+            Sampling::default(),
+            SeedKey::default(),
+        )
         .await
         .unwrap();
     assert_eq!(captured.generated_ids, ids(&turn["generated_ids"]), "{name}");

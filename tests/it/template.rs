@@ -2,13 +2,15 @@
 //! written by transformers (`tests/peers/make_template_fixtures.py`); their versions are in them.
 //! Must not know: weights, forward passes, runs.
 
+mod checkpoint;
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::Value;
 use tiltmeter::{
     engine::{
         config::{Family, ModelConfig},
-        hub::{Checkpoint, SpecialTokens},
+        hub::SpecialTokens,
         spans::{Layout, reply_spans, token_range, turn_ends, turn_spans},
         template::ChatTemplate,
         tokenizer::Tokenizer,
@@ -156,7 +158,7 @@ mod spans {
     use super::*;
 
     /// What a template shows of a content: all of it, or less at its edges.
-    fn shown<'a>(layout: &'a Layout, i: usize) -> Option<&'a str> {
+    fn shown(layout: &Layout, i: usize) -> Option<&str> {
         layout.content(i).map(|bytes| &layout.text()[bytes])
     }
 
@@ -398,107 +400,5 @@ mod config {
         says(&ModelConfig::parse("[]", None).unwrap_err(), "no JSON object", "again");
         says(&ModelConfig::parse("{", None).unwrap_err(), "not valid JSON", "again");
         assert_eq!(ModelConfig::parse(OLMO3, Some("{")).unwrap_err().place.as_deref(), Some("generation_config.json"));
-    }
-}
-
-mod checkpoint {
-    use super::*;
-
-    /// A folder with everything but real weights.
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (file, text) in [
-            ("config.json", "{}"),
-            ("tokenizer.json", "{}"),
-            ("model.safetensors", "weights"),
-            ("special_tokens_map.json", r#"{"bos_token": "<old>", "unk_token": "<unk>"}"#),
-            (
-                "tokenizer_config.json",
-                r#"{"bos_token": {"content": "<s>"}, "chat_template": "inside", "pad_token": null}"#,
-            ),
-        ] {
-            fs::write(folder.path().join(file), text).unwrap();
-        }
-        folder
-    }
-
-    fn open(folder: &tempfile::TempDir) -> Result<Checkpoint, Problem> {
-        Checkpoint::open(folder.path().to_str().unwrap())
-    }
-
-    #[test]
-    fn of_one_file() {
-        let folder = folder();
-        let checkpoint = open(&folder).unwrap();
-        assert_eq!(checkpoint.chat_template.as_deref(), Some("inside"));
-        assert_eq!(checkpoint.special_tokens["bos_token"], "<s>");
-        assert_eq!(checkpoint.special_tokens["unk_token"], "<unk>");
-        assert!(!checkpoint.special_tokens.contains_key("pad_token") && checkpoint.generation_config.is_none());
-        let fingerprint = checkpoint.fingerprint().unwrap();
-        let hex = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c";
-        assert_eq!(fingerprint.value, format!("sha256:{hex}"));
-        assert_eq!(fingerprint.files, [("model.safetensors".to_owned(), hex.to_owned())]);
-    }
-
-    #[test]
-    fn in_shards_is_named_by_the_digests_in_name_order() {
-        let folder = folder();
-        fs::remove_file(folder.path().join("model.safetensors")).unwrap();
-        let index =
-            r#"{"weight_map": {"b": "model-2.safetensors", "a": "model-1.safetensors", "c": "model-2.safetensors"}}"#;
-        fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
-        fs::write(folder.path().join("model-1.safetensors"), "abc").unwrap();
-        says(&open(&folder).unwrap_err(), "1 of 2 weight files are missing, the first is model-2.safetensors", "again");
-        fs::write(folder.path().join("model-2.safetensors"), "").unwrap();
-        let fingerprint = open(&folder).unwrap().fingerprint().unwrap();
-        // SHA-256 of "abc" and of nothing, joined and hashed.
-        assert_eq!(fingerprint.files[0].1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(fingerprint.files[1].1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        assert_eq!(fingerprint.value, "sha256:17076dc047c0c18dc1ba5e0310336762a1db0b7daa275b1004887c2cca2c25b0");
-    }
-
-    #[test]
-    fn template_files_override_and_named_templates_have_a_default() {
-        let folder = folder();
-        let config = folder.path().join("tokenizer_config.json");
-        fs::write(
-            &config,
-            r#"{"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}"#,
-        )
-        .unwrap();
-        assert_eq!(open(&folder).unwrap().chat_template.as_deref(), Some("d"));
-        fs::write(&config, r#"{"chat_template": [{"name": "rag", "template": "r"}]}"#).unwrap();
-        says(&open(&folder).unwrap_err(), "among: rag", "chat_template.jinja");
-        fs::write(folder.path().join("chat_template.jinja"), "beside").unwrap();
-        assert_eq!(open(&folder).unwrap().chat_template.as_deref(), Some("beside"));
-        fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
-        fs::write(&config, "{}").unwrap();
-        says(&ChatTemplate::of(&open(&folder).unwrap()).err().unwrap(), "has no chat template", "instruct");
-    }
-
-    #[test]
-    fn problems_tell_apart_what_is_missing() {
-        says(&Checkpoint::open("./no/such/folder").unwrap_err(), "no folder `./no/such/folder`", "hub id");
-        says(&Checkpoint::open("nothing").unwrap_err(), "not a hub id either", "config.json");
-        says(&Checkpoint::open("../etc/passwd@x y").unwrap_err(), "not a hub id either", "config.json");
-        let empty = tempfile::tempdir().unwrap();
-        says(&open(&empty).unwrap_err(), "not a checkpoint", "folder that holds config.json");
-        let folder = folder();
-        says(
-            &Checkpoint::open(folder.path().join("config.json").to_str().unwrap()).unwrap_err(),
-            "is a file",
-            "folder",
-        );
-        fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
-        says(&open(&folder).unwrap_err(), "pickled", "safe_serialization");
-        fs::remove_file(folder.path().join("pytorch_model.bin")).unwrap();
-        says(&open(&folder).unwrap_err(), "no weights", "whole repository");
-        let index = folder.path().join("model.safetensors.index.json");
-        fs::write(&index, r#"{"weight_map": {"a": "../../secret.safetensors"}}"#).unwrap();
-        says(&open(&folder).unwrap_err(), "no safetensors file beside it", "again");
-        fs::write(&index, "{}").unwrap();
-        says(&open(&folder).unwrap_err(), "no `weight_map`", "again");
-        fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
-        says(&open(&folder).unwrap_err(), "no tokenizer.json", "save_pretrained");
     }
 }

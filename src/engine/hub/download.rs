@@ -79,15 +79,13 @@ impl<'a> Download<'a> {
 
     async fn run(&self) -> Result<Fetched, Problem> {
         let asked = self.id.revision.as_deref().unwrap_or("main");
-        let config = tokio::time::timeout(FIRST_ANSWER, self.file(CONFIG, asked)).await;
+        let config = tokio::time::timeout(FIRST_ANSWER, self.file(CONFIG, asked, self.offline)).await;
         let config = config.map_err(|_| self.out_of_reach("the hub does not answer"))?;
-        let config = config.map_err(|error| match error {
-            HFError::EntryNotFound { .. } => {
-                Problem::new(format!("the hub model `{}` is not a checkpoint: it has no config.json", self.name))
-                    .hint("choose a repository in transformers' format")
-            }
-            error => self.explain(error),
-        })?;
+        let config = match config {
+            Ok(config) => config,
+            Err(HFError::EntryNotFound { .. }) => return Err(self.without_config(asked).await),
+            Err(error) => return Err(self.explain(error)),
+        };
         // A branch may move while files come; the folder's name is the commit that all others are then taken from.
         let folder = config.parent().map(PathBuf::from).unwrap_or_default();
         let revision = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -108,19 +106,43 @@ impl<'a> Download<'a> {
         Ok(Fetched { folder, revision })
     }
 
-    async fn file(&self, file: &str, revision: &str) -> Result<PathBuf, HFError> {
+    async fn file(&self, file: &str, revision: &str, cached_only: bool) -> Result<PathBuf, HFError> {
         let repository = self.client.model(&self.id.org, &self.id.name);
-        let request = repository.download_file().filename(file).revision(revision).local_files_only(self.offline);
+        let request = repository.download_file().filename(file).revision(revision).local_files_only(cached_only);
         request.send().await
     }
 
-    /// Whether the repository has the file; if so, it is in the cache now.
-    async fn optional(&self, file: &str, revision: &str) -> Result<bool, Problem> {
-        match self.file(file, revision).await {
+    /// Whether the repository has the file at this commit; if so, it is in the cache now.
+    async fn optional(&self, file: &str, commit: &str) -> Result<bool, Problem> {
+        // What a commit holds, and what it lacks, does not change: the cache knows both, and no hub need be asked again.
+        let mut answer = self.file(file, commit, true).await;
+        if matches!(answer, Err(HFError::LocalEntryNotFound { .. })) && !self.offline {
+            answer = self.file(file, commit, false).await;
+        }
+        match answer {
             Ok(_) => Ok(true),
             Err(HFError::EntryNotFound { .. } | HFError::LocalEntryNotFound { .. }) => Ok(false),
             Err(error) => Err(self.explain(error)),
         }
+    }
+
+    /// hf-hub says "no such file" for a missing repository and a missing revision too, so both are asked after.
+    async fn without_config(&self, asked: &str) -> Problem {
+        let name = self.name;
+        let repository = self.client.model(&self.id.org, &self.id.name);
+        match (repository.exists().send().await, repository.revision_exists().revision(asked).send().await) {
+            (Err(error), _) => self.explain(error),
+            (Ok(false), _) => self.unknown(),
+            (Ok(true), Ok(false)) => Problem::new(format!("the hub model `{name}` has no revision `{asked}`"))
+                .hint("leave the part after @ away for the main branch"),
+            _ => Problem::new(format!("the hub model `{name}` is not a checkpoint: it has no config.json"))
+                .hint("choose a repository in transformers' format"),
+        }
+    }
+
+    fn unknown(&self) -> Problem {
+        Problem::new(format!("there is neither a folder `{0}` nor a hub model that may be seen as `{0}`", self.name))
+            .hint("check the spelling; for a private or gated model, set HF_TOKEN to a token that may read it")
     }
 
     async fn without_weights(&self, shard: &str, revision: &str) -> Problem {
@@ -144,14 +166,9 @@ impl<'a> Download<'a> {
     fn explain(&self, error: HFError) -> Problem {
         let name = self.name;
         match error {
-            HFError::RepoNotFound { .. } => {
-                Problem::new(format!("there is neither a folder `{name}` nor a hub model of that name"))
-                    .hint("check the spelling; a private model needs HF_TOKEN")
-            }
-            HFError::RevisionNotFound { revision, .. } => {
-                Problem::new(format!("the hub model `{name}` has no revision `{revision}`"))
-                    .hint("leave the part after @ away for the main branch")
-            }
+            // To those without a login, a hub shows an absent model and a hidden one alike.
+            HFError::RepoNotFound { .. } => self.unknown(),
+            HFError::AuthRequired { context } if context.error_code.as_deref() != Some("GatedRepo") => self.unknown(),
             HFError::AuthRequired { .. } | HFError::Forbidden { .. } => {
                 Problem::new(format!("the hub does not give out `{name}` without permission"))
                     .hint("accept the model's terms on its hub page, and set HF_TOKEN to a token that may read it")

@@ -20,8 +20,7 @@ pub struct LlamaBlock {
 impl LlamaBlock {
     pub fn load(parts: &Parts, layer: usize) -> std::result::Result<Self, Problem> {
         let [q, k, v, o] = parts.projections(layer)?;
-        let norm =
-            |name: &str| parts.norm(&format!("model.layers.{layer}.{name}.weight"), parts.config.hidden_size);
+        let norm = |name: &str| parts.norm(&format!("model.layers.{layer}.{name}.weight"), parts.config.hidden_size);
         Ok(Self {
             input_norm: norm("input_layernorm")?,
             post_attention_norm: norm("post_attention_layernorm")?,

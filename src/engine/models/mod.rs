@@ -75,8 +75,7 @@ impl Attention<'_, '_> {
             self.caches[rows.cache].write(self.layer, rows.first, &k[kv.clone()], &v[kv], self.pages);
             row += rows.len;
         }
-        let pages: Vec<_> =
-            self.batch.sequences.iter().map(|rows| self.caches[rows.cache].pages(self.layer)).collect();
+        let pages: Vec<_> = self.batch.sequences.iter().map(|rows| self.caches[rows.cache].pages(self.layer)).collect();
         let (mut q, mut out) = (q, out);
         let mut jobs = Vec::with_capacity(pages.len());
         for (rows, (first_page, k_pages, v_pages)) in self.batch.sequences.iter().zip(&pages) {
@@ -132,7 +131,7 @@ impl Decoder {
             })
             .collect();
         Ok(Self {
-            embed: Embedding { table },
+            embed: Embedding::new(table, hidden),
             blocks,
             ropes,
             norm: parts.norm("model.norm.weight", hidden)?,

@@ -2,10 +2,12 @@
 //! of turns and tokens, and the turn-mean vectors from which a new axis can be projected without running the model again.
 //! Must not know: engine, provider, run folders, terminal.
 
+use ndarray::{Array3, ArrayView1, s};
 use serde_json::{Value, json};
 
 use super::{Projection, REFERENCE, TurnRecord};
 use crate::experiment::{Collected, NamedTensor};
+use crate::probe::{Site, Span};
 use crate::record::{Column, ColumnData, Outcome, RunKey, Table};
 use crate::spec::Condition;
 
@@ -134,10 +136,7 @@ fn turns_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
         .with("reply", text(&|_, turn| turn.reply.clone()));
     for (probe, name) in projection_names(experiment).enumerate() {
         let value = |turn: &TurnRecord| Some(turn.readout.as_ref()?.projections.get(probe)?.mean);
-        table.columns.push(Column::new(
-            name,
-            ColumnData::FloatF32(rows.iter().map(|(_, turn)| value(turn)).collect()),
-        ));
+        table.columns.push(Column::new(name, ColumnData::FloatF32(rows.iter().map(|(_, turn)| value(turn)).collect())));
     }
     table
 }
@@ -150,10 +149,7 @@ fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
             rows.extend((0..measured).map(|index| (rollout.key, turn, index)));
         }
     }
-    let generated = matches!(
-        experiment.spec.span,
-        crate::probe::Span::Content | crate::probe::Span::ContentAndStop | crate::probe::Span::FirstK(_)
-    );
+    let generated = matches!(experiment.spec.span, Span::Content | Span::ContentAndStop | Span::FirstK(_));
     // Only generated spans consist of the turn's own tokens; of a prompt span the ids are not the reply's.
     let id = |turn: &TurnRecord, index: usize| turn.token_ids.get(index).filter(|_| generated).map(|&id| i64::from(id));
     let mut table = Table::new("tokens")
@@ -179,15 +175,16 @@ fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
 fn vectors(experiment: &Projection, label: &str, rollouts: &[&Rollout]) -> Vec<NamedTensor> {
     let Some(width) = experiment.model.card().hidden_size else { return Vec::new() };
     let turns = experiment.transcript.turns.len();
-    let of_site = |(index, site): (usize, &crate::probe::Site)| {
-        let mut values = Vec::with_capacity(rollouts.len() * turns * width);
-        for turn in rollouts.iter().flat_map(|rollout| &rollout.turns) {
-            match turn.readout.as_ref().and_then(|readout| readout.vectors.get(index)) {
-                Some(vector) => values.extend_from_slice(&vector.mean),
-                None => values.extend(std::iter::repeat_n(f32::NAN, width)),
+    let of_site = |(index, site): (usize, &Site)| {
+        let mut values = Array3::from_elem((rollouts.len(), turns, width), f32::NAN);
+        for (sample, rollout) in rollouts.iter().enumerate() {
+            for (turn, record) in rollout.turns.iter().enumerate() {
+                if let Some(vector) = record.readout.as_ref().and_then(|readout| readout.vectors.get(index)) {
+                    values.slice_mut(s![sample, turn, ..]).assign(&ArrayView1::from(&vector.mean[..]));
+                }
             }
         }
-        (format!("{label}.{site}"), vec![rollouts.len(), turns, width], values)
+        (format!("{label}.{site}"), values.into_dyn())
     };
     experiment.probes.vectors.iter().enumerate().map(of_site).collect()
 }

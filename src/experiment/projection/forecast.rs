@@ -7,11 +7,7 @@ use crate::model::{Message, Model, Role};
 use crate::problem::Problem;
 use crate::spec::{Condition, OverflowPolicy, Placement, ProjectionSpec, Transcript};
 
-pub fn forecast(
-    spec: &ProjectionSpec,
-    transcript: &Transcript,
-    model: &dyn Model,
-) -> Result<Forecast, Vec<Problem>> {
+pub fn forecast(spec: &ProjectionSpec, transcript: &Transcript, model: &dyn Model) -> Result<Forecast, Vec<Problem>> {
     let positions = model.card().max_positions.unwrap_or(usize::MAX);
     let limit = spec.max_seq_len.unwrap_or(positions).min(positions);
     let mut notes = Vec::new();

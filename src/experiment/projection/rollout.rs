@@ -110,7 +110,8 @@ impl Rollout {
 
     async fn turn(&self, turn: usize, messages: &[Message]) -> Result<TurnRecord, RunError> {
         let seed = self.seed(turn);
-        let record = TurnRecord { turn: turn + 1, seed_key: seed.key, seed_stream: seed.stream, ..TurnRecord::default() };
+        let record =
+            TurnRecord { turn: turn + 1, seed_key: seed.key, seed_stream: seed.stream, ..TurnRecord::default() };
         match self.ask(messages, seed).await {
             Ok((reply, dropped_messages)) => Ok(TurnRecord {
                 status: status(&reply).into(),
@@ -149,8 +150,7 @@ fn status(reply: &ChatReply) -> &'static str {
 
 /// Removes the oldest user message and all up to the next one; a leading system message stays. False if only one turn is left.
 fn drop_oldest_turn(messages: &mut Vec<Message>) -> bool {
-    let users: Vec<usize> =
-        messages.iter().enumerate().filter(|(_, m)| m.role == Role::User).map(|(i, _)| i).collect();
+    let users: Vec<usize> = messages.iter().enumerate().filter(|(_, m)| m.role == Role::User).map(|(i, _)| i).collect();
     match users[..] {
         [first, second, ..] => {
             messages.drain(first..second);
