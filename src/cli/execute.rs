@@ -85,6 +85,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
     let prepared = session::prepare(loaded, &opening)?;
     errors::print_notes(&prepared.notes);
+    let again = resume_command(&args);
     let running = Running { out: args.out, resume: args.resume, accept_drift: args.accept_drift };
     let progress = Arc::new(Progress::new());
     let begun = || progress.snapshot().elapsed_s > 0.0;
@@ -119,7 +120,15 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
         true => Failure::internal(problem),
         false => problem.into(),
     })?;
-    finish(&sitting, &args.file)
+    finish(&sitting, &again)
+}
+
+/// The command that goes on where this one stops.
+fn resume_command(args: &RunArgs) -> String {
+    let mut command = format!("tiltmeter run {} --resume", shown(&args.file));
+    command.extend(args.out.iter().map(|out| format!(" --out {}", shown(out))));
+    command.extend(args.set.iter().map(|(key, value)| format!(" --set '{}={}'", escape(key), escape(value))));
+    command
 }
 
 fn stopping(level: StopLevel) -> &'static str {
@@ -134,7 +143,7 @@ fn stopping(level: StopLevel) -> &'static str {
 }
 
 /// Says what came out, and how to go on where something is left.
-fn finish(sitting: &Sitting, file: &Path) -> Result<Exit, Failure> {
+fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
     if let Some(reported) = &sitting.reported {
         for (comparison, analysis) in &reported.measures {
             stdout(&format!("\n{}", tables(comparison, analysis, false)))?;
@@ -153,7 +162,6 @@ fn finish(sitting: &Sitting, file: &Path) -> Result<Exit, Failure> {
         stdout(&format!("wrote      {}\n", shown(path)))?;
     }
     let summary = &sitting.summary;
-    let resume = format!("tiltmeter run {} --resume", file.display());
     for (key, state) in &summary.outcomes {
         if let RunState::Failed(problem) = state {
             errors::print(std::slice::from_ref(&Problem {
@@ -164,7 +172,7 @@ fn finish(sitting: &Sitting, file: &Path) -> Result<Exit, Failure> {
     }
     if summary.interrupted {
         let kept = format!("stopped: {} runs are finished, {} are left", summary.completed, summary.pending);
-        errors::print_notes(&[Problem::new(kept).hint(format!("every finished turn is kept; go on with {resume}"))]);
+        errors::print_notes(&[Problem::new(kept).hint(format!("every finished turn is kept; go on with {again}"))]);
         return Ok(Exit::Interrupted);
     }
     Ok(if summary.failed > 0 { Exit::SomeFailed } else { Exit::Done })

@@ -9,6 +9,7 @@ mod manifest;
 mod outcome;
 mod parquet_file;
 mod table;
+mod tensors_file;
 
 pub(crate) use files::{cannot_read, cannot_write, sync_folder};
 pub use files::{safe_name, write_atomic, write_json_atomic, write_text_atomic};
@@ -16,3 +17,4 @@ pub use folder::RunFolder;
 pub use manifest::{Drift, FileEntry, Host, Manifest, Session, SessionEnd, SourceVersion, Tool, timestamp};
 pub use outcome::{Outcome, RunKey, Series};
 pub use table::{Column, ColumnData, Table};
+pub use tensors_file::{Tensor, TensorData, write_tensors};

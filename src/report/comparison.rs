@@ -94,11 +94,12 @@ impl GroupData {
     fn check(&self) -> Result<(), Problem> {
         let here = |sample: usize| format!("condition `{}`, sample {sample} (from 0)", self.label);
         if self.samples.is_empty() {
-            return Err(Problem::new(format!("condition `{}` has no samples", self.label)));
+            return Err(Problem::new(format!("condition `{}` has no samples", self.label))
+                .hint("leave it out, or finish a run of it first"));
         }
         let turns = self.turns();
         if turns == 0 {
-            return Err(Problem::new("a sample without turns").at(here(0)));
+            return Err(Problem::new("a sample without turns").at(here(0)).hint("leave the sample out"));
         }
         for (index, sample) in self.samples.iter().enumerate() {
             let length = sample.values.len();
@@ -132,7 +133,7 @@ impl Comparison {
     /// turns, statuses fit, every number is finite.
     pub fn check(&self) -> Result<(), Problem> {
         if self.groups.is_empty() {
-            return Err(Problem::new("there are no conditions to compare"));
+            return Err(Problem::new("there are no conditions to compare").hint("name one JSON file per condition"));
         }
         for (index, group) in self.groups.iter().enumerate() {
             group.check()?;

@@ -2,12 +2,8 @@
 //! from the journal, and every file is written whole or not at all.
 //! Must not know: flags, terminal.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
 
 use super::report::{Reported, analyse_outcomes};
@@ -15,7 +11,8 @@ use crate::experiment::{Collected, Experiment, NamedTensor};
 use crate::model::Work;
 use crate::problem::Problem;
 use crate::record::{
-    FileEntry, Manifest, Outcome, RunFolder, RunKey, write_atomic, write_json_atomic, write_text_atomic,
+    FileEntry, Manifest, Outcome, RunFolder, RunKey, Tensor, TensorData, write_atomic, write_json_atomic,
+    write_tensors, write_text_atomic,
 };
 use crate::report::{Options, line_chart, report_html, report_markdown, summary_json};
 use crate::scheduler::Plan;
@@ -43,7 +40,7 @@ pub fn write(
         files.push(path);
     }
     if !tensors.is_empty() {
-        write_tensors(&folder.vectors(), &tensors)?;
+        write_vectors(&folder.vectors(), &tensors)?;
         files.push(folder.vectors());
     }
     let reported = analyse_outcomes(plan, outcomes, &Options::default(), &notes)?;
@@ -106,24 +103,12 @@ fn file_safe(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }
 
-/// Turn-mean vectors as safetensors, f32.
-fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), Problem> {
-    let failed = |error: safetensors::SafeTensorError| {
-        Problem::new(format!("the vectors cannot be written: {error}")).at(path.display().to_string())
+/// Turn-mean vectors.
+fn write_vectors(path: &Path, tensors: &[NamedTensor]) -> Result<(), Problem> {
+    let tensor = |(name, values): &NamedTensor| {
+        Tensor::new(name, values.shape(), TensorData::F32(values.iter().copied().collect()))
     };
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(_, values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, values), bytes)| {
-            let view = TensorView::new(Dtype::F32, values.shape().to_vec(), bytes);
-            Ok((name.clone(), view?))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    let layout = "[samples, turns, hidden]; NaN where a turn was not measured".to_owned();
-    let metadata =
-        HashMap::from([("format".to_owned(), "tiltmeter-vectors-v1".to_owned()), ("layout".to_owned(), layout)]);
-    write_atomic(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+    let texts =
+        [("format", "tiltmeter-vectors-v1"), ("layout", "[samples, turns, hidden]; NaN where a turn was not measured")];
+    write_tensors(path, &texts, &tensors.iter().map(tensor).collect::<Vec<_>>())
 }

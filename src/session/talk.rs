@@ -1,15 +1,13 @@
 //! Owns work with one model outside an experiment: capturing hidden states to a file, and talking with the projection shown.
 //! Must not know: flags, terminal.
 
-use std::{collections::HashMap, path::Path, path::PathBuf, sync::Arc};
-
-use safetensors::{Dtype, tensor::TensorView};
+use std::{path::Path, path::PathBuf, sync::Arc};
 
 use super::Opening;
 use crate::model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Rendered, Sampling, SeedKey};
 use crate::probe::{AxisFile, ProbePlan, Site, Span};
 use crate::problem::Problem;
-use crate::record::write_atomic;
+use crate::record::{Tensor, TensorData, write_tensors};
 use crate::registry::{LocalModel, open_local};
 use crate::spec::transcript;
 
@@ -57,32 +55,19 @@ async fn states(request: &CaptureRequest, messages: &[Message], opening: &Openin
         .map_err(|error| error.problem())?;
     let (prompt, raw) = (captured.prompt, captured.raw);
     let tokens = prompt.token_ids.len() + captured.generated_ids.len();
-    let ids = |ids: &[u32]| ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect::<Vec<u8>>();
-    let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let mut tensors = vec![
-        ("input_ids".to_owned(), Dtype::I64, vec![prompt.token_ids.len()], ids(&prompt.token_ids)),
-        ("generated_ids".to_owned(), Dtype::I64, vec![captured.generated_ids.len()], ids(&captured.generated_ids)),
-    ];
-    for (site, states) in sites.iter().zip(&raw.states) {
-        tensors.push((site.to_string(), Dtype::F32, vec![tokens, config.hidden_size], floats(states)));
+    let ids = |name: &str, ids: &[u32]| {
+        Tensor::new(name, [ids.len()], TensorData::I64(ids.iter().map(|&id| i64::from(id)).collect()))
+    };
+    let mut tensors = vec![ids("input_ids", &prompt.token_ids), ids("generated_ids", &captured.generated_ids)];
+    for (site, states) in sites.iter().zip(raw.states) {
+        tensors.push(Tensor::new(site.to_string(), [tokens, config.hidden_size], TensorData::F32(states)));
     }
     if request.with_logits {
-        tensors.push(("logits".to_owned(), Dtype::F32, vec![tokens, config.vocab_size], floats(&raw.logits)));
+        tensors.push(Tensor::new("logits", [tokens, config.vocab_size], TensorData::F32(raw.logits)));
     }
-    let metadata = HashMap::from([
-        ("format".to_owned(), "tiltmeter-capture-v1".to_owned()),
-        ("model".to_owned(), request.model.clone()),
-        ("model_fingerprint".to_owned(), model.card().fingerprint.clone().unwrap_or_default()),
-    ]);
-    let failed = |error: safetensors::SafeTensorError| {
-        Problem::new(format!("the states cannot be written: {error}")).at(request.out.display().to_string())
-    };
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.clone(), TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    write_atomic(&request.out, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)?;
+    let fingerprint = model.card().fingerprint.clone().unwrap_or_default();
+    let texts = [("format", "tiltmeter-capture-v1"), ("model", &request.model), ("model_fingerprint", &fingerprint)];
+    write_tensors(&request.out, &texts, &tensors)?;
     Ok(Captured {
         prompt,
         reply: captured.reply,

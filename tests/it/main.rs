@@ -17,3 +17,10 @@ mod engine;
 mod scheduler;
 mod stats;
 mod report;
+
+// The program as a person meets it: a process, its words, its files.
+mod program;
+mod demo;
+mod refusals;
+#[cfg(unix)]
+mod resume;

@@ -61,7 +61,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("serde_saphyr", &["src/spec/"]),
     ("plotters", &["src/plot/"]),
     ("statrs", &["src/stats/"]),
-    ("parquet", &["src/record/"]),
+    ("parquet", &["src/record/", "tests/it/demo.rs"]),
 ];
 
 /// `unsafe` outside `kernels/`, and why it must be there.
