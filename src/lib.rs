@@ -23,6 +23,8 @@
 
 // What went wrong, in the user's terms.
 pub mod problem;
+// What a failed call means for a retry.
+pub mod failure;
 
 // The words everything else is said in: chat, and what is read from hidden states.
 pub mod model;

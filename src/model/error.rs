@@ -2,6 +2,7 @@
 //! Must not know: candle, HTTP, experiments.
 
 use super::ModelCard;
+use crate::failure::Failure;
 use crate::problem::Problem;
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum ModelError {
     /// Asking again cannot help.
     #[error("{0}")]
     Refused(Problem),
+    /// A call to a provider failed; its class says whether to try again.
+    #[error("{}", .0.problem)]
+    Call(Box<Failure>),
     /// The engine stopped; the message says why.
     #[error("{0}")]
     Broken(Problem),
@@ -33,6 +37,7 @@ impl ModelError {
                 "shorten the transcript, lower max_new_tokens, raise max_seq_len, or choose on_context_overflow: stop_conversation | drop_oldest_turns",
             ),
             Self::Refused(problem) | Self::Broken(problem) => problem.clone(),
+            Self::Call(failure) => failure.problem.clone(),
         }
     }
 }

@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
 ];
 
 /// Rooms that everyone may use.
-const COMMON: &[&str] = &["problem"];
+const COMMON: &[&str] = &["problem", "failure"];
 
 /// Crates that stay in one place, so that a room's "must not know" holds for them too.
 const CRATES: &[(&str, &[&str])] = &[
