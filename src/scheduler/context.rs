@@ -13,12 +13,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    budget::Budget,
+    call::{Halt, HaltReason},
     journal::Journal,
+    lane::Lane,
     lines::{Counts, Kind, Line, StepPart, value_of},
     plan::request_hash,
     progress::Progress,
@@ -55,6 +59,9 @@ pub enum RunError {
     /// A person asked to stop; the run stays pending.
     #[error("stopped; --resume goes on with this run")]
     Stopped,
+    /// The budget or the account on a lane has run dry; the run stays pending.
+    #[error("{}", .0.problem)]
+    Halted(Halt),
     /// The journal can no longer be written; the run stays pending and the schedule ends.
     #[error("{0}")]
     Journal(Problem),
@@ -79,6 +86,10 @@ pub(super) struct Shared {
     pub progress: Arc<Progress>,
     pub stop: StopSignal,
     pub tally: Tally,
+    pub lanes: Vec<Lane>,
+    pub budget: Budget,
+    /// The latest halt of each reason.
+    pub halts: Mutex<BTreeMap<HaltReason, Problem>>,
 }
 
 /// A run's window on the world.
@@ -174,11 +185,8 @@ impl RunContext {
     {
         let hash = request_hash(request).map_err(|error| self.unusable(name, "request", &error))?;
         let number = self.begin(name)?;
-        if let Some(json) = self.recorded_result(number, name, &hash)? {
-            let place = || self.place(number, name);
-            let out = parsed(&json, place).map_err(|problem| self.end_with(RunError::Desync(problem)))?;
-            self.finish_step(false);
-            return Ok(out);
+        if let Some(json) = self.recorded(number, name, &hash)?.and_then(|recorded| recorded.result) {
+            return self.replayed(number, name, &json);
         }
         let step = StepPart { step: number, name, hash: &hash };
         if paid {
@@ -197,7 +205,7 @@ impl RunContext {
     }
 
     /// Takes the next number, unless the run has to end here.
-    fn begin(&self, name: &str) -> Result<u32, RunError> {
+    pub(super) fn begin(&self, name: &str) -> Result<u32, RunError> {
         let mut state = self.state();
         if let Some(ended) = &state.ended {
             return Err(ended.clone());
@@ -223,11 +231,11 @@ impl RunContext {
         Ok(state.next - 1)
     }
 
-    /// The journaled result of the step, if it has one and is the same step.
-    fn recorded_result(&self, number: u32, name: &str, hash: &str) -> Result<Option<Box<[u8]>>, RunError> {
+    /// What the journal has of the step, if it is the same step.
+    pub(super) fn recorded(&self, number: u32, name: &str, hash: &str) -> Result<Option<StepRecord>, RunError> {
         let Some(recorded) = self.state().recorded.remove(&number) else { return Ok(None) };
         if recorded.name == name && recorded.hash == hash {
-            return Ok(recorded.result);
+            return Ok(Some(recorded));
         }
         let problem = Problem::new(format!(
             "run {} no longer asks what it asked before: the journal has {:?} with request {}, now it is {name:?} with {hash}",
@@ -238,7 +246,44 @@ impl RunContext {
         ))))
     }
 
-    fn finish_step(&self, live: bool) {
+    /// What a finished step gave.
+    pub(super) fn replayed<Out: DeserializeOwned>(
+        &self,
+        number: u32,
+        name: &str,
+        json: &[u8],
+    ) -> Result<Out, RunError> {
+        let place = || self.place(number, name);
+        let out = parsed(json, place).map_err(|problem| self.end_with(RunError::Desync(problem)))?;
+        self.finish_step(false);
+        Ok(out)
+    }
+
+    /// The schedule's lane of this name.
+    pub(super) fn lane(&self, name: &str) -> Option<Lane> {
+        self.shared.lanes.iter().find(|lane| lane.name() == name).cloned()
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    pub(super) fn stop_signal(&self) -> &StopSignal {
+        &self.shared.stop
+    }
+
+    /// Tells a person something.
+    pub(super) fn note(&self, text: String) {
+        self.shared.progress.note(text);
+    }
+
+    /// Keeps why the run is left to be done, for the schedule's summary.
+    pub(super) fn note_halt(&self, halt: Halt) {
+        let mut halts = self.shared.halts.lock().unwrap_or_else(PoisonError::into_inner);
+        halts.insert(halt.reason, halt.problem);
+    }
+
+    pub(super) fn finish_step(&self, live: bool) {
         let tally = &self.shared.tally;
         let counter = if live { &tally.executed } else { &tally.replayed };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -247,7 +292,7 @@ impl RunContext {
         state.live = live;
     }
 
-    async fn commit(&self, json: Vec<u8>) -> Result<(), RunError> {
+    pub(super) async fn commit(&self, json: Vec<u8>) -> Result<(), RunError> {
         self.shared.journal.commit(json).await.map_err(|problem| self.end_with(RunError::Journal(problem)))
     }
 
@@ -275,31 +320,38 @@ impl RunContext {
         self.state().ended.clone()
     }
 
-    fn end_with(&self, error: RunError) -> RunError {
+    /// The run has used up its time.
+    pub(super) fn too_long(&self, limit: Duration) -> RunError {
+        let problem = Problem::new(format!("the run took longer than {} s", limit.as_secs_f64()));
+        let problem = problem.at(format!("run {}", self.id));
+        self.end_with(RunError::Failed(problem.hint("allow more time per run; --resume goes on where it was")))
+    }
+
+    pub(super) fn end_with(&self, error: RunError) -> RunError {
         self.state().ended = Some(error.clone());
         error
     }
 
-    fn line<'a, T>(
+    pub(super) fn line<'a, T>(
         &'a self,
         kind: Kind,
         step: Option<StepPart<'a>>,
         counts: Option<&'a Counts>,
         value: &'a T,
     ) -> Line<'a, T> {
-        Line { kind, at: self.shared.journal.now(), run: Some(&self.id), step, counts, value }
+        Line { kind, at: self.shared.journal.now(), run: Some(&self.id), step, money: None, counts, value }
     }
 
-    fn counts(&self) -> Option<Counts> {
+    pub(super) fn counts(&self) -> Option<Counts> {
         let state = self.state();
         (!state.counts.is_empty()).then(|| state.counts.clone())
     }
 
-    fn place(&self, number: u32, name: &str) -> String {
+    pub(super) fn place(&self, number: u32, name: &str) -> String {
         format!("run {}, step {} ({name})", self.id, number + 1)
     }
 
-    fn unusable(&self, name: &str, part: &str, error: &serde_json::Error) -> RunError {
+    pub(super) fn unusable(&self, name: &str, part: &str, error: &serde_json::Error) -> RunError {
         RunError::Failed(
             Problem::new(format!("the {part} of a step cannot be kept as JSON: {error}"))
                 .at(format!("run {}, step {name}", self.id)),

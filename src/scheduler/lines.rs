@@ -1,12 +1,13 @@
 //! Owns the form of one journal line: `<8 hex> <JSON>\n`, the hex being the first 4 bytes of the BLAKE3 of the JSON. The JSON is
 //! one object: `n` (number of the line in its file, from 0, so that a line that was taken out is noticed), `kind`, `at` (Unix
-//! time in ms), then as the kind needs `run`, `step`, `name`, `hash`, `counts`, and last `value`.
+//! time in ms), then as the kind needs `run`, `step`, `name`, `hash`, `attempt`, `cost`, `counts`, and last `value`.
 //!
 //! | kind | run, step, … | value |
 //! |---|---|---|
-//! | `session` | – | a start of the program: format, plan hash, the plan where it is new, accepted drift, totals |
-//! | `intent` | run, step, name, hash | null; durable before an act that costs something |
-//! | `result` | run, step, name, hash, counts | what the step gave |
+//! | `session` | – | a start of the program: format, plan hash, the plan where it is new, accepted drift, totals, limits |
+//! | `intent` | run, step, name, hash | null; durable before an act that costs something; of a call with attempt and reserved cost |
+//! | `attempt` | run, step, name, hash, attempt, cost | an attempt at a call that failed: class, status, uncertain cost, problem |
+//! | `result` | run, step, name, hash, counts | what the step gave; of a call with attempt and cost |
 //! | `done` | run, counts | the outcome |
 //! | `failed` | run, counts | the problem |
 //! | `end` | – | how the session ended |
@@ -22,13 +23,15 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::call::Cost;
 use crate::{
+    failure::Class,
     problem::Problem,
     record::{Drift, SessionEnd},
 };
 
-/// Raised when an older program could no longer read the journal.
-pub(super) const FORMAT: u32 = 1;
+/// Raised when an older program could no longer read the journal. 2: `attempt` lines. Every older format is read.
+pub(super) const FORMAT: u32 = 2;
 
 /// Counted work by unit.
 pub(super) type Counts = BTreeMap<String, u64>;
@@ -38,6 +41,7 @@ pub(super) type Counts = BTreeMap<String, u64>;
 pub(super) enum Kind {
     Session,
     Intent,
+    Attempt,
     Result,
     Done,
     Failed,
@@ -53,6 +57,8 @@ pub(super) struct Line<'a, T> {
     pub run: Option<&'a str>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepPart<'a>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub money: Option<Money>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<&'a Counts>,
     pub value: &'a T,
@@ -64,6 +70,29 @@ pub(super) struct StepPart<'a> {
     pub step: u32,
     pub name: &'a str,
     pub hash: &'a str,
+}
+
+/// Which attempt at a call, and what it cost or may cost at worst.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Money {
+    pub attempt: u32,
+    pub cost: Cost,
+}
+
+/// How an attempt failed. The problem is for people who read the journal.
+#[derive(Serialize)]
+pub(super) struct AttemptEnd<'a> {
+    pub class: Class,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    pub uncertain_micro_usd: u64,
+    pub problem: &'a Problem,
+}
+
+/// What the books need of it.
+#[derive(Deserialize)]
+pub(super) struct AttemptCharge {
+    pub uncertain_micro_usd: u64,
 }
 
 /// A line on its way in, all but its value.
@@ -80,6 +109,10 @@ pub(super) struct Envelope<'a> {
     pub name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub hash: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub attempt: Option<u32>,
+    #[serde(default)]
+    pub cost: Option<Cost>,
     #[serde(default)]
     pub counts: Counts,
 }
@@ -102,6 +135,10 @@ pub(super) struct SessionStart {
     /// Expected work by unit, where it is known.
     #[serde(default)]
     pub totals: Counts,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_micro_usd: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_limit_micro_usd: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -176,6 +213,7 @@ mod tests {
             at: 7,
             run: Some("a-000"),
             step: Some(step),
+            money: None,
             counts: Some(&counts),
             value: &"\n\"ü",
         };

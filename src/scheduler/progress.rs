@@ -13,7 +13,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::lines::Counts;
+use super::{
+    budget::{Budget, Spending},
+    lane::{Lane, LaneView},
+    lines::Counts,
+};
 
 /// Shared counters of one schedule.
 #[derive(Default)]
@@ -28,6 +32,8 @@ pub struct Progress {
     /// A handful, in the order they came up.
     counters: RwLock<Vec<Counter>>,
     events: Mutex<Events>,
+    /// Where the schedule makes calls.
+    paid: OnceLock<(Vec<Lane>, Budget)>,
 }
 
 struct Counter {
@@ -56,6 +62,10 @@ pub struct Snapshot {
     pub elapsed_s: f64,
     /// Until everything is done, at the pace of this session; absent before there is a pace.
     pub eta_s: Option<f64>,
+    /// The books; absent before the schedule began.
+    pub spending: Option<Spending>,
+    /// The lanes, in the order they were given.
+    pub lanes: Vec<LaneView>,
 }
 
 /// One unit of work at one moment.
@@ -161,7 +171,14 @@ impl Progress {
             counters: counters.iter().map(|counter| counter.view(elapsed.as_secs())).collect(),
             elapsed_s: elapsed.as_secs_f64(),
             eta_s,
+            spending: self.paid.get().map(|(_, budget)| budget.spending()),
+            lanes: self.paid.get().iter().flat_map(|(lanes, _)| lanes).map(Lane::view).collect(),
         }
+    }
+
+    /// What is shown of calls.
+    pub(super) fn watch(&self, lanes: &[Lane], budget: &Budget) {
+        self.paid.get_or_init(|| (lanes.to_vec(), budget.clone()));
     }
 
     /// The clock starts here.

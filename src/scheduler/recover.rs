@@ -14,7 +14,8 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    lines::{Counts, Envelope, FORMAT, Kind, ProblemValue, SessionStart, SessionStop, unseal, value_of},
+    budget::Sums,
+    lines::{AttemptCharge, Counts, Envelope, FORMAT, Kind, ProblemValue, SessionStart, SessionStop, unseal, value_of},
     plan::Plan,
 };
 use crate::{
@@ -34,6 +35,8 @@ pub(super) struct Recovered {
     /// Of the latest session.
     pub planned_runs: usize,
     pub totals: Counts,
+    /// Limits of the latest session, for the batch and for a run.
+    pub limits: (Option<u64>, Option<u64>),
     /// Unix time in ms of the latest line.
     pub last_activity: Option<u64>,
 }
@@ -50,6 +53,8 @@ pub(super) struct RunRecord {
     /// Counted work as of the latest line that says.
     pub counts: Counts,
     pub results: u64,
+    /// Money of steps that were dropped.
+    closed: Sums,
 }
 
 /// One step of a run: an intent, a result, or both.
@@ -58,6 +63,48 @@ pub(super) struct StepRecord {
     pub hash: String,
     /// The JSON of the result line.
     pub result: Option<Box<[u8]>>,
+    /// Where the step is a call.
+    attempts: Vec<AttemptRecord>,
+}
+
+/// One attempt at a call, by its number, so that the same line in two journals counts once.
+struct AttemptRecord {
+    number: u32,
+    /// As long as nobody knows what came of it, its whole reservation is uncertain.
+    money: Sums,
+    ended: bool,
+}
+
+impl StepRecord {
+    /// The number of the attempt after all that are known.
+    pub fn next_attempt(&self) -> u32 {
+        self.attempts.iter().map(|attempt| attempt.number + 1).max().unwrap_or(0)
+    }
+
+    /// Whether nobody knows if the act took place.
+    fn uncertain(&self) -> bool {
+        let open = self.attempts.is_empty() || self.attempts.iter().any(|attempt| !attempt.ended);
+        self.result.is_none() && open
+    }
+
+    fn pay(&mut self, envelope: &Envelope, json: &[u8]) -> Result<(), String> {
+        let (Some(number), Some(cost)) = (envelope.attempt, envelope.cost) else { return Ok(()) };
+        let (settled, uncertain, ended) = match envelope.kind {
+            Kind::Intent => (0, cost.micro_usd, false),
+            Kind::Attempt => (cost.micro_usd, value::<AttemptCharge>(json)?.uncertain_micro_usd, true),
+            _ => (cost.micro_usd, 0, true),
+        };
+        let money = Sums { settled, uncertain, reserved: 0 };
+        match self.attempts.iter_mut().find(|attempt| attempt.number == number) {
+            Some(known) if ended && !known.ended => *known = AttemptRecord { number, money, ended },
+            Some(_) => {}
+            None => {
+                self.attempts.reserve_exact(1);
+                self.attempts.push(AttemptRecord { number, money, ended });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl RunRecord {
@@ -74,9 +121,19 @@ impl RunRecord {
         self.done.as_deref().map(|json| parsed(json, || format!("outcome of run {run}"))).transpose()
     }
 
-    /// Intents without a result: nobody knows whether the act took place.
+    /// Intents without an end: nobody knows whether the act took place.
     pub fn uncertain_steps(&self) -> usize {
-        self.steps.values().filter(|step| step.result.is_none()).count()
+        self.steps.values().filter(|step| step.uncertain()).count()
+    }
+
+    /// What its calls cost, or may have cost.
+    pub fn money(&self) -> Sums {
+        let mut sums = self.closed;
+        for attempt in self.steps.values().flat_map(|step| &step.attempts) {
+            sums.settled += attempt.money.settled;
+            sums.uncertain += attempt.money.uncertain;
+        }
+        sums
     }
 }
 
@@ -150,6 +207,7 @@ impl Recovered {
                 if self.plan.as_ref().is_none_or(|(latest, _)| *latest <= at) {
                     self.planned_runs = start.runs;
                     self.totals = start.totals;
+                    self.limits = (start.limit_micro_usd, start.run_limit_micro_usd);
                     if let Some(document) = start.plan {
                         self.plan = Some((at, Plan::freeze(document)));
                     }
@@ -164,7 +222,7 @@ impl Recovered {
                 }
                 return Ok(());
             }
-            Kind::Intent | Kind::Result | Kind::Done | Kind::Failed => {}
+            Kind::Intent | Kind::Attempt | Kind::Result | Kind::Done | Kind::Failed => {}
         }
         let id = envelope.run.as_deref().ok_or("it names no run")?;
         if !self.runs.contains_key(id) {
@@ -198,6 +256,7 @@ impl RunRecord {
             return Ok(());
         }
         self.done = Some(json.into());
+        self.closed = self.money();
         self.steps.clear();
         Ok(())
     }
@@ -215,10 +274,12 @@ impl RunRecord {
             name: name.to_owned(),
             hash: hash.to_owned(),
             result: None,
+            attempts: Vec::new(),
         });
         if known.name != name || known.hash != hash {
             return Err(format!("step {} of run {id} was recorded before with another request", step + 1));
         }
+        known.pay(envelope, json)?;
         if envelope.kind == Kind::Result {
             match &known.result {
                 None => {

@@ -5,16 +5,20 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs::File,
     mem,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use serde::Serialize;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
-    context::{Run, RunContext, RunError, Shared, Tally},
+    budget::{Budget, Spending, dollars},
+    call::{Halt, HaltReason},
+    context::{Run, RunContext, Shared, Tally},
+    flight::Flight,
     journal::{Disk, Journal, WrapDisk},
+    lane::Lane,
     lines::{FORMAT, Kind, Line, SessionStart, SessionStop},
     plan::Plan,
     progress::{EventKind, Progress},
@@ -61,6 +65,10 @@ pub struct Summary {
     pub pending: usize,
     /// Somebody asked to stop, and runs are left over because of it.
     pub interrupted: bool,
+    /// Why runs are left over although nobody asked to stop: budget, quota or rate.
+    pub halt: Option<Halt>,
+    /// The books of all sessions.
+    pub spending: Spending,
     /// Whether the folder already had a journal.
     pub resumed: bool,
     /// Steps whose result came from the journal.
@@ -89,6 +97,10 @@ pub struct Schedule {
     progress: Arc<Progress>,
     resume: bool,
     accept_drift: bool,
+    lanes: Vec<Lane>,
+    budget: Budget,
+    inter_run_delay: Duration,
+    run_time_limit: Option<Duration>,
     disk: Option<WrapDisk>,
 }
 
@@ -107,6 +119,10 @@ impl Schedule {
             progress: Arc::default(),
             resume: false,
             accept_drift: false,
+            lanes: Vec::new(),
+            budget: Budget::new(),
+            inter_run_delay: Duration::ZERO,
+            run_time_limit: None,
             disk: None,
         }
     }
@@ -147,6 +163,30 @@ impl Schedule {
         self
     }
 
+    /// The ways calls can take, by name.
+    pub fn lanes(mut self, lanes: Vec<Lane>) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// What calls may cost. The books are filled from the journal when the schedule begins, so a budget serves one schedule.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Shortest time between the starts of two runs.
+    pub fn inter_run_delay(mut self, delay: Duration) -> Self {
+        self.inter_run_delay = delay;
+        self
+    }
+
+    /// A run that takes longer is dropped and has failed; a resume goes on with it.
+    pub fn run_time_limit(mut self, limit: Duration) -> Self {
+        self.run_time_limit = Some(limit);
+        self
+    }
+
     /// Puts another disk in the place of the journal's file, to see what happens when it fails.
     pub fn disk(mut self, wrap: impl FnOnce(File) -> Box<dyn Disk> + Send + 'static) -> Self {
         self.disk = Some(Box::new(wrap));
@@ -164,6 +204,8 @@ impl Schedule {
         // Each journal file carries its plan, so that it can be read without the others.
         let new_plan = !own_end.has_session || !drift.is_empty();
         let session_at = journal.now();
+        self.budget.restore(recovered.runs.iter().map(|(id, run)| (id.clone(), run.money())));
+        let limits = self.budget.spending();
         let start = SessionStart {
             format: FORMAT,
             plan_hash: self.plan.hash().to_owned(),
@@ -171,6 +213,8 @@ impl Schedule {
             accepted_drift: drift,
             runs: runs.len(),
             totals: self.progress.totals(),
+            limit_micro_usd: limits.limit_micro_usd,
+            run_limit_micro_usd: limits.run_limit_micro_usd,
         };
         commit_own(&journal, Kind::Session, session_at, &start).await?;
         self.plan.write(&self.folder.plan())?;
@@ -179,6 +223,7 @@ impl Schedule {
         let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
         let uncertain_steps = records.values().map(|record| record.uncertain_steps()).sum();
         self.progress.begin(runs.len());
+        self.progress.watch(&self.lanes, &self.budget);
         let mut queue = VecDeque::new();
         let mut known = 0;
         for index in self.sequence(&runs) {
@@ -203,14 +248,22 @@ impl Schedule {
             progress: Arc::clone(&self.progress),
             stop: self.stop.clone(),
             tally: Tally::default(),
+            lanes: self.lanes.clone(),
+            budget: self.budget.clone(),
+            halts: Mutex::default(),
         });
         self.carry_out(&runs, &mut queue, &mut records, &mut states, &shared).await;
 
         let pending = states.iter().filter(|state| matches!(state, RunState::Pending)).count();
+        let completed = states.iter().filter(|state| matches!(state, RunState::Done(_))).count();
+        let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
+        let halt = halts.into_iter().next().filter(|_| pending > 0);
+        let halt = halt.map(|(reason, problem)| self.halted(reason, problem, completed, runs.len()));
         let level = self.stop.level();
         let how = match level {
             _ if pending == 0 => SessionEnd::Finished,
-            StopLevel::None => SessionEnd::Unknown,
+            // Nobody asked, but there was no money or no leave to go on.
+            StopLevel::None => SessionEnd::Stopped,
             StopLevel::Drain => SessionEnd::Drained,
             StopLevel::Stop => SessionEnd::Stopped,
             StopLevel::Abort => SessionEnd::Aborted,
@@ -224,11 +277,12 @@ impl Schedule {
         let moment = |at| timestamp(time_of(at));
         sessions.push((session_at, Session { started: moment(session_at), ended: Some(moment(ended_at)), how }));
         sessions.sort_by_key(|(at, _)| *at);
-        let count = |wanted: fn(&RunState) -> bool| states.iter().filter(|state| wanted(state)).count();
         Ok(Summary {
-            completed: count(|state| matches!(state, RunState::Done(_))),
-            failed: count(|state| matches!(state, RunState::Failed(_))),
+            completed,
+            failed: states.iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
             pending,
+            halt,
+            spending: self.budget.spending(),
             interrupted: level > StopLevel::None && pending > 0,
             resumed,
             replayed_steps: shared.tally.replayed.load(Relaxed),
@@ -242,6 +296,44 @@ impl Schedule {
         })
     }
 
+    /// What a person is told when runs are left over for want of money or leave.
+    fn halted(&self, reason: HaltReason, cause: Problem, completed: usize, total: usize) -> Halt {
+        let kept = format!("{completed} of {total} are kept");
+        let spending = self.budget.spending();
+        let (what, hint) = match reason {
+            HaltReason::Budget => (
+                format!(
+                    "Budget limit reached: {} of {} are spent{}; raise budget_limit and run --resume: {kept}",
+                    dollars(spending.held_micro_usd()),
+                    dollars(spending.limit_micro_usd.unwrap_or_default()),
+                    match spending.uncertain_micro_usd {
+                        0 => String::new(),
+                        uncertain => format!(" ({} of it uncertain)", dollars(uncertain)),
+                    }
+                ),
+                "raise budget_limit and run --resume; no finished call is paid again",
+            ),
+            HaltReason::RunBudget => (
+                format!("Budget limit of a run reached, {}: {kept}", cause.what),
+                "raise the budget limit of a run and run --resume; no finished call is paid again",
+            ),
+            HaltReason::Quota => (
+                format!("the account has run dry, {}: {kept}", cause.what),
+                "add credit to the account and run --resume; no finished call is paid again",
+            ),
+            HaltReason::RateLimit => {
+                (format!("{}: {kept}", cause.what), "run --resume later; no finished call is paid again")
+            }
+        };
+        Halt { reason, problem: Problem { what, place: cause.place, hint: Some(hint.to_owned()) } }
+    }
+
+    /// Whether another run could still make a call.
+    fn admits(&self) -> bool {
+        let all_off = !self.lanes.is_empty() && self.lanes.iter().all(|lane| lane.off().is_some());
+        !all_off && !self.budget.exhausted()
+    }
+
     /// What can be refused before anything is touched.
     fn check(&self, runs: &[Arc<dyn Run>]) -> Result<(), Problem> {
         if self.parallel == 0 {
@@ -250,6 +342,10 @@ impl Schedule {
         let mut ids = HashSet::new();
         if let Some(twice) = runs.iter().map(|run| run.key().id()).find(|id| !ids.insert(id.clone())) {
             return Err(Problem::new(format!("two runs have the id {twice}")).hint("give the cells different names"));
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = self.lanes.iter().find(|lane| !names.insert(lane.name())) {
+            return Err(Problem::new(format!("two lanes have the name {:?}", twice.name())));
         }
         if self.resume { Ok(()) } else { self.folder.require_unused() }
     }
@@ -297,15 +393,30 @@ impl Schedule {
         states: &mut [RunState],
         shared: &Arc<Shared>,
     ) {
-        let mut flight = Flight { tasks: JoinSet::new(), contexts: HashMap::new() };
+        let mut flight = Flight::default();
         let mut level = StopLevel::None;
+        let mut next_start = Instant::now();
         loop {
-            while level == StopLevel::None && flight.tasks.len() < self.parallel {
+            let mut delayed = false;
+            while level == StopLevel::None && flight.tasks.len() < self.parallel && self.admits() {
+                delayed = next_start > Instant::now();
+                if delayed {
+                    break;
+                }
                 let Some(index) = queue.pop_front() else { break };
+                next_start = Instant::now() + self.inter_run_delay;
                 let run = Arc::clone(&runs[index]);
                 let recorded = records.remove(&run.key().id()).map(|record| record.steps).unwrap_or_default();
-                flight.start(index, run, RunContext::new(runs[index].key().clone(), Arc::clone(shared), recorded));
+                flight.start(
+                    index,
+                    run,
+                    RunContext::new(runs[index].key().clone(), Arc::clone(shared), recorded),
+                    self.run_time_limit,
+                );
                 self.progress.running.store(flight.tasks.len(), Relaxed);
+            }
+            if flight.tasks.is_empty() && !delayed {
+                return;
             }
             let watched = match level {
                 StopLevel::None => StopLevel::Drain,
@@ -318,10 +429,8 @@ impl Schedule {
                     level = self.stop.level();
                     None
                 }
-                ended = flight.tasks.join_next_with_id() => match ended {
-                    Some(ended) => Some(ended),
-                    None => return,
-                },
+                Some(ended) = flight.tasks.join_next_with_id() => Some(ended),
+                () = sleep_until(next_start), if delayed => None,
             };
             if let Some(ended) = ended {
                 self.take(flight.end_of(ended).await, runs, states);
@@ -363,71 +472,7 @@ impl Schedule {
     }
 }
 
-/// Runs under way.
-struct Flight {
-    tasks: JoinSet<(usize, RunState)>,
-    /// A task that panics takes its own context along, so another handle is kept here.
-    contexts: HashMap<Id, (usize, Arc<RunContext>)>,
-}
-
-impl Flight {
-    fn start(&mut self, index: usize, run: Arc<dyn Run>, context: RunContext) {
-        let context = Arc::new(context);
-        let own = Arc::clone(&context);
-        let task = self.tasks.spawn(async move {
-            let result = run.execute(&own).await;
-            (index, settle(&own, result).await)
-        });
-        self.contexts.insert(task.id(), (index, context));
-    }
-
-    /// How the task's run stands now; `None` if the task was dropped on purpose.
-    async fn end_of(&mut self, ended: Result<(Id, (usize, RunState)), JoinError>) -> Option<(usize, RunState)> {
-        match ended {
-            Ok((id, end)) => {
-                self.contexts.remove(&id);
-                Some(end)
-            }
-            Err(error) => {
-                let (index, context) = self.contexts.remove(&error.id())?;
-                if !error.is_panic() {
-                    return None;
-                }
-                let payload = error.into_panic();
-                let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-                let problem = Problem::new(format!("the run panicked: {text}"))
-                    .at(format!("run {}", context.id()))
-                    .hint("this is a mistake in the program; the other runs go on");
-                Some((index, settle(&context, Err(RunError::Failed(problem))).await))
-            }
-        }
-    }
-}
-
-/// Makes the end of a run durable. Where the schedule itself ended the run, what the run made of that does not count.
-async fn settle(context: &RunContext, result: Result<Outcome, RunError>) -> RunState {
-    let result = match context.ended() {
-        Some(reason) => Err(reason),
-        None => result,
-    };
-    let failure = match result {
-        Ok(outcome) => match context.commit_outcome(&outcome).await {
-            Ok(outcome) => return RunState::Done(outcome),
-            Err(failure) => failure,
-        },
-        Err(failure) => failure,
-    };
-    match failure {
-        RunError::Failed(problem) | RunError::Desync(problem) => match context.commit_failure(&problem).await {
-            Ok(()) => RunState::Failed(problem),
-            Err(_) => RunState::Pending,
-        },
-        RunError::Stopped | RunError::Journal(_) => RunState::Pending,
-    }
-}
-
 /// A line of the schedule itself.
 async fn commit_own<T: Serialize>(journal: &Journal, kind: Kind, at: u64, value: &T) -> Result<(), Problem> {
-    journal.commit(Journal::encode(&Line { kind, at, run: None, step: None, counts: None, value })?).await
+    journal.commit(Journal::encode(&Line { kind, at, run: None, step: None, money: None, counts: None, value })?).await
 }

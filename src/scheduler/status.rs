@@ -10,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    budget::Spending,
     plan::Plan,
     recover::{Recovered, time_of},
 };
@@ -43,6 +44,8 @@ pub struct Status {
     pub totals: BTreeMap<String, u64>,
     /// Each failed run and why.
     pub failures: BTreeMap<String, Problem>,
+    /// What calls cost and may have cost; the limits are those of the latest session.
+    pub spending: Spending,
     /// Of the latest line, RFC 3339 in UTC.
     pub last_activity: Option<String>,
     /// Whether a process is writing the folder.
@@ -62,6 +65,12 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
             *work.entry(unit.clone()).or_default() += n;
         }
     }
+    let (limit_micro_usd, run_limit_micro_usd) = recovered.limits;
+    let mut spending = Spending { limit_micro_usd, run_limit_micro_usd, ..Spending::default() };
+    for money in recovered.runs.values().map(|run| run.money()) {
+        spending.settled_micro_usd += money.settled;
+        spending.uncertain_micro_usd += money.uncertain;
+    }
     let done = recovered.runs.values().filter(|run| run.done.is_some()).count();
     let failures: BTreeMap<_, _> =
         recovered.runs.iter().filter_map(|(id, run)| Some((id.clone(), run.failure()?))).collect();
@@ -77,6 +86,7 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
         work,
         totals: recovered.totals,
         failures,
+        spending,
         last_activity: recovered.last_activity.map(|at| timestamp(time_of(at))),
         writer_active,
         sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),

@@ -15,6 +15,8 @@ mod engine;
 
 // Runs, records, numbers.
 mod scheduler;
+mod lanes;
+mod budget;
 mod stats;
 mod report;
 
