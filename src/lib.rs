@@ -7,9 +7,9 @@
 //!           |                    |                                 |
 //!        registry          model (the port)                  stats, plot
 //!           |                    |
-//!         engine  ----------------  implements the port
-//!           |
-//!        kernels
+//!     engine, provider  ----------  implement the port, and do not know each other
+//!         |
+//!      kernels
 //! ```
 //!
 //! An experiment is a list of runs. A run touches the world only through numbered steps, each in the journal before the next
@@ -43,8 +43,9 @@ pub mod stats;
 pub mod plot;
 pub mod report;
 
-// Models on this machine, and the way from a name to a model.
+// Models on this machine, models behind an API, and the way from a name to a model.
 pub mod engine;
+pub mod provider;
 pub mod registry;
 
 // One sitting, and its command line.

@@ -74,6 +74,8 @@ pub struct ChatRequest {
     pub seed: SeedKey,
     /// What to read while generating. Only local models answer it.
     pub probes: Option<Arc<ProbePlan>>,
+    /// JSON schema the reply is held to. Only API models that can answer it.
+    pub response_schema: Option<serde_json::Value>,
     pub conversation: Option<ConversationId>,
     pub group: Option<Group>,
 }
@@ -87,6 +89,7 @@ impl ChatRequest {
             max_seq_len: None,
             seed: SeedKey::default(),
             probes: None,
+            response_schema: None,
             conversation: None,
             group: None,
         }

@@ -13,6 +13,10 @@ mod parity;
 mod candle_peer;
 mod engine;
 
+// Models behind an API, and the server that goes wrong for them.
+mod faults;
+mod provider;
+
 // Runs, records, numbers.
 mod scheduler;
 mod lanes;

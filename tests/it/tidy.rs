@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("report", "plot", "its figures"),
     ("engine", "model", "it implements the port"),
     ("engine", "probe", "it answers probes"),
+    ("provider", "model", "it implements the port"),
 ];
 
 /// Rooms that everyone may use.
@@ -60,6 +61,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("indicatif", &["src/cli/"]),
     ("serde_saphyr", &["src/spec/"]),
     ("plotters", &["src/plot/"]),
+    ("reqwest", &["src/provider/"]),
     ("statrs", &["src/stats/"]),
     ("parquet", &["src/record/", "tests/it/demo.rs"]),
 ];

@@ -1,0 +1,195 @@
+//! Owns keys: where they come from (the environment, a `.env` file), the type that cannot be shown by accident (no Debug, no Display,
+//! no Serialize), and the `Scrubber` that takes them out of any text by their value, however they got there.
+//! Must not know: HTTP, runs.
+
+use std::{borrow::Cow, collections::BTreeMap, path::Path, sync::Arc};
+
+use super::name::Provider;
+use crate::problem::Problem;
+
+/// A key. It leaves this type in one way only: into a header.
+#[derive(Clone)]
+pub struct ApiKey(Arc<str>);
+
+impl ApiKey {
+    /// The value, for a header and nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Every secret this sitting may use, by the name of its variable.
+#[derive(Clone, Default)]
+pub struct Keys {
+    by_variable: BTreeMap<String, ApiKey>,
+}
+
+/// Variables whose values are secrets, beside those that end like one.
+const SECRET_ENDINGS: &[&str] = &["_API_KEY", "_TOKEN", "_SECRET"];
+
+/// What example files hold in place of a key.
+const PLACEHOLDERS: &[&str] =
+    &["your_key_here", "your_api_key_here", "your-api-key", "your-key-here", "changeme", "xxx"];
+
+impl Keys {
+    /// From the process's environment and, for what is not set there, from a `.env` file. A file that does not exist is no error.
+    pub fn from_environment(env_file: Option<&Path>) -> Result<Self, Problem> {
+        let mut pairs = match env_file {
+            Some(path) => read_env_file(path)?,
+            None => Vec::new(),
+        };
+        // Later pairs win: what is set in the environment is meant for this one call.
+        let set = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        pairs.extend(set.filter(|(_, value)| !value.trim().is_empty()));
+        Ok(Self::from_pairs(pairs))
+    }
+
+    /// Keeps the secrets among the pairs; an empty value is no key.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        let secret = |name: &str| SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending)) || name == "HF_TOKEN";
+        let kept = pairs.into_iter().filter(|(name, value)| secret(name) && !value.trim().is_empty());
+        Self { by_variable: kept.map(|(name, value)| (name, ApiKey(value.trim().into()))).collect() }
+    }
+
+    /// The value of one variable, where it is set.
+    pub fn get(&self, variable: &str) -> Option<ApiKey> {
+        self.by_variable.get(variable).cloned()
+    }
+
+    /// The key for a provider; `None` only where the provider asks for none.
+    pub fn for_provider(&self, provider: Provider) -> Result<Option<ApiKey>, Problem> {
+        let variable = provider.key_variable();
+        let hint = format!("set it in the environment or write `{variable}=...` into .env");
+        let Some(key) = self.get(variable) else {
+            return match provider.needs_key() {
+                false => Ok(None),
+                true => Err(Problem::new(format!("{variable} is not set: {} needs it", provider.title())).hint(hint)),
+            };
+        };
+        if PLACEHOLDERS.contains(&key.reveal().to_ascii_lowercase().as_str()) {
+            return Err(Problem::new(format!("{variable} still holds the placeholder of an example")).hint(hint));
+        }
+        if !key.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let what = format!("{variable} holds a character that no key has (a space, a quote mark, a line end?)");
+            return Err(Problem::new(what).hint("copy the key again, alone on its line"));
+        }
+        Ok(Some(key))
+    }
+
+    pub fn scrubber(&self) -> Scrubber {
+        let mut scrubber = Scrubber::default();
+        self.by_variable.values().for_each(|key| scrubber.add(key));
+        scrubber
+    }
+}
+
+/// The pairs of a `.env` file: `NAME=value`, `export NAME="value"`, `# comment`. Without expansion: a `$` in a key is a `$`.
+pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Problem> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            let what = format!("cannot read {}: {}", path.display(), error.kind());
+            return Err(Problem::new(what).hint("it holds NAME=value lines; check that it is a text file you may read"));
+        }
+    };
+    let mut pairs = Vec::new();
+    for (i, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
+        let Some((name, value)) = pair.map(|(name, value)| (name.trim(), value.trim())) else {
+            // The line itself is not shown: it may hold a key.
+            let problem = Problem::new("this line of the .env file is not NAME=value");
+            return Err(problem.at(format!("{}:{}", path.display(), i + 1)).hint("write NAME=value, or # before it"));
+        };
+        let quoted = ['"', '\''].into_iter().find_map(|q| value.strip_prefix(q)?.split_once(q));
+        let value = match quoted {
+            Some((inside, _)) => inside,
+            None => value.split_once(" #").map_or(value, |(value, _)| value.trim_end()),
+        };
+        pairs.push((name.to_string(), value.to_string()));
+    }
+    Ok(pairs)
+}
+
+/// Takes secrets out of text by value: as they are, JSON-escaped, URL-encoded, and in base64 wherever in a longer text they stood.
+#[derive(Clone, Default)]
+pub struct Scrubber {
+    forms: Vec<String>,
+}
+
+/// What stands where a secret stood.
+pub const REDACTED: &str = "[secret]";
+
+/// Shorter values are no keys, and taking them out would tear holes into plain text.
+const SHORTEST_SECRET: usize = 8;
+
+impl Scrubber {
+    pub fn add(&mut self, key: &ApiKey) {
+        let value = key.reveal();
+        if value.len() < SHORTEST_SECRET {
+            return;
+        }
+        // An error within an error is escaped twice; what shows a failure with Debug escapes once more.
+        let mut escaped = value.to_string();
+        for _ in 0..4 {
+            self.forms.extend([escaped.clone(), escaped.replace('/', "\\/")]);
+            let quoted = serde_json::Value::from(escaped).to_string();
+            escaped = quoted[1..quoted.len() - 1].to_string();
+        }
+        let encoded = percent_encoded(value);
+        self.forms.extend([lower_escapes(&encoded), encoded]);
+        for offset in 0..3 {
+            let inner = base64_inner(value.as_bytes(), offset);
+            self.forms.extend([inner.replace('+', "-").replace('/', "_"), inner]);
+        }
+        // Longest first: a form that holds another one must go as a whole.
+        self.forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        self.forms.dedup();
+    }
+
+    pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut clean = Cow::Borrowed(text);
+        for form in &self.forms {
+            if clean.contains(form.as_str()) {
+                clean = Cow::Owned(clean.replace(form.as_str(), REDACTED));
+            }
+        }
+        clean
+    }
+
+    pub fn scrub_problem(&self, problem: Problem) -> Problem {
+        let clean = |text: String| self.scrub(&text).into_owned();
+        Problem { what: clean(problem.what), place: problem.place.map(clean), hint: problem.hint.map(clean) }
+    }
+}
+
+fn percent_encoded(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(byte as char),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+/// `%2F` as `%2f`, the letters of the value left as they are.
+fn lower_escapes(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |text, part| format!("{text}%{}{}", part[..2].to_ascii_lowercase(), &part[2..]))
+}
+
+/// The base64 characters that depend on the value alone when it stands `offset` bytes (mod 3) into the encoded text.
+fn base64_inner(value: &[u8], offset: usize) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bit = |at: usize| value.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1);
+    let (begin, end) = ((offset * 8).div_ceil(6), (offset + value.len()) * 8 / 6);
+    let sextet = |at: usize| (0..6).fold(0usize, |sum, i| sum << 1 | usize::from(bit(at * 6 + i - offset * 8)));
+    (begin..end).map(|at| ALPHABET[sextet(at)] as char).collect()
+}

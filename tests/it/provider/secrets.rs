@@ -1,0 +1,178 @@
+//! Owns the promise that a key leaves in a header and nowhere else: against servers that throw it back in every form, and for the files
+//! and variables it comes from.
+//! Must not know: schedulers, experiments.
+
+use tiltmeter::model::{Model, ModelError};
+use tiltmeter::provider::{ApiKey, ApiModel, ApiOptions, Keys, Provider, REDACTED, Scrubber, read_env_file};
+
+use super::{MODELS, TIMEOUTS, request};
+use crate::faults::{Act, FaultServer};
+
+/// Compiles only while no key can be shown: with one of the traits, two impls would fit.
+const _: fn() = || {
+    trait Hidden<Way> {
+        fn hidden() {}
+    }
+    struct ByDebug;
+    struct ByDisplay;
+    struct BySerialize;
+    impl<T> Hidden<()> for T {}
+    impl<T: std::fmt::Debug> Hidden<ByDebug> for T {}
+    impl<T: std::fmt::Display> Hidden<ByDisplay> for T {}
+    impl<T: serde::Serialize> Hidden<BySerialize> for T {}
+    <ApiKey as Hidden<_>>::hidden();
+    <Keys as Hidden<_>>::hidden();
+    <Scrubber as Hidden<_>>::hidden();
+};
+
+/// With every character that some encoding changes.
+fn canary(provider: Provider) -> String {
+    format!("sk-Canary+/=\"\\?>&%{}~0xC0FFEE", provider.prefix())
+}
+
+fn canaries() -> Keys {
+    Keys::from_pairs(Provider::ALL.map(|provider| (provider.key_variable().to_string(), canary(provider))))
+}
+
+/// Written once more, from the standard, so that a mistake in the one does not hide in the other.
+fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
+    let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*last).collect();
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let word = three.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for i in 0..=three.len() {
+            text.push(alphabet[(word >> (18 - 6 * i) & 63) as usize] as char);
+        }
+    }
+    text
+}
+
+fn forms(key: &str) -> Vec<String> {
+    let escaped = |upper: bool| {
+        let byte = |b: u8| if upper { format!("%{b:02X}") } else { format!("%{b:02x}") };
+        key.bytes()
+            .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { (b as char).to_string() } else { byte(b) })
+            .collect()
+    };
+    let json = serde_json::to_string(key).unwrap();
+    let mut forms = vec![key.to_string(), json[1..json.len() - 1].to_string(), escaped(true), escaped(false)];
+    for before in ["", ":", "ab", "Bearer ", "user:"] {
+        for last in [b"+/", b"-_"] {
+            forms.push(base64(format!("{before}{key}{before}").as_bytes(), last));
+        }
+    }
+    forms
+}
+
+/// The middle of each form, as it would show if only its ends were taken out.
+fn shows(text: &str, key: &str) -> Option<String> {
+    forms(key).into_iter().find(|form| text.contains(form.as_str()) || text.contains(&form[12..form.len() - 12]))
+}
+
+#[tokio::test]
+async fn a_server_that_throws_the_key_back_cannot_get_it_into_an_error() {
+    for name in MODELS {
+        let provider = tiltmeter::provider::parse_name(name).unwrap().provider;
+        let key = canary(provider);
+        let mut bodies: Vec<(u16, String)> = Vec::new();
+        for form in forms(&key) {
+            let json =
+                serde_json::json!({"error": {"message": format!("Incorrect API key provided: {form}."), "code": form}});
+            bodies.push((401, json.to_string()));
+            bodies.push((502, format!("<html><title>at {form}</title></html>")));
+            bodies.push((200, format!("no JSON but {form} and more")));
+            bodies.push((200, serde_json::json!({"error": {"message": form}}).to_string()));
+            // Cut off in the middle of the key.
+            for before in 260..300 {
+                bodies.push((500, format!("{}{form}", "x".repeat(before))));
+            }
+        }
+        let script = bodies.clone();
+        let server = FaultServer::start(move |n, _| {
+            let (status, body) = &script[n];
+            Act::Raw(*status, vec![("x-echo".into(), "1".into())], body.as_bytes().to_vec())
+        })
+        .await;
+        let options = ApiOptions { base_url: Some(server.base_url()), timeouts: TIMEOUTS, ..ApiOptions::default() };
+        let api = ApiModel::open(name, &canaries(), options).unwrap();
+        let mut redacted = 0;
+        for (status, body) in &bodies {
+            let error = api.chat(&request()).await.unwrap_err();
+            let ModelError::Call(failure) = &error else { panic!("{name}: {error:?}") };
+            let shown = format!("{error} {error:?} {} {failure:?}", error.problem());
+            assert_eq!(shows(&shown, &key), None, "{name} {status} {body}:\n{shown}");
+            assert!(!shown.contains("Canary"), "{name} {status} {body}:\n{shown}");
+            redacted += usize::from(shown.contains(REDACTED));
+        }
+        assert!(redacted * 2 > bodies.len(), "{redacted} of {}", bodies.len());
+        let asked = server.received();
+        let in_headers =
+            |request: &crate::faults::Received| request.headers.iter().filter(|(_, v)| v.contains(&key)).count();
+        assert!(
+            asked
+                .iter()
+                .all(|r| in_headers(r) == 1 && !r.path.contains("Canary") && !r.body.to_string().contains("Canary"))
+        );
+    }
+}
+
+#[test]
+fn the_scrubber_knows_a_key_in_every_form_and_leaves_the_rest_alone() {
+    let scrubber = canaries().scrubber();
+    for provider in Provider::ALL {
+        for form in forms(&canary(provider)) {
+            let text = scrubber.scrub(&format!("before {form} after")).into_owned();
+            assert!(
+                text.starts_with("before ") && text.ends_with(" after") && text.contains(REDACTED),
+                "{form}: {text}"
+            );
+            assert_eq!(shows(&text, &canary(provider)), None, "{form}: {text}");
+        }
+    }
+    let text = "nothing to hide, 100 % of it: sk-Canary is only a name";
+    assert!(matches!(scrubber.scrub(text), std::borrow::Cow::Borrowed(same) if same == text));
+    let short = Keys::from_pairs([("X_API_KEY".to_string(), "a".to_string())]).scrubber();
+    assert_eq!(short.scrub("a banana"), "a banana");
+}
+
+#[test]
+fn a_missing_key_is_one_clear_problem() {
+    for provider in Provider::ALL.into_iter().filter(|provider| provider.needs_key()) {
+        let name = format!("{}/x", provider.prefix());
+        let variable = provider.key_variable();
+        for (value, said) in
+            [("", "is not set"), ("  ", "is not set"), ("your_key_here", "placeholder"), ("sk-a b", "character")]
+        {
+            let keys = Keys::from_pairs([(variable.to_string(), value.to_string())]);
+            let problem = ApiModel::open(&name, &keys, ApiOptions::default()).err().unwrap();
+            assert!(problem.what.contains(variable) && problem.what.contains(said), "{value:?}: {problem}");
+            assert!(problem.hint.is_some() && !problem.to_string().contains("sk-a"), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn env_files_are_read_as_people_write_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(".env");
+    assert_eq!(read_env_file(&path).unwrap(), []);
+    let text = "\u{feff}# keys\nOPENAI_API_KEY=sk-one # mine\r\n\nexport GEMINI_API_KEY = \"sk two#\" # x\nHF_TOKEN='hf_$3'\nBATCH_SIZE=30\nEMPTY=\n";
+    std::fs::write(&path, text).unwrap();
+    let pairs = read_env_file(&path).unwrap();
+    let expected = [
+        ("OPENAI_API_KEY", "sk-one"),
+        ("GEMINI_API_KEY", "sk two#"),
+        ("HF_TOKEN", "hf_$3"),
+        ("BATCH_SIZE", "30"),
+        ("EMPTY", ""),
+    ];
+    assert_eq!(pairs, expected.map(|(name, value)| (name.to_string(), value.to_string())));
+    let keys = Keys::from_pairs(pairs);
+    assert!(keys.get("HF_TOKEN").is_some() && keys.get("BATCH_SIZE").is_none());
+
+    std::fs::write(&path, "A=1\nsk-naked-key\n").unwrap();
+    let problem = read_env_file(&path).unwrap_err();
+    assert!(problem.place.as_deref().unwrap().ends_with(":2") && !problem.to_string().contains("naked"), "{problem}");
+    std::fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+    assert!(read_env_file(&path).is_err());
+}
