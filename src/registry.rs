@@ -1,10 +1,11 @@
-//! Owns the way from a model's name to a model. The only file that knows engines (and, with them, providers).
+//! Owns the way from a model's name to a model. The only file that knows both engines and providers.
 //! Must not know: runs, YAML.
 
 use std::sync::Arc;
 
 use crate::engine::{config::ModelConfig, hub::Checkpoint};
 use crate::problem::Problem;
+use crate::provider::{ApiModel, ApiOptions, Keys};
 
 pub use crate::engine::{EngineOptions, LocalModel, WeightType};
 
@@ -24,6 +25,16 @@ pub fn open_local(name: &str, device: Device, options: &EngineOptions) -> Result
         return Err(Problem::new("this build has no GPU engine").hint("use --device cpu"));
     }
     LocalModel::open(name.strip_prefix("local/").unwrap_or(name), options).map(Arc::new)
+}
+
+/// Whether the name is of a model behind an API: `provider/model`. `local/` before it makes it a path or a hub id.
+pub fn is_api(name: &str) -> bool {
+    crate::provider::parse_name(name).is_some()
+}
+
+/// Opens a model behind an API: checks its name, key and address, and sends nothing.
+pub fn open_api(name: &str, keys: &Keys, options: ApiOptions) -> Result<Arc<ApiModel>, Problem> {
+    ApiModel::open(name, keys, options).map(Arc::new)
 }
 
 /// What a model's files say of it without loading its weights.

@@ -22,7 +22,7 @@ pub enum Provider {
 pub enum SeedSupport {
     /// Sent; the provider says it tries to repeat itself and does not promise it.
     BestEffort,
-    /// Sent where it does not narrow the choice of endpoints; whether it counts depends on who answers behind the gateway.
+    /// Sent (by OpenRouter's way only where it does not narrow the choice of endpoints), and nothing is said of what it does.
     Uncertain,
     /// The API has no such field: nothing is sent.
     NotSent,
@@ -132,8 +132,8 @@ impl Provider {
 
     pub fn seed_support(self) -> SeedSupport {
         match self {
-            Provider::OpenAi | Provider::Gemini | Provider::Goodfire | Provider::Compatible => SeedSupport::BestEffort,
-            Provider::OpenRouter => SeedSupport::Uncertain,
+            Provider::OpenAi | Provider::Gemini | Provider::Compatible => SeedSupport::BestEffort,
+            Provider::OpenRouter | Provider::Goodfire => SeedSupport::Uncertain,
             Provider::Anthropic => SeedSupport::NotSent,
         }
     }

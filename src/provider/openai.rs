@@ -24,7 +24,8 @@ pub(super) fn body(name: &ProviderName, request: &ChatRequest) -> Value {
     }
     if let Some(max) = request.max_new_tokens {
         // OpenAI's thinking models know only the new name, other servers often only the old one.
-        let field = if name.provider == Provider::OpenAi { "max_completion_tokens" } else { "max_tokens" };
+        let renamed = matches!(name.provider, Provider::OpenAi | Provider::Goodfire);
+        let field = if renamed { "max_completion_tokens" } else { "max_tokens" };
         body[field] = json!(max);
     }
     if let Some(schema) = &request.response_schema {

@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &str, &str)] = &[
     ("session", "model", "conversations and captures without an experiment"),
     ("session", "probe", "axes are opened and checked"),
     ("registry", "engine", "local models; the only room that sees them and API models"),
+    ("registry", "provider", "models behind an API, by the same door"),
     ("registry", "model", "what it hands out is the port"),
     ("spec", "model", "sampling settings and roles in their own words"),
     ("spec", "probe", "sites and spans in their own words"),

@@ -46,6 +46,8 @@ pub enum Limit {
 pub enum Act {
     /// A good reply with this text.
     Reply(String),
+    /// A good reply, then the connection is closed without a word.
+    ReplyThenClose(String),
     /// The provider's filter ends the reply.
     Filtered,
     /// max_tokens was reached.
@@ -223,6 +225,11 @@ impl Turn<'_> {
             Act::Reply(text) => {
                 self.bill();
                 self.json(200, &[], &api.reply(&text)).await
+            }
+            Act::ReplyThenClose(text) => {
+                self.bill();
+                self.json(200, &[], &api.reply(&text)).await;
+                false
             }
             Act::CutShort(text) => {
                 self.bill();
