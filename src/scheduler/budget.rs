@@ -1,6 +1,8 @@
 //! Owns the money: whole micro-dollars, a limit for the batch and one for each run, and the rule that holds at every instant:
 //!
-//!     settled + uncertain + reserved <= limit
+//! ```text
+//! settled + uncertain + reserved <= limit
+//! ```
 //!
 //! Before a call its worst case is reserved against both limits in one step; afterwards it becomes what the call really cost
 //! (settled), nothing (released), or stays charged because nobody knows (uncertain). Where there is no room for a worst case but
@@ -145,6 +147,9 @@ impl Budget {
     /// Takes over what earlier sessions spent.
     pub(super) fn restore(&self, runs: impl IntoIterator<Item = (String, Sums)>) {
         let mut books = self.books();
+        books.all = Sums::default();
+        books.runs.clear();
+        books.exhausted = false;
         for (run, sums) in runs {
             books.all.settled += sums.settled;
             books.all.uncertain += sums.uncertain;
@@ -206,7 +211,8 @@ impl Books {
     }
 
     fn check(&self) {
-        let limit = self.limit.map(|limit| limit + self.overshoot + self.inherited_excess);
+        let allowed = |limit: u64| limit.saturating_add(self.overshoot).saturating_add(self.inherited_excess);
+        let limit = self.limit.map(allowed);
         debug_assert!(limit.is_none_or(|limit| self.all.held() <= limit), "{self:?}");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io, mem,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -142,6 +142,47 @@ impl Disk for Breaking {
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A disk that looks at the books whenever it makes something last.
+struct Looking {
+    file: File,
+    budget: Budget,
+    results: u64,
+    unsynced: u64,
+    looks: Arc<AtomicUsize>,
+}
+
+impl Disk for Looking {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unsynced += String::from_utf8_lossy(bytes).matches(r#""kind":"result""#).count() as u64;
+        Disk::append(&mut self.file, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced > 0 {
+            // Long enough for whoever would not wait.
+            thread::sleep(Duration::from_millis(20));
+            let spending = self.budget.spending();
+            if (spending.settled_micro_usd, spending.reserved_micro_usd) == (7 * self.results, 10) {
+                self.looks.fetch_add(1, SeqCst);
+            }
+        }
+        self.results += mem::take(&mut self.unsynced);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_is_given_away_only_when_no_crash_can_take_it_back() {
+    let bench = Bench::new(1, 2, 3, 10, at_price(7));
+    let (budget, looks) = (Budget::limited(Some(1_000), None), Arc::new(AtomicUsize::new(0)));
+    let schedule = bench.schedule().parallel(1).lanes(lanes()).budget(budget.clone());
+    let looking = Arc::clone(&looks);
+    let schedule =
+        schedule.disk(move |file| Box::new(Looking { file, budget, results: 0, unsynced: 0, looks: looking }));
+    assert_eq!(schedule.run(bench.runs()).await.unwrap().spending.settled_micro_usd, 6 * 7);
+    assert_eq!(looks.load(SeqCst), 6, "as long as a result is not durable, its worst case stays reserved");
 }
 
 /// The other side's own books.

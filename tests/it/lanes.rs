@@ -2,6 +2,7 @@
 //! Must not know: models, kinds.
 
 pub mod caller;
+mod speed;
 
 use std::{
     collections::VecDeque,
