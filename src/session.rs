@@ -172,7 +172,7 @@ impl Prepared {
             progress.expect(unit, total);
         }
         let summary = Schedule::new(plan.clone(), folder.clone())
-            .parallel(runs.len())
+            .parallel(self.experiment.in_flight())
             .stop(stop)
             .progress(progress)
             .resume(running.resume)

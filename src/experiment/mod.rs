@@ -21,6 +21,9 @@ pub trait Experiment: Send + Sync {
     /// All runs, cell by cell.
     fn runs(&self) -> Vec<Arc<dyn Run>>;
 
+    /// How many runs are begun at the same time; the others wait, so that a stop leaves few conversations half done.
+    fn in_flight(&self) -> usize;
+
     /// Totals of what runs count while they go on, as `(unit, total)`.
     fn totals(&self) -> Vec<(&'static str, u64)>;
 

@@ -157,6 +157,11 @@ impl Experiment for Projection {
             .collect()
     }
 
+    fn in_flight(&self) -> usize {
+        // Every condition's micro-batch, and the reference: more could not run at once anyway.
+        self.spec.conditions.len() * self.spec.micro_batch + 1
+    }
+
     fn totals(&self) -> Vec<(&'static str, u64)> {
         let rollouts = self.spec.conditions.len() * self.spec.samples;
         vec![("turns", (rollouts * self.transcript.turns.len()) as u64)]

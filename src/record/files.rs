@@ -30,12 +30,15 @@ pub fn write_json_atomic<T: Serialize + ?Sized>(path: &Path, value: &T) -> Resul
     write_text_atomic(path, &text)
 }
 
+/// How the name of a file begins that is not whole yet.
+pub(super) const WRITING: &str = ".writing-";
+
 /// The atomic replacement itself; `fill` writes the content.
 pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
     let folder = folder_of(path);
     fs::create_dir_all(&folder)?;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(WRITING);
     // The default of a temporary file is 0600, which would make results unreadable to the people one shares a disk with.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -10,7 +10,7 @@ use std::{
 
 use time::{OffsetDateTime, macros::format_description};
 
-use super::files::{cannot_read, cannot_write, safe_name};
+use super::files::{WRITING, cannot_read, cannot_write, safe_name};
 use crate::problem::Problem;
 
 /// A folder that holds one experiment's journal and everything that comes out of it.
@@ -163,6 +163,27 @@ impl RunFolder {
         places(self.images_dir(), shared, file_name)
     }
 
+    /// Removes files that a killed process left half written. Only for whoever holds the journal: nobody else writes here then.
+    pub fn sweep(&self) -> Result<(), Problem> {
+        for dir in [self.dir.clone(), self.transcripts_dir(), self.images_dir()] {
+            let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+                    continue;
+                }
+                Err(error) => return Err(cannot_read(&dir, &error)),
+            };
+            for entry in entries {
+                let path = entry.map_err(|error| cannot_read(&dir, &error))?.path();
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if name.starts_with(WRITING) && path.is_file() {
+                    fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether any journal in the folder has content.
     pub fn holds_journal(&self) -> Result<bool, Problem> {
         for path in self.journals()? {
@@ -268,6 +289,20 @@ mod tests {
         assert_eq!(default.image_places("a.png").unwrap()[1], base.path().join("images/a.png"));
         assert!(default.image_places("../a.png").is_err());
         assert!(RunFolder::create(base.path(), "../e", "aa").is_err());
+    }
+
+    #[test]
+    fn only_what_was_left_half_written_is_swept_away() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::at(base.path());
+        folder.sweep().unwrap();
+        fs::create_dir(folder.images_dir()).unwrap();
+        for name in [".writing-a", "images/.writing-b", "images/a.png", ".hidden", "writing-c"] {
+            fs::write(base.path().join(name), "x").unwrap();
+        }
+        folder.sweep().unwrap();
+        let left = |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!((left(base.path()).len(), left(&folder.images_dir()).len()), (3, 1));
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Schedule {
         let (journal, mut recovered, own_end) = Journal::open(&self.folder, self.disk.take())?;
         let resumed = recovered.plan.is_some();
         let drift = self.drift(&recovered)?;
+        self.folder.sweep()?;
         recovered.accepted_drift.extend(drift.iter().cloned());
         // Each journal file carries its plan, so that it can be read without the others.
         let new_plan = !own_end.has_session || !drift.is_empty();

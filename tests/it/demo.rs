@@ -2,12 +2,12 @@
 //! that is promised; and what the other commands say of the model and the axis agrees with what the run measured.
 //! Must not know: how a number is computed.
 
+mod commands;
+
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::OnceLock,
 };
 
@@ -39,7 +39,16 @@ impl Demo {
     fn get() -> &'static Self {
         static DEMO: OnceLock<Demo> = OnceLock::new();
         DEMO.get_or_init(|| {
-            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("demo-{}", std::process::id()));
+            let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
+            for old in fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()) {
+                // Of an earlier process; one that runs now is not an hour old.
+                let age = fs::metadata(&old).and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
+                let own = old.file_name().is_some_and(|name| name.to_string_lossy().starts_with("demo-"));
+                if own && age.is_some_and(|age| age.as_secs() > 3600) {
+                    let _ = fs::remove_dir_all(&old);
+                }
+            }
+            let dir = home.join(format!("demo-{}", std::process::id()));
             let _ = fs::remove_dir_all(&dir);
             let samples = format!("samples={SAMPLES}");
             let mut command = tiltmeter(["run", "experiments/demo.yaml", "--set", &samples, "--out"]);
@@ -298,7 +307,7 @@ fn the_figures_can_be_opened_and_the_reports_stand_alone() {
     for text in [&svg, &html, &markdown] {
         assert!(LABELS.iter().all(|label| text.contains(label)));
     }
-    for remote in ["src=\"http", "href=\"http", "src=\"images", "@import", "url("] {
+    for remote in ["src=\"http", "href=\"http", "src=\"images", "@import", "url(http"] {
         assert!(!html.contains(remote), "report.html is not one file: {remote}");
     }
     assert!(html.contains("<svg ") && markdown.contains("images/demo.png"));
@@ -393,151 +402,4 @@ fn a_report_of_the_documents_is_the_report_of_the_folder() {
     assert_eq!(documents.replace("\"demo_", "\""), demo.report(&["--json"]));
     let tables = demo.report(&[]);
     assert!(LABELS.iter().all(|label| tables.contains(label)) && tables.contains("permutation p"), "{tables}");
-}
-
-#[test]
-fn status_and_plan_say_what_there_is() {
-    let demo = Demo::get();
-    let status = Ended::of(tiltmeter(["status"]).arg(&demo.dir)).done();
-    let (runs, turns) = (LABELS.len() * SAMPLES + 1, LABELS.len() * SAMPLES * TURNS);
-    assert!(
-        status.starts_with(&format!("runs       {runs}/{runs} done (100 %), 0 failed, 0 begun, 0 to do\n")),
-        "{status}"
-    );
-    assert!(
-        status.contains(&format!("turns      {turns}/{turns} (100 %)")) && status.contains("state      complete"),
-        "{status}"
-    );
-    let hash = demo.json("plan.json")["hash"].as_str().unwrap().to_owned();
-    let planned = |samples: &str| Ended::of(&mut tiltmeter(["plan", "experiments/demo.yaml", "--set", samples])).done();
-    let plan = planned("samples=8");
-    assert!(plan.contains(&format!("plan        {hash}")), "{plan}");
-    assert!(!planned("samples=9").contains(&hash));
-    for said in [
-        "512 replies to measure",
-        "always fits",
-        "first prompt of complex",
-        "  | Reminder: You are",
-        "time        up to about",
-    ] {
-        assert!(plan.contains(said), "{said}:\n{plan}");
-    }
-    let dry = Ended::of(&mut tiltmeter(["run", "experiments/demo.yaml", "--set", "samples=8", "--dry-run"])).done();
-    let steady =
-        |text: &str| text.lines().filter(|line| !line.starts_with("time ")).map(String::from).collect::<Vec<_>>();
-    assert_eq!(steady(&dry), steady(&plan));
-}
-
-/// One question, answered greedily: by an experiment, by `capture` and by `chat`.
-#[test]
-fn what_is_captured_and_said_is_what_the_probes_saw() {
-    let home = tempfile::tempdir().unwrap();
-    let path = |name: &str| home.path().join(name).display().to_string();
-    let question = "The storm took my boat. What do I do now?";
-    let messages = json!([{"role": "user", "content": question}]);
-    fs::write(path("talk.json"), messages.to_string()).unwrap();
-
-    let experiment = json!({
-        "kind": "projection", "experiment": "one", "model": MODEL, "axis": AXIS, "site": "block.4.out", "transcript": path("talk.json"),
-        "conditions": [{"label": "only"}], "samples": 1, "sampling": {"temperature": 0, "max_new_tokens": 40},
-    });
-    fs::write(path("one.json"), experiment.to_string()).unwrap();
-    Ended::of(&mut tiltmeter(["run", &path("one.json"), "--out", &path("run")])).done();
-    let document = json(path("run/generated_transcripts/one_only.json"));
-    let reply = document["conversations"][0][1]["content"].as_str().unwrap();
-    let mean = document["projections"][0][0].as_f64().unwrap();
-    let tokens = table(&home.path().join("run/tokens.parquet"));
-    let measured: Vec<f32> = tokens.iter().map(|row| float(&row["projection.quay-assistant@block.4.out"])).collect();
-    assert!(measured.len() >= 5, "a reply of {} tokens shows little", measured.len());
-
-    let states = path("states.safetensors");
-    let capture =
-        ["capture", MODEL, "--messages", &path("talk.json"), "--max-new-tokens", "40", "--logits", "--out", &states];
-    let said = Ended::of(&mut tiltmeter(capture)).done();
-    assert!(said.contains(reply.trim()), "{reply:?} is not in\n{said}");
-    let bytes = fs::read(&states).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut names: Vec<String> = Site::all(8).iter().map(Site::to_string).collect();
-    names.extend(["input_ids", "generated_ids", "logits"].map(String::from));
-    names.sort();
-    let mut found: Vec<&str> = tensors.names().into_iter().collect();
-    found.sort_unstable();
-    assert_eq!(found, names);
-    let ids = |name: &str| -> Vec<i64> {
-        let tensor = tensors.tensor(name).unwrap();
-        assert_eq!(tensor.dtype(), Dtype::I64);
-        tensor.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
-    };
-    let (prompt, generated) = (ids("input_ids").len(), ids("generated_ids"));
-    let measured_ids: Vec<String> = tokens.iter().map(|row| row["token_id"].to_string()).collect();
-    let generated_ids: Vec<String> = generated.iter().map(i64::to_string).collect();
-    assert_eq!(measured_ids, generated_ids[..measured.len()]);
-    let all = prompt + generated.len();
-    for site in Site::all(8) {
-        let tensor = tensors.tensor(&site.to_string()).unwrap();
-        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, &[all, WIDTH][..]), "{site}");
-    }
-    let logits = tensors.tensor("logits").unwrap();
-    assert_eq!(logits.shape()[0], all);
-    // The row before a token chose it.
-    let row = |at: usize| floats(&logits.data()[at * 4 * logits.shape()[1]..][..4 * logits.shape()[1]]);
-    for (index, &id) in generated.iter().enumerate() {
-        let scores = row(prompt + index - 1);
-        assert!(scores.iter().all(|&score| score <= scores[id as usize]), "token {index} is not the likeliest");
-    }
-    let unit =
-        AxisFile::open(Path::new(&in_root(AXIS))).unwrap().axis(Some(Site::BlockOut(4))).unwrap().unit().unwrap();
-    let states = floats(tensors.tensor("block.4.out").unwrap().data());
-    for (index, (state, &measured)) in states.chunks(WIDTH).skip(prompt).zip(&measured).enumerate() {
-        let delta = (dot(state, &unit) - f64::from(measured)).abs();
-        assert!(delta < 1e-4, "token {index}: captured and measured differ by {delta}");
-    }
-
-    let chat = ["chat", MODEL, "--axis", AXIS, "--site", "block.4.out", "--temperature", "0", "--max-new-tokens", "40"];
-    let mut child = tiltmeter(chat).stdin(Stdio::piped()).spawn().unwrap();
-    let typed = format!("{question}\nAnd then?\n/reset\n{question}\n/quit\nnever\n");
-    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-    let said = Ended::from(child.wait_with_output().unwrap()).done();
-    let first =
-        format!("{}\n  [quay-assistant at block.4.out: {mean:+.4} | {} tokens", reply.trim_end(), measured.len());
-    assert!(said.starts_with(&first), "{first}\nis not how this begins:\n{said}");
-    let (before, after) = said.split_once("(the conversation begins again)\n").unwrap();
-    assert!(before.matches("  [quay-assistant at").count() == 2 && before.starts_with(after), "{said}");
-}
-
-#[test]
-fn an_axis_goes_in_and_comes_out_as_it_was() {
-    let shown = Ended::of(&mut tiltmeter(["axis", "show", AXIS])).done();
-    for said in ["name      quay-assistant", "width     128", "blocks    8", "block.4.out", "final_norm"] {
-        assert!(shown.contains(said), "{said}:\n{shown}");
-    }
-    let home = tempfile::tempdir().unwrap();
-    let path = |name: &str| home.path().join(name).display().to_string();
-    let shipped = AxisFile::open(Path::new(&in_root(AXIS))).unwrap();
-    let direction = &shipped.sites[&Site::BlockOut(4)].direction;
-    let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({WIDTH},), }}");
-    head = format!("{head:<117}\n");
-    let data: Vec<u8> = direction.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let npy = [&b"\x93NUMPY\x01\x00"[..], &(head.len() as u16).to_le_bytes(), head.as_bytes(), &data].concat();
-    fs::write(path("v.npy"), npy).unwrap();
-    let import = [
-        "axis",
-        "import",
-        &path("v.npy"),
-        "--site",
-        "block.4.out",
-        "--model",
-        MODEL,
-        "--name",
-        "again",
-        "--out",
-        &path("v.safetensors"),
-    ];
-    let said = Ended::of(&mut tiltmeter(import)).done();
-    let read = AxisFile::open(Path::new(&path("v.safetensors"))).unwrap();
-    assert_eq!((read.name.as_str(), &read.fingerprint, read.num_layers), ("again", &shipped.fingerprint, Some(8)));
-    assert_eq!(read.sites.keys().collect::<Vec<_>>(), [&Site::BlockOut(4)]);
-    assert_eq!(&read.sites[&Site::BlockOut(4)].direction, direction);
-    let shown = Ended::of(&mut tiltmeter(["axis", "show", &path("v.safetensors")])).done();
-    assert!(said.starts_with(&shown) && shown.contains(&read.sha256), "{said}\n{shown}");
 }

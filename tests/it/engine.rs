@@ -71,7 +71,7 @@ async fn a_rollout_is_the_same_to_the_bit_whatever_runs_beside_it() {
         ("five threads", EngineOptions { threads: Some(5), ..Default::default() }, None),
         ("groups of 3", EngineOptions::default(), Some(3)),
         // Room for about two of the sixteen: caches are dropped and made again.
-        ("little memory", EngineOptions { kv_bytes: Some(2 << 20), ..Default::default() }, None),
+        ("little memory", EngineOptions { kv_bytes: Some(512 << 10), ..Default::default() }, None),
     ];
     for (name, options, cap) in options {
         let model = open(FIXTURE, &options);

@@ -54,8 +54,9 @@ impl Bench {
 
     /// Begins a run and ends it by `act` once that many turns are in its journal.
     fn cut_at(&self, name: &str, turns: usize, further: &[&str], act: impl FnOnce(u32)) -> Ended {
-        let child = self.run(name, further).spawn().unwrap();
+        let mut child = self.run(name, further).spawn().unwrap();
         while turns_kept(&self.dir(name)) < turns {
+            assert!(child.try_wait().unwrap().is_none(), "{name} ended before its turn {turns}");
             thread::sleep(Duration::from_millis(1));
         }
         act(child.id());
@@ -165,12 +166,14 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
     let bench = Bench::new();
     let expected = bench.finished("whole", &[]);
 
-    let drained = bench.cut_at("drained", 3, &[], |id| send("INT", id));
+    // With one conversation of each condition under way, most are still to be begun when the interrupt comes.
+    const FEW: [&str; 4] = ["--set", "seeding=per_sample", "--set", "micro_batch=1"];
+    let drained = bench.cut_at("drained", 3, &FEW, |id| send("INT", id));
     assert!(drained.err.contains("stopping: running conversations are finished"), "{}", drained.err);
     let status = Ended::of(&mut tiltmeter(["status", &bench.dir("drained").display().to_string()])).done();
     assert!(status.contains(", 0 failed, 0 begun, "), "a conversation was cut off:\n{status}");
-    let left = !status.contains(" 0 to do\n");
-    assert_eq!(drained.code, Some(if left { 130 } else { 0 }), "{status}{}", drained.err);
+    assert!(!status.contains(" 0 to do\n"), "a drain begins nothing new:\n{status}");
+    assert_eq!(drained.code, Some(130), "{status}{}", drained.err);
 
     for (name, signals) in [("twice", ["INT", "INT"].as_slice()), ("terminated", &["TERM"])] {
         let stopped = bench.cut_at(name, 5, &[], |id| {
@@ -183,20 +186,42 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
         assert_eq!(stopped.code, Some(130), "{}", stopped.err);
         assert!(stopped.err.contains("note: stopped: ") && stopped.err.contains("--resume"), "{}", stopped.err);
         let kept = turns_kept(&bench.dir(name));
-        assert!(kept >= 5 && kept < 4 * SAMPLES * TURNS, "{kept} turns");
+        assert!((5..4 * SAMPLES * TURNS).contains(&kept), "{kept} turns");
         let status = Ended::of(&mut tiltmeter(["status", &bench.dir(name).display().to_string()])).done();
         assert!(status.contains("not running; go on with --resume"), "{status}");
     }
-    for name in ["drained", "twice", "terminated"] {
-        assert_same(&bench.finished(name, &["--resume"]), &expected, name);
+    let few = bench.finished("few", &FEW);
+    let resumed_few: Vec<&str> = ["--resume"].into_iter().chain(FEW).collect();
+    for (name, resume, expected, how) in [
+        ("drained", &resumed_few[..], &few, "drained"),
+        ("twice", &["--resume"], &expected, "stopped"),
+        ("terminated", &["--resume"], &expected, "stopped"),
+    ] {
+        assert_same(&bench.finished(name, resume), expected, name);
         let manifest = json(bench.dir(name).join("manifest.json"));
         let hows: Vec<&str> =
             manifest["sessions"].as_array().unwrap().iter().map(|s| s["how"].as_str().unwrap()).collect();
-        assert_eq!(
-            hows,
-            [if name == "drained" { if left { "drained" } else { "finished" } } else { "stopped" }, "finished"]
-        );
+        assert_eq!(hows, [how, "finished"]);
     }
+}
+
+#[test]
+fn of_two_at_once_the_second_is_refused() {
+    let bench = Bench::new();
+    let expected = bench.finished("whole", &[]);
+    let first = bench.cut_at("busy", 2, &[], |id| {
+        // Held still, so that it cannot be done before the other one comes.
+        send("STOP", id);
+        let second = Ended::of(&mut bench.run("busy", &["--resume"]));
+        let status = Ended::of(&mut tiltmeter(["status", &bench.dir("busy").display().to_string()])).done();
+        send("CONT", id);
+        assert_eq!(second.code, Some(2), "{}", second.err);
+        let problems = second.problems();
+        assert!(problems.len() == 1 && problems[0].contains("another process is writing"), "{problems:?}");
+        assert!(status.contains("state      running"), "{status}");
+    });
+    first.done();
+    assert_same(&results(&bench.dir("busy")), &expected, "the first of two");
 }
 
 #[test]
@@ -210,6 +235,8 @@ fn a_torn_tail_is_left_out_and_damage_before_it_is_told() {
     let line_end = bytes[..at(0.5)].iter().rposition(|&byte| byte == b'\n').unwrap();
     for cut in [at(0.3), line_end, line_end + 2, at(0.9)] {
         fs::write(&journal, &bytes[..cut]).unwrap();
+        // What a kill leaves of a file that was being written.
+        fs::write(bench.dir("torn").join("images/.writing-x"), "half").unwrap();
         assert_same(
             &bench.finished("torn", &["--resume"]),
             &expected,
