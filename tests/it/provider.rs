@@ -106,7 +106,7 @@ fn faults() -> Vec<(Act, End)> {
         (raw(200, "[]"), End::Is(Malformed)),
         (raw(200, "\u{feff}\0\0"), End::Is(Malformed)),
         (raw(400, "{{{"), End::Is(BadRequest)),
-        (raw(307, ""), End::Is(BadRequest)),
+        (Act::Raw(307, vec![("location".into(), "/elsewhere".into())], Vec::new()), End::Is(BadRequest)),
         (Act::Limited(Limit::Quota), End::Is(Quota)),
         (Act::Limited(Limit::Daily), End::Is(Quota)),
     ];
@@ -201,20 +201,25 @@ async fn every_form_of_come_back_later_arrives() {
 
 #[tokio::test]
 async fn time_outs_let_go_of_the_connection() {
-    for (act, said) in [
-        (Act::Silence, "400 ms for the first byte"),
-        (Act::SilenceAfterHead, "300 ms for more of the reply"),
-        (Act::SlowLoris(Duration::from_millis(20)), "900 ms for its whole reply"),
-        (Act::Late(Duration::from_secs(5), "too late".into()), "400 ms for the first byte"),
+    // Far enough apart to tell which of them it was.
+    let patient = Timeouts { attempt: Duration::from_secs(5), ..TIMEOUTS };
+    let ms = Duration::from_millis;
+    for (act, timeouts, limit, said) in [
+        (Act::Silence, patient, patient.first_byte, "400 ms for the first byte"),
+        (Act::Late(ms(5000), "too late".into()), patient, patient.first_byte, "400 ms for the first byte"),
+        (Act::SilenceAfterHead, patient, patient.idle, "300 ms for more of the reply"),
+        (Act::SlowLoris(ms(2000)), patient, patient.idle, "300 ms for more of the reply"),
+        (Act::SlowLoris(ms(20)), TIMEOUTS, TIMEOUTS.attempt, "900 ms for its whole reply"),
     ] {
         let server = FaultServer::always(act.clone()).await;
-        let api = open("openai/gpt-4o", &server);
+        let options = ApiOptions { base_url: Some(server.base_url()), timeouts, ..ApiOptions::default() };
+        let api = ApiModel::open("openai/gpt-4o", &keys(), options).unwrap();
         let failure = failure(api.chat(&request()).await);
         assert!(failure.problem.what.contains(said), "{act:?}: {}", failure.problem.what);
         assert!(gone(&server).await, "{act:?}: the connection is still open");
         let seen = server.received().remove(0);
         let held = seen.hung_up.unwrap() - seen.at;
-        assert!(held < TIMEOUTS.attempt + Duration::from_secs(1), "{act:?}: held for {held:?}");
+        assert!(held < limit + Duration::from_secs(1), "{act:?}: held for {held:?}");
     }
     // Whoever stops waiting, for whatever reason, stops the call.
     let server = FaultServer::always(Act::Silence).await;
