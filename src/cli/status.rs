@@ -100,6 +100,7 @@ mod tests {
             failures: [("calm-003".to_string(), Problem::new("out of context").hint("lower max_new_tokens"))].into(),
             last_activity: Some("2000-01-01T00:10:00Z".into()),
             writer_active: false,
+            spending: crate::scheduler::Spending::default(),
             sessions: vec![session(SessionEnd::Stopped), session(SessionEnd::Unknown)],
             accepted_drifts: Vec::new(),
         };
