@@ -97,7 +97,18 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
         tokio::pin!(work);
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
+            let next = match level {
+                StopLevel::None => StopLevel::Drain,
+                StopLevel::Drain => StopLevel::Stop,
+                StopLevel::Stop | StopLevel::Abort => StopLevel::Abort,
+            };
             tokio::select! {
+                // What was asked for is said before its effect, however soon that comes.
+                biased;
+                () = stop.reached(next), if level < StopLevel::Abort => {
+                    level = stop.level();
+                    display.say(stopping(level));
+                }
                 done = &mut work => {
                     if begun() {
                         display.end(&progress);
@@ -107,10 +118,6 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
                 _ = tick.tick() => {
                     if begun() {
                         display.poll(&progress);
-                    }
-                    if stop.level() > level {
-                        level = stop.level();
-                        display.say(stopping(level));
                     }
                 }
             }
