@@ -199,6 +199,12 @@ impl Model for LocalModel {
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        if request.response_schema.is_some() {
+            return Err(ModelError::Refused(
+                Problem::new("a model on this machine cannot be bound to a JSON schema")
+                    .hint("ask for JSON in the prompt, or use a provider's model"),
+            ));
+        }
         let text = self.template.render(&request.messages, true).map_err(ModelError::Refused)?;
         let encoded = self.tokenizer.encode(&text).map_err(ModelError::Refused)?;
         let prompt_tokens = encoded.ids.len();
