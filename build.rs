@@ -16,8 +16,9 @@ fn main() {
         println!("cargo::rustc-env=TILTMETER_COMMIT={commit}");
         println!("cargo::rustc-env=TILTMETER_DIRTY={}", !changes.is_empty());
     }
-    println!("cargo::rerun-if-changed=.git/HEAD");
-    println!("cargo::rerun-if-changed=.git/refs/heads");
-    println!("cargo::rerun-if-changed=src");
-    println!("cargo::rerun-if-changed=kernels/src");
+    // A path that is not there would have everything built again every time: a worktree or an archive has no `.git` folder.
+    let watched = [".git/HEAD", ".git/refs/heads", "src", "kernels/src"];
+    for path in watched.iter().filter(|path| std::path::Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={path}");
+    }
 }

@@ -25,6 +25,8 @@
 pub mod problem;
 // What a failed call means for a retry.
 pub mod failure;
+// Keys, and texts without them.
+pub mod secret;
 
 // The words everything else is said in: chat, and what is read from hidden states.
 pub mod model;
@@ -37,6 +39,7 @@ pub mod spec;
 pub mod experiment;
 pub mod scheduler;
 pub mod record;
+pub mod dataset;
 
 // What it means.
 pub mod stats;
@@ -47,6 +50,9 @@ pub mod report;
 pub mod engine;
 pub mod provider;
 pub mod registry;
+
+// Where one machine is outgrown.
+pub mod cluster;
 
 // One sitting, and its command line.
 pub mod session;

@@ -3,11 +3,16 @@
 
 use std::sync::Arc;
 
+use regex::Regex;
+
 use crate::engine::{config::ModelConfig, hub::Checkpoint};
+use crate::model::{ModelError, ScriptedModel};
 use crate::problem::Problem;
-use crate::provider::{ApiModel, ApiOptions, Keys};
+use crate::provider::{ApiModel, lane_name, lane_preset, parse_name, price};
+use crate::secret::Keys;
 
 pub use crate::engine::{EngineOptions, LocalModel, WeightType};
+pub use crate::provider::{ApiOptions, LanePreset, Price, PriceNote};
 
 /// Where a local model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +34,7 @@ pub fn open_local(name: &str, device: Device, options: &EngineOptions) -> Result
 
 /// Whether the name is of a model behind an API: `provider/model`. `local/` before it makes it a path or a hub id.
 pub fn is_api(name: &str) -> bool {
-    crate::provider::parse_name(name).is_some()
+    parse_name(name).is_some()
 }
 
 /// Opens a model behind an API: checks its name, key and address, and sends nothing.
@@ -49,4 +54,38 @@ pub fn model_facts(name: &str) -> Result<ModelFacts, Problem> {
     let checkpoint = Checkpoint::open(name)?;
     let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
     Ok(ModelFacts { num_layers: config.num_layers, fingerprint: checkpoint.fingerprint()?.value })
+}
+
+/// What is known of a provider's model before its first call.
+pub struct ApiFacts {
+    /// Calls that share a limit share a lane.
+    pub lane: String,
+    pub preset: LanePreset,
+    pub price: Option<PriceNote>,
+}
+
+/// `None`: not the name of a provider's model.
+pub fn api_facts(name: &str) -> Option<ApiFacts> {
+    let name = parse_name(name)?;
+    Some(ApiFacts { lane: lane_name(&name), preset: lane_preset(&name), price: price(&name) })
+}
+
+/// A model that answers by rules: the reply of the first whose pattern matches the last message, or has none.
+pub fn open_scripted(rules: &[(Option<String>, String)]) -> Result<Arc<ScriptedModel>, Problem> {
+    let mut compiled = Vec::new();
+    for (when, reply) in rules {
+        let pattern = when.as_deref().map(Regex::new).transpose().map_err(|error| {
+            Problem::new(format!("not a regular expression: {error}")).at("the script of a scripted model")
+        })?;
+        compiled.push((pattern, reply.clone()));
+    }
+    Ok(Arc::new(ScriptedModel::new("scripted", move |request| {
+        let last = request.messages.last().map_or("", |message| message.content.as_str());
+        let rule = compiled.iter().find(|(when, _)| when.as_ref().is_none_or(|pattern| pattern.is_match(last)));
+        rule.map(|(_, reply)| reply.clone()).ok_or_else(|| {
+            ModelError::Refused(
+                Problem::new("no rule of the script matches").hint("end the script with a rule that has no `when`"),
+            )
+        })
+    })))
 }

@@ -2,110 +2,137 @@
 //! and its outcomes the files that stay.
 //! Must not know: flags, terminal.
 
+mod afterwards;
+mod cast;
 mod exports;
+mod keeping;
+mod kinds;
+mod opening;
+mod pages;
 mod report;
+mod slurm;
 mod talk;
+mod upload;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+pub use crate::cluster::Resources;
 pub use crate::registry::{Device, EngineOptions, ModelFacts, WeightType, model_facts};
+pub use afterwards::{Validation, collect, live, validate};
+pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
+pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry, slurm_submit};
 pub use talk::{CaptureRequest, Captured, Talk, capture};
+pub use upload::{Uploaded, upload_pending};
 
+use crate::cluster::Submission;
+use crate::dataset::Dataset;
 pub use crate::experiment::Forecast;
-use crate::experiment::{Experiment, projection::Projection};
+use crate::experiment::{Books, Experiment, Ran, RanEnd};
 use crate::model::{ChatRequest, Message, Model, Role, Work};
-use crate::probe::{Axis, AxisFile, Site};
 use crate::problem::Problem;
-use crate::record::{Host, Manifest, Outcome, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp};
-use crate::registry::open_local;
-use crate::scheduler::{Plan, Progress, RunState, Schedule, StopSignal, Summary};
-use crate::spec::{self, Loaded, ProjectionSpec, SiteRef, Spec};
+use crate::record::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp, write_text_atomic};
+use crate::scheduler::{Budget, Lane, Order, Plan, Progress, Run, RunState, Schedule, StopSignal, Summary, recorded};
+use crate::secret::{Keys, read_env_file};
+use crate::spec::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
+use keeping::{Diary, Keeper};
+use opening::Opener;
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opening {
     pub device: Device,
     pub engine: EngineOptions,
+    /// Processes that share the accounts' limits; `None`: this one has them for itself.
+    pub rate_share: Option<usize>,
 }
 
 /// An experiment with everything it needs, checked; nothing has run yet.
 pub struct Prepared {
     experiment: Box<dyn Experiment>,
-    model: Arc<dyn Model>,
+    models: Vec<Arc<dyn Model>>,
+    lanes: Vec<Lane>,
+    conduct: Conduct,
+    keys: Keys,
+    dataset: Option<Dataset>,
     axis_hashes: BTreeMap<String, String>,
     output: Option<PathBuf>,
-    /// What is worth saying before the start.
+    /// The file that the experiment is written in.
+    text: String,
+    /// What is worth saying before the start, beside what the file itself gave cause for.
     pub notes: Vec<Problem>,
+    /// What the experiment needs from outside and was found in order, one line each.
+    pub ready: Vec<String>,
+}
+
+/// Where keys and settings stand that are not in the environment.
+const ENV_FILE: &str = ".env";
+
+/// Reads an experiment file. Settings that its kind takes from the environment or `.env` win over the file, `set` wins over both.
+pub fn load(path: &Path, set: &[(String, String)]) -> Result<Loaded, Vec<Problem>> {
+    let in_file = read_env_file(Path::new(ENV_FILE)).map_err(|problem| vec![problem])?;
+    let in_environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let settings = in_file.into_iter().chain(in_environment).filter(|(_, value)| !value.trim().is_empty());
+    let settings = settings.map(|(name, value)| (format!("{}{name}", spec::FROM_ENVIRONMENT), value));
+    spec::load(path, &settings.chain(set.iter().cloned()).collect::<Vec<_>>())
 }
 
 /// Opens what the file names. All problems at once, where one does not hide the next.
 pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Problem>> {
-    let Loaded { spec, mut notes, .. } = loaded;
-    let Spec::Projection(spec) = spec;
-    let transcript = spec::transcript::load(&spec.transcript)?;
-    notes.extend(transcript.notes.iter().cloned());
-    let model = open_local(&spec.model, opening.device, &opening.engine).map_err(|problem| vec![problem])?;
-    let axes = open_axes(&spec, model.as_ref(), &mut notes)?;
-    let axis_hashes = axes.iter().map(|axis| (format!("{}@{}", axis.name, axis.site), axis.sha256.clone())).collect();
-    let output = spec.output.clone();
-    let model: Arc<dyn Model> = model;
-    let experiment = Projection::new(spec, transcript, model.clone(), axes)?;
-    notes.extend(experiment.forecast().notes.iter().map(Problem::new));
-    Ok(Prepared { experiment: Box::new(experiment), model, axis_hashes, output, notes })
-}
-
-/// Every axis at every site asked for, checked against the model.
-fn open_axes(spec: &ProjectionSpec, model: &dyn Model, notes: &mut Vec<Problem>) -> Result<Vec<Axis>, Vec<Problem>> {
-    let layers = model.card().num_layers.unwrap_or(0);
-    let mut axes = Vec::new();
-    let mut problems = Vec::new();
-    for wanted in &spec.axes {
-        let sites: Vec<Option<SiteRef>> = match (wanted.site, spec.sites.as_slice()) {
-            (Some(site), _) => vec![Some(site)],
-            (None, []) => vec![None],
-            (None, sites) => sites.iter().copied().map(Some).collect(),
-        };
-        for site in sites {
-            let opened = AxisFile::open(&wanted.file).and_then(|file| {
-                let mut axis = file.axis(site.map(|site| resolve(site, layers)).transpose()?)?;
-                axis.site.check(layers)?;
-                notes.extend(axis.check(model.card(), spec.accept_axis_of_other_model)?.map(Problem::new));
-                axis.name = wanted.name.clone().unwrap_or(axis.name);
-                Ok(axis)
-            });
-            match opened {
-                Ok(axis) => axes.push(axis),
-                Err(problem) if problem.place.is_some() => problems.push(problem),
-                Err(problem) => problems.push(problem.at(wanted.file.display().to_string())),
-            }
+    let Loaded { spec, text, .. } = loaded;
+    let mut notes = Vec::new();
+    let keys = Keys::from_environment(Some(Path::new(ENV_FILE))).map_err(|problem| vec![problem])?;
+    let (conduct, output) = (spec.conduct(), spec.output());
+    let mut opener = Opener::new(opening, &keys, &conduct);
+    let opened = kinds::open(spec, &mut opener, &mut notes);
+    let dataset = match conduct.hf_repo_id.as_deref().map(|repo_id| upload::open(repo_id, &keys)) {
+        Some(Err(problem)) => {
+            opener.unready += 1;
+            opener.problems.push(problem);
+            None
         }
-    }
-    if problems.is_empty() { Ok(axes) } else { Err(problems) }
-}
-
-fn resolve(site: SiteRef, layers: usize) -> Result<Site, Problem> {
-    match site {
-        SiteRef::Site(site) => Ok(site),
-        SiteRef::Layer { layer, convention } => Site::from_layer(layer, convention, layers),
-    }
+        other => other.and_then(Result::ok),
+    };
+    let lanes = opener.lanes();
+    let Opener { models, mut problems, ready, unready, .. } = opener;
+    let (experiment, axes) = match opened {
+        Ok(opened) if problems.is_empty() => opened,
+        opened => {
+            problems.extend(opened.err().unwrap_or_default());
+            if unready > 0 {
+                let what =
+                    format!("Environment validation failed: {unready} things that this experiment needs are not there");
+                problems.insert(0, Problem::new(what).hint("see to each of what follows; nothing was sent or spent"));
+            }
+            return Err(problems);
+        }
+    };
+    let axis_hashes = axes.iter().map(|axis| (format!("{}@{}", axis.name, axis.site), axis.sha256.clone())).collect();
+    notes.extend(experiment.forecast().notes.iter().map(Problem::new));
+    Ok(Prepared { experiment, models, lanes, conduct, keys, dataset, axis_hashes, output, text, notes, ready })
 }
 
 /// How a prepared experiment is to be run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Running {
     /// The run folder; `None` is a new one under `data/runs/<experiment>/`.
     pub out: Option<PathBuf>,
     pub resume: bool,
     pub accept_drift: bool,
+    /// Asks a person, where the experiment waits for one.
+    pub pause: Option<Pause>,
+    /// Carry out only the runs of these ids.
+    pub only: Option<Vec<String>>,
+    /// One task of a cluster, by submission and number: its runs and no others, with a journal of its own and no exports.
+    pub task: Option<(usize, usize)>,
 }
 
 /// A sitting that came to its end, be it the experiment's or not.
@@ -115,11 +142,24 @@ pub struct Sitting {
     pub work: Work,
     /// The analysis; `None` if no condition has a finished run.
     pub reported: Option<Reported>,
+    /// The kind's own last words.
+    pub closing: Option<String>,
+    /// What was sent to the dataset, where there is one.
+    pub uploaded: Option<Uploaded>,
     /// What was written.
     pub files: Vec<PathBuf>,
 }
 
 impl Prepared {
+    pub fn name(&self) -> &str {
+        self.experiment.name()
+    }
+
+    /// The experiment as it was understood.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        self.experiment.describe()
+    }
+
     pub fn forecast(&self) -> &Forecast {
         self.experiment.forecast()
     }
@@ -128,74 +168,214 @@ impl Prepared {
         Plan::freeze(self.experiment.plan())
     }
 
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
     /// How long all runs may take if every reply is as long as allowed, from a first reply of a few tokens. Prompts are not in it.
-    pub async fn estimate_seconds(&self) -> Result<f64, Problem> {
+    /// `None` where a reply would cost money or says nothing of the time.
+    pub async fn estimate_seconds(&self) -> Result<Option<f64>, Problem> {
         const TOKENS: usize = 8;
         let forecast = self.experiment.forecast();
+        let Some(model) = self.models.first().filter(|model| model.card().hidden_size.is_some()) else {
+            return Ok(None);
+        };
         let mut request = ChatRequest::new(vec![Message::new(Role::User, "How long does it take?")]);
         request.max_new_tokens = Some(TOKENS);
         let started = Instant::now();
-        let reply = self.model.chat(&request).await.map_err(|error| error.problem())?;
+        let reply = model.chat(&request).await.map_err(|error| error.problem())?;
         let per_token = started.elapsed().as_secs_f64() / (reply.usage.completion_tokens.max(1)) as f64;
         let tokens: usize = forecast.cells.iter().map(|cell| cell.runs * cell.turns * forecast.max_new_tokens).sum();
-        Ok(per_token * tokens as f64)
+        Ok(Some(per_token * tokens as f64))
     }
 
-    /// Where the results go.
-    fn folder(&self, plan: &Plan, running: &Running) -> Result<RunFolder, Problem> {
-        let base = PathBuf::from(".");
-        match running.out.as_ref().or(self.output.as_ref()) {
-            Some(dir) => {
-                let folder = RunFolder::at(dir);
-                if !running.resume {
-                    folder.require_unused()?;
-                }
-                Ok(folder)
+    /// How long all runs may take if a call to a provider takes this long, from what runs beside each other and what is waited for
+    /// between their starts. Limits per minute may make it longer.
+    pub fn seconds_at(&self, seconds_per_call: f64) -> f64 {
+        let forecast = self.experiment.forecast();
+        let runs: usize = forecast.cells.iter().map(|cell| cell.runs).sum();
+        let parallel = self.conduct.parallel.unwrap_or(self.experiment.in_flight()).clamp(1, runs.max(1));
+        let calls = forecast.paid_calls as f64 * seconds_per_call / parallel as f64;
+        calls.max(runs as f64 * self.conduct.inter_run_delay)
+    }
+
+    /// Where the results go; the experiment learns what was begun before.
+    fn folder(&mut self, running: &Running) -> Result<RunFolder, Problem> {
+        let document = |folder: &RunFolder| Plan::read(&folder.plan()).ok().map(|plan| plan.document().clone());
+        if let Some(dir) = running.out.as_ref().or(self.output.as_ref()) {
+            let folder = RunFolder::at(dir);
+            match running.resume {
+                true => self.experiment.follow(&[], document(&folder).as_ref()),
+                false => folder.require_unused()?,
             }
-            None if running.resume => {
-                let name = self.experiment.name();
-                // The newest of this plan; failing that the newest of any, so that a changed file is told apart from a new one.
-                let same = RunFolder::latest(&base, name, Some(plan.hash()))?;
-                let found = same.map_or_else(|| RunFolder::latest(&base, name, None), |folder| Ok(Some(folder)))?;
-                found.map_or_else(|| RunFolder::create(&base, name, plan.hash()), Ok)
-            }
-            None => RunFolder::create(&base, self.experiment.name(), plan.hash()),
+            return Ok(folder);
         }
+        let base = PathBuf::from(".");
+        let name = self.experiment.name().to_owned();
+        let begun = RunFolder::begun(&base, &name)?;
+        let earlier: Vec<Value> = begun.iter().filter_map(document).collect();
+        if running.resume {
+            // The newest of this plan; failing that the newest of any, so that a changed file is told apart from a new one.
+            for folder in begun.iter().rev() {
+                let Some(plan) = document(folder) else { continue };
+                self.experiment.follow(&earlier, Some(&plan));
+                if Plan::freeze(plan).hash() == self.plan().hash() {
+                    return Ok(folder.clone());
+                }
+            }
+            if let Some(newest) = begun.last() {
+                self.experiment.follow(&earlier, document(newest).as_ref());
+                return Ok(newest.clone());
+            }
+        }
+        self.experiment.follow(&earlier, None);
+        RunFolder::create(&base, &name, self.plan().hash())
     }
 
     /// Runs what is not finished yet and writes everything that can be written.
-    pub async fn run(self, running: &Running, progress: Arc<Progress>, stop: StopSignal) -> Result<Sitting, Problem> {
+    pub async fn run(
+        mut self,
+        running: &Running,
+        progress: Arc<Progress>,
+        stop: StopSignal,
+    ) -> Result<Sitting, Problem> {
+        if let Some(dataset) = &self.dataset {
+            dataset.check().await.map_err(|problem| Problem {
+                what: format!("Environment validation failed: {}", problem.what),
+                ..problem
+            })?;
+            progress.say(format!("✓ the dataset {} is there, and HF_TOKEN may write", dataset.repo_id()));
+        }
+        let mut folder = self.folder(running)?;
         let plan = self.plan();
-        let folder = self.folder(&plan, running)?;
-        let runs = self.experiment.runs();
+        let mut only = running.only.clone();
+        if let Some((number, task)) = running.task {
+            only = Some(Submission::read(&folder, number)?.runs_of(task)?.to_vec());
+            folder = folder.for_writer(&Submission::writer(number, task))?;
+        }
+        if running.accept_drift && plan.document()["publication"] == true {
+            return Err(Problem::new(
+                "an experiment with `publication: true` keeps to its plan: --accept-drift is refused",
+            )
+            .hint("undo the change, or begin again in another folder"));
+        }
+        if let Some(name) = self.experiment.kept_config() {
+            write_text_atomic(&folder.dir().join(name), &self.text)?;
+        }
+        let conduct = &self.conduct;
         for (unit, total) in self.experiment.totals() {
             progress.expect(unit, total);
         }
-        let summary = Schedule::new(plan.clone(), folder.clone())
-            .parallel(self.experiment.in_flight())
+        let recorder = crate::experiment::recorder(plan.document());
+        let backups = conduct.local_backup_dir.clone();
+        let keeper = Keeper::new(folder.clone(), recorder, backups, running.pause.clone(), progress.clone());
+        let keeper = Arc::new(keeper);
+        let order = match conduct.order {
+            RunOrder::Interleaved => Order::Interleaved,
+            RunOrder::Sequential => Order::Sequential,
+        };
+        let budget = Budget::limited(conduct.budget_limit, conduct.cost_per_run_limit);
+        if conduct.on_run_cost_limit == OnRunCostLimit::HaltBatch {
+            budget.run_limit_ends_batch();
+        }
+        let mut schedule = Schedule::new(plan.clone(), folder.clone())
+            .parallel(conduct.parallel.unwrap_or(self.experiment.in_flight()))
+            .order(order)
+            .lanes(self.lanes.clone())
+            .budget(budget)
+            .inter_run_delay(Duration::from_secs_f64(conduct.inter_run_delay))
             .stop(stop)
-            .progress(progress)
+            .progress(progress.clone())
             .resume(running.resume)
             .accept_drift(running.accept_drift)
-            .run(runs)
-            .await?;
-        let outcomes: Vec<(RunKey, Outcome)> = summary
-            .outcomes
-            .iter()
-            .filter_map(|(key, state)| match state {
-                RunState::Done(outcome) => Some((key.clone(), outcome.clone())),
-                _ => None,
-            })
-            .collect();
+            .observer(keeper.clone())
+            .planned(self.experiment.runs().len());
+        if let Some(seconds) = conduct.timeout_per_run {
+            schedule = schedule.run_time_limit(Duration::from_secs_f64(seconds));
+        }
+        self.experiment.opening().into_iter().for_each(|line| progress.say(line));
+        let mut diary = Diary::new(folder.clone(), progress, self.keys.scrubber());
+        let summary = tokio::select! {
+            summary = schedule.run(self.runs(only.as_deref())?) => summary?,
+            () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
+        };
+        diary.last_word();
+        let ran: Vec<Ran> = match only {
+            None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),
+            // What is exported is of all runs, whoever carried them out.
+            Some(_) => afterwards::runs(&recorded(&folder)?),
+        };
+        if running.task.is_some() {
+            let (work, files) = (self.work(), Vec::new());
+            return Ok(Sitting { folder, summary, work, reported: None, closing: None, uploaded: None, files });
+        }
         let mut manifest = self.manifest(&plan, &summary);
-        let work = self.model.work();
-        let (reported, files) =
-            exports::write(self.experiment.as_ref(), &plan, &folder, &outcomes, work, &mut manifest)?;
-        Ok(Sitting { folder, summary, work, reported, files })
+        let books = books(&summary);
+        let written = exports::write(
+            self.experiment.as_ref(),
+            &plan,
+            &folder,
+            &ran,
+            &books,
+            &keeper,
+            self.work(),
+            &mut manifest,
+        )?;
+        let closing = keeper.recorder().closing(&ran);
+        let exports::Written { reported, files } = written;
+        let uploaded = match &self.dataset {
+            Some(dataset) => Some(upload::upload(dataset, &folder).await),
+            None => None,
+        };
+        Ok(Sitting { folder, summary, work: self.work(), reported, closing, uploaded, files })
+    }
+
+    /// Ids of all runs, cell by cell.
+    pub fn run_ids(&self) -> Vec<String> {
+        self.experiment.runs().iter().map(|run| run.key().id()).collect()
+    }
+
+    /// The experiment as it goes on with what this folder was begun with.
+    pub fn following(mut self, folder: &RunFolder) -> Self {
+        if let Ok(plan) = Plan::read(&folder.plan()) {
+            self.experiment.follow(&[], Some(plan.document()));
+        }
+        self
+    }
+
+    /// All runs, or those of these ids.
+    fn runs(&self, only: Option<&[String]>) -> Result<Vec<Arc<dyn Run>>, Problem> {
+        let runs = self.experiment.runs();
+        let Some(only) = only else { return Ok(runs) };
+        if let Some(unknown) = only.iter().find(|id| !runs.iter().any(|run| run.key().id() == **id)) {
+            let first = runs.first().map(|run| run.key().id()).unwrap_or_default();
+            return Err(Problem::new(format!("the experiment has no run `{unknown}`"))
+                .hint(format!("runs are named like {first}; `tiltmeter status DIR` lists those that failed")));
+        }
+        Ok(runs.into_iter().filter(|run| only.contains(&run.key().id())).collect())
+    }
+
+    /// Of all models on this machine together.
+    fn work(&self) -> Work {
+        let mut seen: Vec<&Arc<dyn Model>> = Vec::new();
+        let mut sum = Work::default();
+        for model in &self.models {
+            if seen.iter().any(|other| Arc::ptr_eq(other, model)) {
+                continue;
+            }
+            seen.push(model);
+            let work = model.work();
+            sum.forward_tokens += work.forward_tokens;
+            sum.unique_tokens += work.unique_tokens;
+            sum.generated_tokens += work.generated_tokens;
+            sum.steps += work.steps;
+        }
+        sum
     }
 
     fn manifest(&self, plan: &Plan, summary: &Summary) -> Manifest {
-        let card = self.model.card();
+        let cards: Vec<_> = self.models.iter().map(|model| model.card()).collect();
+        let own = cards.iter().find(|card| card.device.is_some());
         let source = option_env!("TILTMETER_COMMIT").map(|commit| SourceVersion {
             commit: commit.to_owned(),
             dirty: option_env!("TILTMETER_DIRTY") == Some("true"),
@@ -208,19 +388,37 @@ impl Prepared {
             plan_hash: plan.hash().to_owned(),
             accepted_drifts: summary.accepted_drifts.clone(),
             sessions: summary.sessions.clone(),
-            models: vec![json!(card)],
+            models: cards.iter().map(|card| json!(card)).collect(),
             axis_hashes: self.axis_hashes.clone(),
-            device: card.device.clone(),
-            dtype: card.dtype.clone(),
+            device: own.and_then(|card| card.device.clone()),
+            dtype: own.and_then(|card| card.dtype.clone()),
             host: Host::this(),
             files: Vec::new(),
             work: summary.work.clone(),
             notes: BTreeMap::from([
                 ("sampling".to_owned(), plan.document().get("sampling").cloned().unwrap_or(Value::Null)),
                 ("interruptions".to_owned(), json!(interruptions(summary))),
+                (upload::NOTE.to_owned(), json!(self.conduct.hf_repo_id)),
             ]),
         }
     }
+}
+
+/// A run as far as it came.
+fn ran(key: &RunKey, state: &RunState, summary: &Summary) -> Ran {
+    let kept = || summary.kept.get(&key.id()).cloned();
+    let (outcome, end) = match state {
+        RunState::Done(outcome) => (Some(outcome.clone()), RanEnd::Done),
+        RunState::Failed(problem) => (kept(), RanEnd::Failed(problem.clone())),
+        RunState::Pending => (kept(), RanEnd::Pending),
+    };
+    Ran { key: key.clone(), outcome, end }
+}
+
+/// What the journal knows besides outcomes.
+fn books(summary: &Summary) -> Books {
+    let Summary { sessions, spending, accounts, .. } = summary;
+    Books { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
 }
 
 /// A run folder; the folder of an experiment stands for the newest run in it.

@@ -133,6 +133,7 @@ mod tests {
             usage: Usage::default(),
             reused_tokens: 0,
             readout: Some(Readout { measured_tokens: 3, projections: vec![projection], vectors: Vec::new() }),
+            version: None,
         }
     }
 

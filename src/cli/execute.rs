@@ -12,25 +12,27 @@ use super::{
     Command, Exit, Failure,
     axis::{self, AxisCommand, ImportArgs},
     capture::{CaptureArgs, DtypeChoice, SitesChoice},
+    carry::{carry_out, resume_command, tell_upload, wrote},
     chat::{self, ChatArgs},
     errors,
-    progress::ProgressDisplay,
+    folder::{CollectArgs, StatusArgs, UploadArgs, ValidateArgs},
     report::ReportArgs,
-    run::{self, DeviceChoice, PlanArgs, RunArgs, StatusArgs},
-    status,
-    terminal::{Paint, escape, stdout},
+    run::{self, DeviceChoice, PlanArgs, RunArgs},
+    slurm, status,
+    terminal::{Paint, escape, stderr, stdout},
+    view,
 };
 use crate::{
     model::Sampling,
     probe::{AxisFile, import},
     problem::Problem,
-    report::{Options, terminal as tables},
-    scheduler::{Progress, RunState, StopLevel, StopSignal},
+    report::{Options, distribution_terminal, terminal as tables},
+    scheduler::dollars,
     session::{
-        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Sitting, Talk,
+        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Talk,
         WeightType,
     },
-    spec::{self, transcript},
+    spec::Loaded,
 };
 
 /// Carries a command out.
@@ -40,8 +42,12 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Plan(args) => plan_command(&args),
         Command::Status(args) => status_command(&args),
         Command::Report(args) => report_command(args),
+        Command::Collect(args) => collect_command(&args),
+        Command::Validate(args) => validate_command(&args),
+        Command::Upload(args) => upload_command(&args),
         Command::Capture(args) => capture_command(args),
         Command::Chat(args) => chat_command(&args),
+        Command::Slurm(command) => slurm::execute(command),
         Command::Axis(AxisCommand::Show(args)) => {
             stdout(&axis::render(&AxisFile::open(&args.file)?))?;
             Ok(Exit::Done)
@@ -50,7 +56,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
     }
 }
 
-fn device(choice: DeviceChoice) -> Device {
+pub(super) fn device(choice: DeviceChoice) -> Device {
     match choice {
         DeviceChoice::Auto => Device::Auto,
         DeviceChoice::Cpu => Device::Cpu,
@@ -58,7 +64,7 @@ fn device(choice: DeviceChoice) -> Device {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -75,131 +81,54 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(runtime)
 }
 
+pub(super) fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    escape(text.strip_prefix("./").unwrap_or(&text)).into_owned()
+}
+
 fn run_command(args: RunArgs) -> Result<Exit, Failure> {
-    let opening =
-        Opening { device: device(args.device), engine: EngineOptions { threads: args.threads, ..Default::default() } };
-    let loaded = spec::load(&args.file, &args.set)?;
+    let opening = Opening {
+        device: device(args.device),
+        engine: EngineOptions { threads: args.threads, ..Default::default() },
+        rate_share: args.rate_share,
+    };
+    let loaded = session::load(&args.file, &args.set)?;
     if args.dry_run {
         return show_plan(loaded, &opening);
     }
     errors::print_notes(&loaded.notes);
     let prepared = session::prepare(loaded, &opening)?;
     errors::print_notes(&prepared.notes);
+    print_ready(&prepared.ready);
     let again = resume_command(&args);
-    let running = Running { out: args.out, resume: args.resume, accept_drift: args.accept_drift };
-    let progress = Arc::new(Progress::new());
-    let begun = || progress.snapshot().elapsed_s > 0.0;
-    let sitting = runtime()?.block_on(async {
-        let stop = StopSignal::listen()?;
-        let mut display = ProgressDisplay::new(args.progress);
-        let mut level = StopLevel::None;
-        let work = prepared.run(&running, progress.clone(), stop.clone());
-        tokio::pin!(work);
-        let mut tick = tokio::time::interval(Duration::from_millis(200));
-        loop {
-            let next = match level {
-                StopLevel::None => StopLevel::Drain,
-                StopLevel::Drain => StopLevel::Stop,
-                StopLevel::Stop | StopLevel::Abort => StopLevel::Abort,
-            };
-            tokio::select! {
-                // What was asked for is said before its effect, however soon that comes.
-                biased;
-                () = stop.reached(next), if level < StopLevel::Abort => {
-                    level = stop.level();
-                    display.say(stopping(level));
-                }
-                done = &mut work => {
-                    if begun() {
-                        display.end(&progress);
-                    }
-                    return done;
-                }
-                _ = tick.tick() => {
-                    if begun() {
-                        display.poll(&progress);
-                    }
-                }
-            }
-        }
-    });
-    let sitting = sitting.map_err(|problem| match begun() {
-        true => Failure::internal(problem),
-        false => problem.into(),
-    })?;
-    finish(&sitting, &again)
+    let running = Running {
+        out: args.out,
+        resume: args.resume,
+        accept_drift: args.accept_drift,
+        only: (!args.only.is_empty()).then(|| args.only.clone()),
+        task: args.task,
+        pause: Some(Arc::new(|text: &str| Box::pin(run::wait_for_enter(text.to_owned())))),
+    };
+    carry_out(prepared, &running, args.progress, &again)
 }
 
-/// The command that goes on where this one stops.
-fn resume_command(args: &RunArgs) -> String {
-    let mut command = format!("tiltmeter run {} --resume", shown(&args.file));
-    command.extend(args.out.iter().map(|out| format!(" --out {}", shown(out))));
-    command.extend(args.set.iter().map(|(key, value)| format!(" --set '{}={}'", escape(key), escape(value))));
-    command
-}
-
-fn stopping(level: StopLevel) -> &'static str {
-    match level {
-        StopLevel::None => "",
-        StopLevel::Drain => {
-            "stopping: running conversations are finished, no new one starts; Ctrl+C again stops at the next turn"
-        }
-        StopLevel::Stop => "stopping at the next turn; Ctrl+C again stops at once",
-        StopLevel::Abort => "stopping now",
-    }
-}
-
-/// Says what came out, and how to go on where something is left.
-fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
-    if let Some(reported) = &sitting.reported {
-        for (comparison, analysis) in &reported.measures {
-            stdout(&format!("\n{}", tables(comparison, analysis, false)))?;
-        }
-    }
-    let work = sitting.work;
-    if work.unique_tokens > 0 {
-        let ratio = work.forward_tokens as f64 / work.unique_tokens as f64;
-        stdout(&format!(
-            "\nwork       {} forward token-passes for {} unique tokens: {ratio:.3} per token, {} generated, {} steps\n",
-            work.forward_tokens, work.unique_tokens, work.generated_tokens, work.steps
-        ))?;
-    }
-    stdout(&format!("folder     {}\n", shown(sitting.folder.dir())))?;
-    for path in &sitting.files {
-        stdout(&format!("wrote      {}\n", shown(path)))?;
-    }
-    let summary = &sitting.summary;
-    for (key, state) in &summary.outcomes {
-        if let RunState::Failed(problem) = state {
-            errors::print(std::slice::from_ref(&Problem {
-                what: format!("{}: {}", key.id(), problem.what),
-                ..problem.clone()
-            }));
-        }
-    }
-    if summary.interrupted {
-        let kept = format!("stopped: {} runs are finished, {} are left", summary.completed, summary.pending);
-        errors::print_notes(&[Problem::new(kept).hint(format!("every finished turn is kept; go on with {again}"))]);
-        return Ok(Exit::Interrupted);
-    }
-    Ok(if summary.failed > 0 { Exit::SomeFailed } else { Exit::Done })
-}
-
-fn shown(path: &Path) -> String {
-    let text = path.display().to_string();
-    escape(text.strip_prefix("./").unwrap_or(&text)).into_owned()
+/// What was found in order before the start.
+fn print_ready(ready: &[String]) {
+    let tick = Paint::for_stderr().green("✓");
+    stderr(&ready.iter().map(|line| format!("{tick} {}\n", escape(line))).collect::<String>());
 }
 
 fn plan_command(args: &PlanArgs) -> Result<Exit, Failure> {
-    show_plan(spec::load(&args.file, &args.set)?, &Opening::default())
+    show_plan(session::load(&args.file, &args.set)?, &Opening::default())
 }
 
-fn show_plan(loaded: spec::Loaded, opening: &Opening) -> Result<Exit, Failure> {
+fn show_plan(loaded: Loaded, opening: &Opening) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
-    let spec::Spec::Projection(projection) = &loaded.spec;
-    let description = run::describe(&loaded, &transcript::load(&projection.transcript)?);
+    let file = loaded.path.display().to_string();
     let prepared = session::prepare(loaded, opening)?;
-    stdout(&description)?;
+    let experiment = ("experiment".to_owned(), format!("{} ({file})", prepared.name()));
+    let rows = std::iter::once(experiment).chain(prepared.describe());
+    stdout(&rows.map(|(what, how)| format!("{what:<11} {}\n", escape(&how))).collect::<String>())?;
     stdout(&forecast(prepared.forecast()))?;
     stdout(&format!("plan        {}\n", prepared.plan().hash()))?;
     stdout(&time(&prepared)?)?;
@@ -207,21 +136,34 @@ fn show_plan(loaded: spec::Loaded, opening: &Opening) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Cells, context and the first prompt of each, as the model sees it.
+/// Cells, context and the first prompt of each, as the model sees it; calls and what they may cost.
 fn forecast(forecast: &Forecast) -> String {
-    let mut text = format!("context     {} tokens, replies of at most {}\n", forecast.limit, forecast.max_new_tokens);
+    let mut text = String::new();
+    if let Some(limit) = forecast.limit {
+        text += &format!("context     {limit} tokens, replies of at most {}\n", forecast.max_new_tokens);
+    }
     let width = forecast.cells.iter().map(|cell| cell.cell.len()).max().unwrap_or(0);
     for cell in &forecast.cells {
-        let overflow = match cell.may_overflow_at {
-            Some(turn) => format!("may overflow from turn {turn} on"),
-            None => "always fits".to_owned(),
-        };
+        let tokens = cell.tokens.map(|tokens| {
+            let overflow = match tokens.may_overflow_at {
+                Some(turn) => format!("may overflow from turn {turn} on"),
+                None => "always fits".to_owned(),
+            };
+            format!(", {} to {} tokens at the last turn: {overflow}", tokens.least, tokens.most)
+        });
         text += &format!(
-            "  {:<width$}  {} runs x {} turns, {} to {} tokens at the last turn: {overflow}\n",
-            cell.cell, cell.runs, cell.turns, cell.least_tokens, cell.most_tokens
+            "  {:<width$}  {} runs x {} turns{}\n",
+            cell.cell,
+            cell.runs,
+            cell.turns,
+            tokens.unwrap_or_default()
         );
     }
-    for cell in &forecast.cells {
+    if forecast.paid_calls > 0 {
+        let most = forecast.worst_micro_usd.map(|worst| format!(", {} at the very most", dollars(worst)));
+        text += &format!("calls       {} paid calls{}\n", forecast.paid_calls, most.unwrap_or_default());
+    }
+    for cell in forecast.cells.iter().filter(|cell| !cell.first_prompt.is_empty()) {
         let prompt: String = cell.first_prompt.lines().map(|line| format!("  | {}\n", escape(line))).collect();
         text += &format!("first prompt of {}\n{prompt}", cell.cell);
     }
@@ -230,8 +172,16 @@ fn forecast(forecast: &Forecast) -> String {
 
 /// How long it may take, from a few tokens generated now.
 fn time(prepared: &Prepared) -> Result<String, Failure> {
-    let seconds = runtime()?.block_on(prepared.estimate_seconds())?;
-    let shown = super::progress::short_duration(Duration::from_secs_f64(seconds));
+    /// A short reply of a model behind an API.
+    const CALL_S: f64 = 3.0;
+    if prepared.forecast().paid_calls > 0 {
+        let shown = view::short_duration(Duration::from_secs_f64(prepared.seconds_at(CALL_S)));
+        return Ok(format!(
+            "time        about {shown} if a call takes {CALL_S} s; limits per minute may make it longer\n"
+        ));
+    }
+    let Some(seconds) = runtime()?.block_on(prepared.estimate_seconds())? else { return Ok(String::new()) };
+    let shown = view::short_duration(Duration::from_secs_f64(seconds));
     Ok(format!(
         "time        up to about {shown} if every reply is as long as allowed (measured on a few tokens just now)\n"
     ))
@@ -240,7 +190,40 @@ fn time(prepared: &Prepared) -> Result<String, Failure> {
 fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {
     let folder = session::find_folder(&args.folder)?;
     stdout(&status::render(&crate::scheduler::status(&folder)?, Paint::for_stdout()))?;
+    if let Some(now) = session::live(&folder)? {
+        let lanes = now.lanes.iter().filter(|lane| lane.calls + lane.waiting as u64 > 0);
+        stdout(&lanes.map(|lane| format!("lane       {}\n", escape(&view::lane(lane)))).collect::<String>())?;
+    }
     Ok(Exit::Done)
+}
+
+fn collect_command(args: &CollectArgs) -> Result<Exit, Failure> {
+    stdout(&wrote(&session::collect(&args.folder)?))?;
+    Ok(Exit::Done)
+}
+
+fn upload_command(args: &UploadArgs) -> Result<Exit, Failure> {
+    let uploaded = runtime()?.block_on(session::upload_pending(&args.folders, args.repo.as_deref()))?;
+    if uploaded.is_empty() {
+        stdout("nothing is pending\n")?;
+    }
+    let mut exit = Exit::Done;
+    for one in &uploaded {
+        if !tell_upload(one)? {
+            exit = Exit::SomeFailed;
+        }
+    }
+    Ok(exit)
+}
+
+fn validate_command(args: &ValidateArgs) -> Result<Exit, Failure> {
+    let found = session::validate(&args.folder)?;
+    let paint = Paint::for_stdout();
+    for line in &found.sound {
+        stdout(&format!("{} {}\n", paint.green("✓"), escape(line)))?;
+    }
+    errors::print(&found.defects);
+    Ok(if found.defects.is_empty() { Exit::Done } else { Exit::SomeFailed })
 }
 
 fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
@@ -258,14 +241,16 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
         }
     };
     let reported = session::report(&input, &options)?;
-    for (index, (comparison, analysis)) in reported.measures.iter().enumerate() {
-        if args.json && index == 0 {
-            let json = serde_json::to_string_pretty(analysis)
-                .map_err(|error| Failure::internal(Problem::new(format!("the analysis cannot be written: {error}"))))?;
-            stdout(&format!("{json}\n"))?;
-        } else if !args.json {
-            stdout(&tables(comparison, analysis, true))?;
-        }
+    if args.json {
+        stdout(&format!("{:#}\n", reported.json()))?;
+        return Ok(Exit::Done);
+    }
+    for (comparison, analysis) in &reported.measures {
+        stdout(&tables(comparison, analysis, true))?;
+    }
+    for (index, (distribution, analysis)) in reported.distributions.iter().enumerate() {
+        let apart = if index > 0 || !reported.measures.is_empty() { "\n" } else { "" };
+        stdout(&format!("{apart}{}", distribution_terminal(distribution, analysis)))?;
     }
     Ok(Exit::Done)
 }

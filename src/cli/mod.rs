@@ -5,14 +5,18 @@
 //! Must not know: inference, HTTP.
 
 pub mod run;
+pub mod folder;
 pub mod status;
 pub mod report;
 pub mod capture;
 pub mod chat;
 pub mod axis;
 pub mod errors;
+pub mod view;
 pub mod progress;
 pub mod terminal;
+pub mod slurm;
+mod carry;
 mod execute;
 
 use std::{
@@ -47,12 +51,17 @@ Exit codes: 0 all done, 1 internal error, 2 bad plan (nothing ran), 3 budget, 4 
 pub enum Command {
     Run(run::RunArgs),
     Plan(run::PlanArgs),
-    Status(run::StatusArgs),
+    Status(folder::StatusArgs),
     Report(report::ReportArgs),
+    Collect(folder::CollectArgs),
+    Validate(folder::ValidateArgs),
+    Upload(folder::UploadArgs),
     Capture(capture::CaptureArgs),
     Chat(chat::ChatArgs),
     #[command(subcommand)]
     Axis(axis::AxisCommand),
+    #[command(subcommand)]
+    Slurm(slurm::SlurmCommand),
 }
 
 /// Reads the arguments, carries the command out and turns whatever comes of it into an exit code.
@@ -88,6 +97,12 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.to_string())),
         _ => Err("write key=value, as in --set sampling.temperature=0.7".to_string()),
     }
+}
+
+/// `<submission>.<task>`
+fn parse_task(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('.').and_then(|(number, task)| Some((number.parse().ok()?, task.parse().ok()?)));
+    parts.ok_or_else(|| "write <submission>.<task>, as in 1.17".to_string())
 }
 
 /// A site by name, with the hint in the message.

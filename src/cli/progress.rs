@@ -11,8 +11,8 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::terminal::escape;
-use crate::scheduler::{Event, EventKind, Progress, Snapshot};
+use super::{terminal::escape, view::ProgressView};
+use crate::scheduler::{Event, EventKind, Progress};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -24,84 +24,6 @@ pub enum ProgressMode {
     Plain,
     /// One JSON object a line
     Json,
-}
-
-/// A moment of a schedule, as a person wants to see it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ProgressView {
-    /// What is counted first, `turns`.
-    pub unit: String,
-    pub units_done: u64,
-    /// `None` where it is not known.
-    pub units_total: Option<u64>,
-    /// Finished runs, those of earlier sessions included, failed ones not.
-    pub runs_done: u64,
-    pub runs_total: u64,
-    pub runs_failed: u64,
-    pub runs_running: u64,
-    /// Work per second and its unit, `(512.0, "tok")`.
-    pub rate: Option<(f64, String)>,
-    pub elapsed: Duration,
-    /// `None` until there is something to tell it from.
-    pub eta: Option<Duration>,
-}
-
-impl From<&Snapshot> for ProgressView {
-    /// The first counter whose total is known leads; the rate is that of `tokens` where they are counted, else the leader's.
-    fn from(now: &Snapshot) -> Self {
-        let leader = now.counters.iter().find(|counter| counter.total.is_some()).or(now.counters.first());
-        let tokens = now.counters.iter().find(|counter| counter.unit == "tokens").filter(|c| c.per_second.is_some());
-        let paced = tokens.or(leader);
-        let singular = |unit: &str| if unit == "tokens" { "tok".to_string() } else { unit.to_string() };
-        Self {
-            unit: leader.map_or("steps".to_string(), |counter| counter.unit.clone()),
-            units_done: leader.map_or(0, |counter| counter.done),
-            units_total: leader.and_then(|counter| counter.total),
-            runs_done: now.done as u64,
-            runs_total: now.total as u64,
-            runs_failed: now.failed as u64,
-            runs_running: now.running as u64,
-            rate: paced.and_then(|counter| Some((counter.per_second?, singular(&counter.unit)))),
-            elapsed: seconds(now.elapsed_s),
-            eta: now.eta_s.map(seconds),
-        }
-    }
-}
-
-/// A duration whatever the number is: an estimate may be infinite.
-fn seconds(value: f64) -> Duration {
-    Duration::try_from_secs_f64(value).unwrap_or_default()
-}
-
-impl ProgressView {
-    /// `[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s`
-    pub fn line(&self) -> String {
-        let total = self.units_total.map(|total| format!("/{total}")).unwrap_or_default();
-        let mut parts =
-            vec![format!("[{}{total} {}] {}/{} runs", self.units_done, self.unit, self.runs_done, self.runs_total)];
-        parts.extend(self.rate.as_ref().map(|(rate, unit)| format!("{} {unit}/s", short_number(*rate))));
-        parts.push(format!("failed {}", self.runs_failed));
-        parts.push(format!("elapsed {}", short_duration(self.elapsed)));
-        parts.extend(self.eta.map(|eta| format!("ETA {}", short_duration(eta))));
-        parts.join(" | ")
-    }
-
-    fn json(&self, event: &str) -> serde_json::Value {
-        json!({
-            "event": event,
-            "units": {"name": self.unit, "done": self.units_done, "total": self.units_total},
-            "runs": {
-                "done": self.runs_done, "total": self.runs_total, "failed": self.runs_failed, "running": self.runs_running,
-            },
-            "rate": self.rate.as_ref().map(|(rate, unit)| json!({"per_second": rate, "unit": unit})),
-            "elapsed_s": (self.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
-            "eta_s": self.eta.map(|eta| eta.as_secs()),
-        })
-    }
-
-    fn runs_differ(&self, other: &Self) -> bool {
-        (self.runs_done, self.runs_failed, self.runs_total) != (other.runs_done, other.runs_failed, other.runs_total)
-    }
 }
 
 /// Shows progress until it is dropped. Give it a view as often as one likes: it decides what is worth a line.
@@ -121,7 +43,9 @@ impl ProgressDisplay {
     pub fn new(mode: ProgressMode) -> Self {
         if mode == ProgressMode::Auto && io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(
+                ProgressStyle::with_template("{wide_msg}{prefix}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             return Self { sink: Sink::Live(bar), shown: None, next_event: 0 };
         }
         Self::to(mode, Box::new(io::stderr()))
@@ -155,7 +79,9 @@ impl ProgressDisplay {
             ),
             // A finished run shows in the counts of the line that follows.
             (_, EventKind::Done) => {}
-            (_, EventKind::Failed) => self.say(&format!("failed {run}{}", event.text)),
+            // Its text begins with the run.
+            (_, EventKind::Failed) => self.say(&event.text),
+            (_, EventKind::Said) => self.say(&event.text),
             (_, EventKind::Note) => self.say(&format!("{run}{}", event.text)),
         }
     }
@@ -165,6 +91,8 @@ impl ProgressDisplay {
         let pause = match &self.sink {
             Sink::Live(bar) => {
                 bar.set_message(view.line());
+                // A second line only where there is something to say on it.
+                bar.set_prefix(view.lanes_line().map(|lanes| format!("\n  {lanes}")).unwrap_or_default());
                 return;
             }
             Sink::Lines { json: true, .. } => Duration::from_secs(1),
@@ -225,26 +153,6 @@ impl Drop for ProgressDisplay {
     }
 }
 
-/// `45s`, `1m02s`, `3h07m`, `2d04h`
-pub fn short_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
-    }
-}
-
-/// Three digits that matter.
-fn short_number(value: f64) -> String {
-    match value.abs() {
-        v if v >= 99.95 => format!("{value:.0}"),
-        v if v >= 9.995 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -282,14 +190,6 @@ mod tests {
             eta: Some(Duration::from_secs(190)),
             ..ProgressView::default()
         }
-    }
-
-    #[test]
-    fn the_line_says_what_is_done_how_fast_and_how_long() {
-        let line = "[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s";
-        assert_eq!(view(150, 12).line(), line);
-        let early = ProgressView { unit: "turns".into(), ..ProgressView::default() };
-        assert_eq!(early.line(), "[0 turns] 0/0 runs | failed 0 | elapsed 0s");
     }
 
     #[test]
@@ -341,13 +241,5 @@ mod tests {
         let mut display = ProgressDisplay::to(ProgressMode::Plain, Box::new(Closed));
         display.update(&view(1, 0));
         display.finish(&view(2, 1));
-    }
-
-    #[test]
-    fn durations_keep_two_units() {
-        let shown = [0, 45, 62, 3599, 11_250, 187_200].map(|s| short_duration(Duration::from_secs(s)));
-        assert_eq!(shown, ["0s", "45s", "1m02s", "59m59s", "3h07m", "2d04h"]);
-        assert_eq!([1.234, 12.34, 512.3].map(short_number), ["1.23", "12.3", "512"]);
-        assert_eq!((seconds(f64::INFINITY), seconds(f64::NAN)), (Duration::ZERO, Duration::ZERO));
     }
 }

@@ -2,7 +2,10 @@
 //! Must not know: inference, HTTP.
 
 use super::terminal::{Paint, escape};
-use crate::{record::SessionEnd, scheduler::Status};
+use crate::{
+    record::SessionEnd,
+    scheduler::{Spending, Status, dollars},
+};
 
 /// How far a run folder is: one line for the runs, one for each unit of work, then what went wrong and how sessions ended.
 pub fn render(status: &Status, paint: Paint) -> String {
@@ -21,6 +24,10 @@ pub fn render(status: &Status, paint: Paint) -> String {
             Some(total) => text.push_str(&format!("{name:<11}{done}/{total} ({:.0} %)\n", percent(*done, *total))),
             None => text.push_str(&format!("{name:<11}{done}\n")),
         }
+    }
+    let spending = &status.spending;
+    if spending.held_micro_usd() > 0 || spending.limit_micro_usd.is_some() {
+        text.push_str(&format!("spent      {}\n", money(spending)));
     }
     text.push_str(&format!("state      {}\n", state(status)));
     if let Some(at) = &status.last_activity {
@@ -57,6 +64,16 @@ pub fn render(status: &Status, paint: Paint) -> String {
         }
     }
     text
+}
+
+/// What was spent, of how much, and what of it is uncertain.
+pub fn money(spending: &Spending) -> String {
+    let limit = spending.limit_micro_usd.map(|limit| format!(" of {}", dollars(limit))).unwrap_or_default();
+    let uncertain = match spending.uncertain_micro_usd {
+        0 => String::new(),
+        some => format!(", {} of it uncertain (calls whose end nobody knows)", dollars(some)),
+    };
+    format!("{}{limit}{uncertain}", dollars(spending.settled_micro_usd + spending.uncertain_micro_usd))
 }
 
 fn state(status: &Status) -> &'static str {

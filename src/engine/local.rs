@@ -199,12 +199,7 @@ impl Model for LocalModel {
     }
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
-        if request.response_schema.is_some() {
-            return Err(ModelError::Refused(
-                Problem::new("a model on this machine cannot be bound to a JSON schema")
-                    .hint("ask for JSON in the prompt, or use a provider's model"),
-            ));
-        }
+        self.check(request).map_err(ModelError::Refused)?;
         let text = self.template.render(&request.messages, true).map_err(ModelError::Refused)?;
         let encoded = self.tokenizer.encode(&text).map_err(ModelError::Refused)?;
         let prompt_tokens = encoded.ids.len();
@@ -245,8 +240,17 @@ impl Model for LocalModel {
             },
             reused_tokens: finished.reused_tokens as u64,
             readout: finished.readouts.into_iter().next(),
+            version: None,
             token_ids: finished.generated,
         })
+    }
+
+    fn check(&self, request: &ChatRequest) -> Result<(), Problem> {
+        match request.response_schema {
+            None => Ok(()),
+            Some(_) => Err(Problem::new("a model on this machine cannot be bound to a JSON schema")
+                .hint("ask for JSON in the prompt, or use a provider's model")),
+        }
     }
 
     async fn read(&self, request: &ReadRequest) -> Result<ReadReply, ModelError> {

@@ -5,7 +5,9 @@
 //! Must not know: engine, provider, run folders, terminal.
 
 mod collect;
+mod describe;
 mod forecast;
+mod methods;
 mod rollout;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::record::{Outcome, RunKey};
 use crate::scheduler::Run;
 use crate::spec::{Condition, ProjectionSpec, Transcript};
 
+pub use methods::Methods;
 pub use rollout::TurnRecord;
 
 /// The cell name of the reference trajectory.
@@ -142,6 +145,10 @@ impl Experiment for Projection {
             "vectors": spec.vectors,
             "reference": spec.reference,
         })
+    }
+
+    fn describe(&self) -> Vec<(String, String)> {
+        describe::describe(&self.spec, &self.transcript)
     }
 
     fn runs(&self) -> Vec<Arc<dyn Run>> {

@@ -96,6 +96,21 @@ impl ChatRequest {
     }
 }
 
+/// Role marks and turn ends of a message, in any provider's chat format.
+const TOKENS_PER_MESSAGE: u64 = 16;
+/// What a provider puts before every prompt, and what it adds when a schema holds the reply.
+const TOKENS_PER_CALL: u64 = 64;
+const TOKENS_PER_SCHEMA: u64 = 1024;
+
+impl ChatRequest {
+    /// No prompt made of this request has more tokens: a byte-level tokenizer makes at most one of a byte.
+    pub fn most_input_tokens(&self) -> u64 {
+        let messages: u64 = self.messages.iter().map(|m| m.content.len() as u64 + TOKENS_PER_MESSAGE).sum();
+        let schema = self.response_schema.as_ref().map_or(0, |s| s.to_string().len() as u64 + TOKENS_PER_SCHEMA);
+        messages + schema + TOKENS_PER_CALL
+    }
+}
+
 /// Why a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,6 +133,23 @@ pub struct ChatReply {
     /// Prompt tokens whose state was kept from earlier turns.
     pub reused_tokens: u64,
     pub readout: Option<Readout>,
+    /// The name under which an API model answered, often with the date of its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// What becomes of a request's seed. It goes into the record: nobody shall take a seed for more than it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeedSupport {
+    /// The same seed gives the same reply.
+    Exact,
+    /// Sent; the provider says it tries to repeat itself and does not promise it.
+    BestEffort,
+    /// Sent (by OpenRouter's way only where it does not narrow the choice of endpoints), and nothing is said of what it does.
+    Uncertain,
+    /// The API has no such field: nothing is sent.
+    NotSent,
 }
 
 /// A forward pass over a conversation that already has its replies.

@@ -7,12 +7,14 @@ mod scripted;
 
 pub use chat::{
     ChatReply, ChatRequest, ConversationId, Finish, Group, Message, ReadReply, ReadRequest, Rendered, Role, Sampling,
-    SeedKey, Usage,
+    SeedKey, SeedSupport, Usage,
 };
 pub use error::ModelError;
 pub use scripted::ScriptedModel;
 
 use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
 
 /// What is known of a model before it answers: goes into the manifest, and axis files are checked against it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +71,21 @@ pub trait Model: Send + Sync {
 
     /// The conversation is over; whatever is kept for it may be dropped.
     fn close(&self, _conversation: ConversationId) {}
+
+    /// Whether the model can be asked this at all; for the plan, before anything is spent.
+    fn check(&self, _request: &ChatRequest) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// The most this request can cost, in micro-dollars; `None`: nobody knows, because the model is unpriced or the reply has no
+    /// longest length.
+    fn worst_case_micro_usd(&self, _request: &ChatRequest) -> Option<u64> {
+        Some(0)
+    }
+
+    fn seed_support(&self) -> SeedSupport {
+        SeedSupport::Exact
+    }
 
     fn work(&self) -> Work {
         Work::default()

@@ -43,6 +43,7 @@ impl Model for ScriptedModel {
             finish: Finish::Stop,
             reused_tokens: 0,
             readout: None,
+            version: None,
         })
     }
 }

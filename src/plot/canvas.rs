@@ -16,7 +16,7 @@ use plotters::style::{Color, RGBColor, ShapeStyle};
 use super::font;
 use crate::problem::Problem;
 
-/// Width and height of a figure in pixels.
+/// Width and height in pixels of a figure that needs no other height.
 pub(super) const SIZE: (f64, f64) = (1600.0, 1000.0);
 
 const FINE: usize = 3;
@@ -78,13 +78,19 @@ enum Shape {
 
 /// What has been drawn so far, from back to front.
 pub(super) struct Canvas {
+    height: f64,
     shapes: Vec<Shape>,
 }
 
 impl Canvas {
-    /// An empty surface.
+    /// An empty surface of `SIZE`.
     pub(super) fn new() -> Self {
-        Self { shapes: Vec::new() }
+        Self::of_height(SIZE.1)
+    }
+
+    /// An empty surface of `SIZE`'s width and so many whole pixels high.
+    pub(super) fn of_height(height: f64) -> Self {
+        Self { height: height.round(), shapes: Vec::new() }
     }
 
     /// A line through `points`, `width` pixels wide.
@@ -118,7 +124,7 @@ impl Canvas {
 
     /// As PNG.
     pub(super) fn png(&self) -> Result<Vec<u8>, Problem> {
-        let (width, height) = (SIZE.0 as usize, SIZE.1 as usize);
+        let (width, height) = (SIZE.0 as usize, self.height as usize);
         let mut fine = vec![255u8; width * FINE * height * FINE * 3];
         {
             let size = ((width * FINE) as u32, (height * FINE) as u32);
@@ -160,7 +166,7 @@ impl Canvas {
 
     /// As SVG, typeface included.
     pub(super) fn svg(&self) -> String {
-        let (width, height) = SIZE;
+        let (width, height) = (SIZE.0, self.height);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              viewBox=\"0 0 {width} {height}\" font-family=\"{}\" font-kerning=\"none\">\n{}\n\
@@ -205,7 +211,8 @@ impl Canvas {
 
 /// Blends one line of text into a picture `FINE` times as large as the figure.
 fn set(picture: &mut [u8], text: &str, at: Point, align: Align, upwards: bool, style: &Type) {
-    let (columns, rows) = (SIZE.0 as i64 * FINE as i64, SIZE.1 as i64 * FINE as i64);
+    let columns = SIZE.0 as i64 * FINE as i64;
+    let rows = picture.len() as i64 / (3 * columns);
     let large = FINE as f64;
     let face = font::face(style.bold).as_scaled(font::scale(style.em * large));
     let mut along = -[0.0, 0.5, 1.0][align as usize] * style.width(text) * large;

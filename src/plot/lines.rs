@@ -11,12 +11,12 @@ use super::palette::{self, Marker};
 use super::scale::Scale;
 use crate::problem::Problem;
 
-const TITLE: Type = Type { em: 28.0, bold: true, colour: palette::INK };
-const LABEL: Type = Type { em: 23.0, bold: false, colour: palette::INK };
-const LEGEND: Type = Type { em: 22.0, bold: false, colour: palette::INK };
-const TICK: Type = Type { em: 20.0, bold: false, colour: palette::QUIET };
+pub(super) const TITLE: Type = Type { em: 28.0, bold: true, colour: palette::INK };
+pub(super) const LABEL: Type = Type { em: 23.0, bold: false, colour: palette::INK };
+pub(super) const LEGEND: Type = Type { em: 22.0, bold: false, colour: palette::INK };
+pub(super) const TICK: Type = Type { em: 20.0, bold: false, colour: palette::QUIET };
 
-const MARGIN: f64 = 36.0;
+pub(super) const MARGIN: f64 = 36.0;
 const LINE_WIDTH: f64 = 3.4;
 const MARKER_RADIUS: f64 = 5.4;
 const SWATCH: f64 = 46.0;

@@ -1,9 +1,12 @@
-//! Owns figures: lines with bands and traces over turns, as PNG and as SVG, from one drawing.
+//! Owns figures: lines with bands and traces over turns, stacked bars of shares; as PNG and as SVG, from one drawing.
 //!
 //! Must not know: statistics, runs.
 
 /// What a line chart shows.
 pub mod chart;
+
+/// What stacked bars show.
+pub mod stacked;
 
 /// Ranges and ticks.
 mod scale;
@@ -20,4 +23,8 @@ mod canvas;
 /// The drawing of a line chart.
 mod lines;
 
+/// The drawing of stacked bars.
+mod bars;
+
 pub use chart::{Line, LineChart};
+pub use stacked::{Bar, StackedBars};

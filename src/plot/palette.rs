@@ -1,5 +1,5 @@
 //! Owns colours and markers: the palette of Okabe & Ito (2008) without its yellow and black, which are too pale for a thin
-//! line and taken by the text. Each line also has a marker of its own, for print without colour.
+//! line and taken by the text. Each line also has a marker of its own, for print without colour. Areas may be yellow, and grey.
 //!
 //! Must not know: what is drawn.
 
@@ -13,6 +13,9 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
 ];
+
+/// Colours of areas after those of lines.
+const FURTHER_AREAS: [RGBColor; 2] = [RGBColor(240, 228, 66), RGBColor(128, 128, 128)];
 
 /// Text and axes.
 pub(super) const INK: RGBColor = RGBColor(38, 38, 38);
@@ -42,4 +45,26 @@ pub(super) enum Marker {
 pub(super) fn style(n: usize) -> (RGBColor, Marker) {
     const MARKERS: [Marker; 4] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond];
     (COLOURS[n % COLOURS.len()], MARKERS[n % MARKERS.len()])
+}
+
+/// Colour of the n-th area. After eight the colours come again, paler; after sixteen they repeat.
+pub(super) fn area(n: usize) -> RGBColor {
+    let count = COLOURS.len() + FURTHER_AREAS.len();
+    let RGBColor(r, g, b) = COLOURS.iter().chain(&FURTHER_AREAS).nth(n % count).copied().unwrap_or(INK);
+    if (n / count).is_multiple_of(2) {
+        return RGBColor(r, g, b);
+    }
+    let pale = |channel: u8| channel / 2 + 127;
+    RGBColor(pale(r), pale(g), pale(b))
+}
+
+/// Black or white, whichever is read better on `ground` (relative luminance as in WCAG 2).
+pub(super) fn text_on(ground: RGBColor) -> RGBColor {
+    let linear = |channel: u8| {
+        let share = f64::from(channel) / 255.0;
+        if share <= 0.04045 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = 0.2126 * linear(ground.0) + 0.7152 * linear(ground.1) + 0.0722 * linear(ground.2);
+    // Contrast with white is 1.05 / (l + .05), with black (l + .05) / .05: equal at l = .179.
+    if luminance > 0.179 { RGBColor(0, 0, 0) } else { RGBColor(255, 255, 255) }
 }

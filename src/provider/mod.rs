@@ -14,25 +14,22 @@ mod wire;
 mod wait;
 mod refusal;
 
-// Keys, and what it costs.
-mod secret;
+// What it costs.
 mod prices;
 mod lanes;
 
 pub use lanes::{LanePreset, lane_name, lane_preset};
-pub use name::{Provider, ProviderName, SeedSupport, parse_name};
-pub use prices::{LongPrice, Price, PriceNote, most_input_tokens, price};
-pub use secret::{ApiKey, Keys, REDACTED, Scrubber, read_env_file};
+pub use name::{Provider, ProviderName, parse_name};
+pub use prices::{LongPrice, Price, PriceNote, price};
 pub use wire::Timeouts;
-
-use std::{collections::BTreeSet, sync::Mutex};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::model::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, Usage};
+use crate::model::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, SeedSupport, Usage};
 use crate::problem::Problem;
+use crate::secret::{ApiKey, Keys, Scrubber};
 use dialect::{Said, Unheard};
 
 /// What may be set for one model; the default is the provider's own address and the table's price.
@@ -63,7 +60,6 @@ pub struct ApiModel {
     options: ApiOptions,
     price: Option<Price>,
     scrubber: Scrubber,
-    versions: Mutex<BTreeSet<String>>,
 }
 
 impl ApiModel {
@@ -74,7 +70,7 @@ impl ApiModel {
             Problem::new(format!("`{name}` is not the name of a provider's model"))
                 .hint(format!("write provider/model; providers are {known}"))
         })?;
-        let key = keys.for_provider(name.provider)?;
+        let key = key_for(keys, name.provider)?;
         let (url, local) = address(&name, options.base_url.as_deref(), key.is_some())?;
         let headers = headers(name.provider, key.as_ref())?;
         let client = wire::client(&options.timeouts, local).map_err(|why| {
@@ -84,38 +80,16 @@ impl ApiModel {
         let card = ModelCard { name: name.to_string(), family: name.provider.prefix().into(), ..ModelCard::default() };
         let price = options.price.or_else(|| price(&name).map(|note| note.price));
         let scrubber = keys.scrubber();
-        Ok(Self { card, name, url, headers, client, options, price, scrubber, versions: Mutex::default() })
+        Ok(Self { card, name, url, headers, client, options, price, scrubber })
     }
 
     pub fn name(&self) -> &ProviderName {
         &self.name
     }
 
-    /// Whether the provider can be asked this; for the plan, before anything is spent.
-    pub fn check(&self, request: &ChatRequest) -> Result<(), Problem> {
-        dialect::check(&self.name, request)
-    }
-
     /// `None`: unpriced. Then replies say they cost nothing, which is for the plan to forbid under a budget.
     pub fn price(&self) -> Option<Price> {
         self.price
-    }
-
-    /// The most this request can cost, in micro-dollars; `None`: unpriced, or without `max_new_tokens`.
-    pub fn worst_case_micro_usd(&self, request: &ChatRequest) -> Option<u64> {
-        match self.price? {
-            Price::FREE => Some(0),
-            price => price.worst_case(request),
-        }
-    }
-
-    pub fn seed_support(&self) -> SeedSupport {
-        self.name.provider.seed_support()
-    }
-
-    /// The names under which the model has answered so far, often with the date of its version.
-    pub fn versions(&self) -> Vec<String> {
-        self.versions.lock().map(|versions| versions.iter().cloned().collect()).unwrap_or_default()
     }
 
     async fn attempt(&self, request: &ChatRequest) -> Result<ChatReply, Failure> {
@@ -170,15 +144,13 @@ impl ApiModel {
     }
 
     fn reply(&self, request: &ChatRequest, said: Said) -> ChatReply {
-        if let (Some(version), Ok(mut versions)) = (said.version, self.versions.lock()) {
-            versions.insert(version);
-        }
         // A reply without a usable count was paid for too: the most it can have cost is what is booked.
         let counted = said.usage.map(|used| self.price.map_or(0, |price| price.cost(used.prompt, used.completion)));
         let most = || self.worst_case_micro_usd(request).unwrap_or(0);
         let cost = said.billed_micro_usd.or(counted).unwrap_or_else(most);
         ChatReply {
-            message: Message::new(Role::Assistant, said.text),
+            // A server may echo what it was sent, headers included.
+            message: Message::new(Role::Assistant, self.scrubber.scrub(&said.text)),
             token_ids: Vec::new(),
             finish: said.finish,
             usage: Usage {
@@ -189,6 +161,7 @@ impl ApiModel {
             },
             reused_tokens: 0,
             readout: None,
+            version: said.version.map(|version| self.scrubber.scrub(&version).into_owned()),
         }
     }
 }
@@ -199,12 +172,42 @@ impl Model for ApiModel {
         &self.card
     }
 
+    fn check(&self, request: &ChatRequest) -> Result<(), Problem> {
+        dialect::check(&self.name, request)
+    }
+
+    fn worst_case_micro_usd(&self, request: &ChatRequest) -> Option<u64> {
+        match self.price? {
+            Price::FREE => Some(0),
+            price => price.worst_case(request),
+        }
+    }
+
+    fn seed_support(&self) -> SeedSupport {
+        self.name.provider.seed_support()
+    }
+
     async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
         self.check(request).map_err(ModelError::Refused)?;
         self.attempt(request).await.map_err(|mut failure| {
             failure.problem = self.scrubber.scrub_problem(failure.problem);
             ModelError::Call(Box::new(failure))
         })
+    }
+}
+
+/// The key for a provider; `None` only where the provider asks for none.
+///
+/// # Errors
+/// No key where one is needed; what cannot be a key.
+pub fn key_for(keys: &Keys, provider: Provider) -> Result<Option<ApiKey>, Problem> {
+    let variable = provider.key_variable();
+    match keys.usable(variable)? {
+        None if provider.needs_key() => {
+            Err(Problem::new(format!("{variable} is not set: {} needs it", provider.title()))
+                .hint(format!("set it in the environment or write `{variable}=...` into .env")))
+        }
+        key => Ok(key),
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::model::SeedSupport;
+
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Provider {
@@ -14,18 +16,6 @@ pub enum Provider {
     Goodfire,
     /// Whatever speaks OpenAI's chat completions at a given address: llama.cpp, vLLM, a gateway.
     Compatible,
-}
-
-/// What becomes of a request's seed. It goes into the record: nobody shall take a seed for more than it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SeedSupport {
-    /// Sent; the provider says it tries to repeat itself and does not promise it.
-    BestEffort,
-    /// Sent (by OpenRouter's way only where it does not narrow the choice of endpoints), and nothing is said of what it does.
-    Uncertain,
-    /// The API has no such field: nothing is sent.
-    NotSent,
 }
 
 /// A model behind an API: `openai/gpt-4o`, `openrouter/qwen/qwen3-8b:free`.

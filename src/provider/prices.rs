@@ -62,21 +62,8 @@ impl Price {
 
     /// The most the request can cost; `None` without `max_new_tokens`: then there is no most.
     pub fn worst_case(&self, request: &ChatRequest) -> Option<u64> {
-        Some(self.cost(most_input_tokens(request), request.max_new_tokens? as u64))
+        Some(self.cost(request.most_input_tokens(), request.max_new_tokens? as u64))
     }
-}
-
-/// Role marks and turn ends of a message, in any provider's chat format.
-const TOKENS_PER_MESSAGE: u64 = 16;
-/// What a provider puts before every prompt, and what it adds when a schema holds the reply.
-const TOKENS_PER_CALL: u64 = 64;
-const TOKENS_PER_SCHEMA: u64 = 1024;
-
-/// No prompt made of this request has more tokens.
-pub fn most_input_tokens(request: &ChatRequest) -> u64 {
-    let messages: u64 = request.messages.iter().map(|m| m.content.len() as u64 + TOKENS_PER_MESSAGE).sum();
-    let schema = request.response_schema.as_ref().map_or(0, |s| s.to_string().len() as u64 + TOKENS_PER_SCHEMA);
-    messages + schema + TOKENS_PER_CALL
 }
 
 /// The table's price for a model; `None`: the model is unpriced, which under a budget is an error of the plan.

@@ -8,9 +8,10 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{name::Provider, secret::Scrubber, wait::retry_after, wire::Broken};
+use super::{name::Provider, wait::retry_after, wire::Broken};
 use crate::failure::{Class, Failure};
 use crate::problem::Problem;
+use crate::secret::Scrubber;
 
 /// Longest quotation from the other side in a message.
 const MAX_QUOTE: usize = 300;

@@ -1,11 +1,11 @@
 //! Owns CSV: one header line, one line a row, missing values empty, floats in the shortest form that reads back the same.
 //! Must not know: what a column means.
 
-use std::{fs::File, io};
+use std::io;
 
 use super::table::{ColumnData, Table};
 
-pub(super) fn write(table: &Table, file: &mut File) -> io::Result<()> {
+pub(super) fn write(table: &Table, file: impl io::Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(io::BufWriter::new(file));
     writer.write_record(table.columns.iter().map(|column| guarded(&column.name)))?;
     for row in 0..table.rows() {

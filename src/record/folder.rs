@@ -19,6 +19,8 @@ pub struct RunFolder {
     dir: PathBuf,
     /// The project root whose shared places get a copy of the exports; `None` for a folder the user named.
     shared: Option<PathBuf>,
+    /// One of several processes that write here; `None`: the only one.
+    writer: Option<String>,
 }
 
 impl RunFolder {
@@ -36,7 +38,7 @@ impl RunFolder {
             let dir = parent.join(if attempt == 1 { name.clone() } else { format!("{name}-{attempt}") });
             // `create_dir` and not `create_dir_all`: of two that start in the same second only one gets the name.
             match fs::create_dir(&dir) {
-                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()) }),
+                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), writer: None }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(cannot_write(&dir, &error)),
             }
@@ -46,30 +48,39 @@ impl RunFolder {
 
     /// A folder the user names; it need not exist yet.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), shared: None }
+        Self { dir: dir.into(), shared: None, writer: None }
+    }
+
+    /// The folder as one of several processes sees it that write there side by side, each its own journal.
+    pub fn for_writer(&self, name: &str) -> Result<Self, Problem> {
+        Ok(Self { writer: Some(safe_name(name)?.to_owned()), ..self.clone() })
+    }
+
+    /// Every folder in the default place that holds a journal, the oldest first.
+    pub fn begun(base: &Path, experiment: &str) -> Result<Vec<Self>, Problem> {
+        let parent = runs_of(base, experiment)?;
+        let entries = match fs::read_dir(&parent) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot_read(&parent, &error)),
+        };
+        let mut begun = Vec::new();
+        for entry in entries {
+            let dir = entry.map_err(|error| cannot_read(&parent, &error))?.path();
+            let folder = Self { shared: Some(base.to_path_buf()), dir, writer: None };
+            let Some(age) = folder.age_key() else { continue };
+            if folder.holds_journal()? {
+                begun.push((age, folder));
+            }
+        }
+        begun.sort_by_key(|(age, _)| *age);
+        Ok(begun.into_iter().map(|(_, folder)| folder).collect())
     }
 
     /// The newest folder in the default place that holds a journal, of this plan or, with `None`, of any plan.
     pub fn latest(base: &Path, experiment: &str, plan_hash: Option<&str>) -> Result<Option<Self>, Problem> {
-        let parent = runs_of(base, experiment)?;
-        let entries = match fs::read_dir(&parent) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(cannot_read(&parent, &error)),
-        };
-        let mut newest: Option<(AgeKey, Self)> = None;
-        for entry in entries {
-            let dir = entry.map_err(|error| cannot_read(&parent, &error))?.path();
-            let folder = Self { shared: Some(base.to_path_buf()), dir };
-            let Some(age) = folder.age_key() else { continue };
-            if !folder.holds_journal()? || !plan_hash.is_none_or(|hash| folder.is_of_plan(hash)) {
-                continue;
-            }
-            if newest.as_ref().is_none_or(|(best, _)| *best < age) {
-                newest = Some((age, folder));
-            }
-        }
-        Ok(newest.map(|(_, folder)| folder))
+        let begun = Self::begun(base, experiment)?;
+        Ok(begun.into_iter().rev().find(|folder| plan_hash.is_none_or(|hash| folder.is_of_plan(hash))))
     }
 
     /// The folder itself.
@@ -82,9 +93,17 @@ impl RunFolder {
         self.dir.join("plan.json")
     }
 
-    /// The journal this machine writes.
+    /// The journal this process writes.
     pub fn journal(&self) -> PathBuf {
-        self.dir.join("journal.jsonl")
+        match &self.writer {
+            None => self.dir.join("journal.jsonl"),
+            Some(writer) => self.dir.join(format!("journal-{writer}.jsonl")),
+        }
+    }
+
+    /// What the cluster was given to do.
+    pub fn cluster_dir(&self) -> PathBuf {
+        self.dir.join("slurm")
     }
 
     /// Every `journal*.jsonl` in the folder, by name: several writers each leave their own.
@@ -111,6 +130,16 @@ impl RunFolder {
         self.dir.join("manifest.json")
     }
 
+    /// Finished records, one JSON object a line.
+    pub fn game_logs(&self) -> PathBuf {
+        self.dir.join("game_logs.jsonl")
+    }
+
+    /// Which of the records were sent where.
+    pub fn uploads(&self) -> PathBuf {
+        self.dir.join("uploads.json")
+    }
+
     /// The report for people.
     pub fn report(&self) -> PathBuf {
         self.dir.join("report.md")
@@ -134,6 +163,16 @@ impl RunFolder {
     /// What the tool said while it ran.
     pub fn session_log(&self) -> PathBuf {
         self.dir.join("session.log")
+    }
+
+    /// Progress of the sitting that writes the folder, as of its last beat.
+    pub fn progress(&self) -> PathBuf {
+        self.dir.join("progress.json")
+    }
+
+    /// The methods section.
+    pub fn methods(&self) -> PathBuf {
+        self.dir.join("methods.md")
     }
 
     /// `<experiment>_summary.json`.
@@ -163,8 +202,12 @@ impl RunFolder {
         places(self.images_dir(), shared, file_name)
     }
 
-    /// Removes files that a killed process left half written. Only for whoever holds the journal: nobody else writes here then.
+    /// Removes files that a killed process left half written. Only for whoever holds the journal alone: where others write, too, a
+    /// file may be one that is just being written.
     pub fn sweep(&self) -> Result<(), Problem> {
+        if self.writer.is_some() {
+            return Ok(());
+        }
         for dir in [self.dir.clone(), self.transcripts_dir(), self.images_dir()] {
             let entries = match fs::read_dir(&dir) {
                 Ok(entries) => entries,

@@ -107,6 +107,16 @@ impl Table {
         files::replace(path, |file| csv_file::write(self, file)).map_err(|error| files::cannot_write(path, &error))
     }
 
+    /// The table as CSV, as `write_csv` writes it.
+    pub fn to_csv(&self) -> Result<String, Problem> {
+        self.check()?;
+        let broken =
+            |error: &dyn std::fmt::Display| Problem::new(format!("table {:?} cannot be CSV: {error}", self.name));
+        let mut bytes = Vec::new();
+        csv_file::write(self, &mut bytes).map_err(|error| broken(&error))?;
+        String::from_utf8(bytes).map_err(|error| broken(&error))
+    }
+
     /// Columns of unequal length would shift rows against each other, so nothing is written then.
     fn check(&self) -> Result<(), Problem> {
         let Some(first) = self.columns.first() else {

@@ -1,10 +1,11 @@
-//! Owns what stands in the report of a comparison, and in which order: tables, the figure's place, what is not ok, the
-//! prompts as the model saw them, notes, how the numbers were made.
+//! Owns sections of the report, and what stands in that of a comparison, in which order: tables, the figure's place, what is not
+//! ok, the prompts as the model saw them, notes, how the numbers were made.
 //!
 //! Must not know: markdown, HTML, files.
 
 use super::analysis::Analysis;
 use super::comparison::Comparison;
+use super::distribution::{self, Distribution, analysis::DistributionAnalysis};
 use super::numbers;
 use super::table::Table;
 use super::tables;
@@ -24,8 +25,31 @@ pub(super) enum Block {
     List(Vec<String>),
 }
 
-/// The report.
-pub(super) fn report(comparison: &Comparison, analysis: &Analysis) -> Vec<Block> {
+/// A section of the report, with its figure: as SVG for the HTML page, as a path seen from the report for markdown.
+pub struct Section<'a> {
+    pub(super) title: &'a str,
+    pub(super) blocks: Vec<Block>,
+    pub(super) figure: Option<&'a str>,
+}
+
+impl<'a> Section<'a> {
+    /// What is said of a comparison.
+    pub fn measure(comparison: &'a Comparison, analysis: &Analysis, figure: Option<&'a str>) -> Self {
+        Self { title: &comparison.title, blocks: report(comparison, analysis), figure }
+    }
+
+    /// What is said of a distribution.
+    pub fn distribution(
+        distribution: &'a Distribution,
+        analysis: &DistributionAnalysis,
+        figure: Option<&'a str>,
+    ) -> Self {
+        Self { title: &distribution.title, blocks: distribution::section::blocks(distribution, analysis), figure }
+    }
+}
+
+/// The blocks of a comparison.
+fn report(comparison: &Comparison, analysis: &Analysis) -> Vec<Block> {
     let mut blocks =
         vec![Block::Heading(1, comparison.title.clone()), Block::Text(format!("Measured: {}.", comparison.unit))];
     section(&mut blocks, "Conditions", tables::conditions(analysis));
@@ -90,23 +114,25 @@ fn detectable(blocks: &mut Vec<Block>, analysis: &Analysis) {
 
 fn prompts(blocks: &mut Vec<Block>, comparison: &Comparison) {
     blocks.push(Block::Heading(2, "Prompts".to_owned()));
+    // Conditions that differ in something else share a prompt, which is shown once.
+    let mut shown: Vec<(Vec<&str>, &str, Option<&String>)> = Vec::new();
     for group in &comparison.groups {
-        let label = &group.label;
-        match (&group.rendered_prompt, &group.system_prompt) {
-            (Some(prompt), _) => {
-                blocks.push(Block::Heading(3, format!("{label}: first prompt as the model saw it")));
-                blocks.push(Block::Code(prompt.clone()));
-            }
-            (None, Some(prompt)) => {
-                blocks.push(Block::Heading(3, format!("{label}: system prompt as asked for")));
-                blocks.push(Block::Code(prompt.clone()));
-            }
-            (None, None) => {
-                blocks.push(Block::Heading(3, label.clone()));
-                let nothing = "No system prompt was asked for; what the model saw is not recorded.";
-                blocks.push(Block::Text(nothing.to_owned()));
-            }
+        let (what, prompt) = match (&group.rendered_prompt, &group.system_prompt) {
+            (Some(prompt), _) => (": first prompt as the model saw it", Some(prompt)),
+            (None, Some(prompt)) => (": system prompt as asked for", Some(prompt)),
+            (None, None) => ("", None),
+        };
+        match shown.iter_mut().find(|(_, known, text)| (*known, *text) == (what, prompt)) {
+            Some((labels, ..)) => labels.push(&group.label),
+            None => shown.push((vec![&group.label], what, prompt)),
         }
+    }
+    for (labels, what, prompt) in shown {
+        blocks.push(Block::Heading(3, format!("{}{what}", labels.join(", "))));
+        blocks.push(match prompt {
+            Some(prompt) => Block::Code(prompt.clone()),
+            None => Block::Text("No system prompt was asked for; what the model saw is not recorded.".to_owned()),
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::analysis::Analysis;
 use super::comparison::Comparison;
-use super::document::{Block, report};
+use super::document::{Block, Section};
 use super::table::Table;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#262626}\
@@ -15,27 +15,34 @@ white-space:nowrap}th:first-child,td:first-child{text-align:left;padding-left:0}
 pre{background:#f5f5f5;padding:.8rem 1rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}\
 figure{margin:1.5rem 0}figure svg{width:100%;height:auto}figcaption{font-size:.88rem;color:#5a5a5a}";
 
-/// The report as one HTML page; `figure` is the figure as SVG, which becomes part of it.
+/// The report of a comparison as one HTML page; `figure` is the figure as SVG, which becomes part of it.
 pub fn report_html(comparison: &Comparison, analysis: &Analysis, figure: Option<&str>) -> String {
+    page_html(&[Section::measure(comparison, analysis, figure)])
+}
+
+/// Sections one after the other as one HTML page, which has the title of the first; their figures are SVG.
+pub fn page_html(sections: &[Section]) -> String {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
-        escape(&comparison.title)
+        escape(sections.first().map_or("", |section| section.title))
     );
-    for block in report(comparison, analysis) {
-        match block {
-            Block::Heading(level, text) => out += &format!("<h{level}>{}</h{level}>\n", escape(&text)),
-            Block::Text(text) => out += &format!("<p>{}</p>\n", escape(&text)),
-            Block::Table(table) => out += &format!("<div class=\"wide\">{}</div>\n", rows(&table)),
-            Block::Code(text) => out += &format!("<pre>{}</pre>\n", escape(&text)),
-            Block::List(items) => {
-                let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
-                out += &format!("<ul>\n{items}</ul>\n");
-            }
-            Block::Figure(caption) => {
-                let Some(figure) = figure else { continue };
-                out += &format!("<figure>\n{figure}<figcaption>{}</figcaption>\n</figure>\n", escape(&caption));
+    for section in sections {
+        for block in &section.blocks {
+            match block {
+                Block::Heading(level, text) => out += &format!("<h{level}>{}</h{level}>\n", escape(text)),
+                Block::Text(text) => out += &format!("<p>{}</p>\n", escape(text)),
+                Block::Table(table) => out += &format!("<div class=\"wide\">{}</div>\n", rows(table)),
+                Block::Code(text) => out += &format!("<pre>{}</pre>\n", escape(text)),
+                Block::List(items) => {
+                    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
+                    out += &format!("<ul>\n{items}</ul>\n");
+                }
+                Block::Figure(caption) => {
+                    let Some(figure) = section.figure else { continue };
+                    out += &format!("<figure>\n{figure}<figcaption>{}</figcaption>\n</figure>\n", escape(caption));
+                }
             }
         }
     }

@@ -4,18 +4,27 @@
 
 use super::analysis::Analysis;
 use super::comparison::Comparison;
-use super::document::{Block, report};
+use super::document::{Block, Section};
 use super::table::escape;
 
-/// The report as markdown; `figure` is the path of the figure as seen from the report.
+/// The report of a comparison as markdown; `figure` is the path of the figure as seen from the report.
 pub fn report_markdown(comparison: &Comparison, analysis: &Analysis, figure: Option<&str>) -> String {
+    page_markdown(&[Section::measure(comparison, analysis, figure)])
+}
+
+/// Sections one after the other; their figures are paths as seen from the report.
+pub fn page_markdown(sections: &[Section]) -> String {
+    sections.iter().map(section_markdown).collect::<Vec<_>>().join("\n")
+}
+
+fn section_markdown(section: &Section) -> String {
     let mut out = String::new();
-    for block in report(comparison, analysis) {
+    for block in &section.blocks {
         match block {
-            Block::Heading(level, text) => out += &format!("{} {}\n\n", "#".repeat(level), escape(&text)),
-            Block::Text(text) => out += &format!("{}\n\n", escape(&text)),
+            Block::Heading(level, text) => out += &format!("{} {}\n\n", "#".repeat(*level), escape(text)),
+            Block::Text(text) => out += &format!("{}\n\n", escape(text)),
             Block::Table(table) => out += &format!("{}\n", table.markdown()),
-            Block::Code(text) => out += &format!("{}\n", fenced(&text)),
+            Block::Code(text) => out += &format!("{}\n", fenced(text)),
             Block::List(items) => {
                 for item in items {
                     out += &format!("- {}\n", item.replace('\n', " "));
@@ -23,11 +32,11 @@ pub fn report_markdown(comparison: &Comparison, analysis: &Analysis, figure: Opt
                 out.push('\n');
             }
             Block::Figure(caption) => {
-                let Some(figure) = figure else { continue };
+                let Some(figure) = section.figure else { continue };
                 // Angle brackets: a path may hold spaces and brackets.
                 let path = figure.replace('<', "%3C").replace('>', "%3E").replace('\n', "%0A");
-                let name = escape(&comparison.title).replace('[', "\\[").replace(']', "\\]");
-                out += &format!("![{name}](<{path}>)\n\n*{}*\n\n", escape(&caption));
+                let name = escape(section.title).replace('[', "\\[").replace(']', "\\]");
+                out += &format!("![{name}](<{path}>)\n\n*{}*\n\n", escape(caption));
             }
         }
     }

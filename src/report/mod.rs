@@ -1,12 +1,15 @@
-//! Owns what is said of a comparison: the input type, its analysis, terminal tables, the figure's data, the report as markdown and as
-//! one HTML page, and the summary JSON.
+//! Owns what is said of a comparison and of a distribution: the input types, their analysis, terminal tables, the figures' data, the
+//! report as markdown and as one HTML page, and the summary JSON.
 //!
-//! A comparison is groups of sequences, whatever was measured and wherever it came from.
+//! A comparison is groups of sequences, a distribution groups of counts, whatever was measured or judged and wherever it came from.
 //!
 //! Must not know: engine, provider, kinds.
 
 /// What is compared: groups (conditions) of samples of measured turns.
 pub mod comparison;
+
+/// What is counted: the categories of a label in groups.
+pub mod distribution;
 
 /// Comparisons out of JSON documents, one per condition.
 pub mod load;
@@ -23,7 +26,7 @@ pub mod table;
 /// Tables of a comparison, for the terminal and for the markdown report.
 pub mod tables;
 
-/// The line chart of a comparison.
+/// The line chart of a comparison, the bars of a distribution.
 pub mod figure;
 
 /// What stands in the report.
@@ -42,10 +45,18 @@ pub use analysis::{
     Analysis, Condition, Contrast, ContrastPerTurn, Difference, Drift, Estimate, Options, Ordered, PerTurn, analyse,
 };
 pub use comparison::{Comparison, Flag, GroupData, OK, SampleData};
-pub use figure::line_chart;
-pub use html::report_html;
+pub use distribution::{
+    Distribution, DistributionGroup,
+    analysis::{
+        DistributionAnalysis, FisherMethod, GroupPair, GroupShares, Independence, Share, TestRead, analyse_distribution,
+    },
+    tables::distribution_terminal,
+};
+pub use document::Section;
+pub use figure::{bar_chart, line_chart};
+pub use html::{page_html, report_html};
 pub use load::load_documents;
-pub use markdown::report_markdown;
-pub use summary::summary_json;
+pub use markdown::{page_markdown, report_markdown};
+pub use summary::{distribution_json, summary_json};
 pub use table::Table;
 pub use tables::terminal;

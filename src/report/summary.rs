@@ -1,4 +1,4 @@
-//! Owns `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts.
+//! Owns `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts; distributions of labels.
 //!
 //! Must not know: where the file goes.
 
@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::analysis::Analysis;
 use super::comparison::Comparison;
+use super::distribution::{Distribution, analysis::DistributionAnalysis};
 
 /// The summary. Keys: `title`, `unit`, `ddof`, `drop_flagged`, `turns_compared`, `conditions` (name to `n`, `ddof`, `mean`,
 /// `sem`, `ci95`, `icc`, `flagged`, `dropped`, `statuses`, `drift`, `system_prompt`, `per_turn`: list of `turn` from 1,
@@ -58,5 +59,21 @@ pub fn summary_json(comparison: &Comparison, analysis: &Analysis) -> Value {
         "mde_control": analysis.mde_control,
         "options": analysis.options,
         "notes": comparison.notes.iter().chain(&analysis.notes).collect::<Vec<_>>(),
+    })
+}
+
+/// The summary of a distribution. Keys: `title`, `label`, `menu`, `groups` (name to `title`, `n`, `missing`, `categories`: name to
+/// `count`, `share`, `ci95`), `overall` and `pairs` (`a`, `b`, `test`, `holm_p`) as in `DistributionAnalysis`, `draws`, `seed`, `notes`.
+pub fn distribution_json(distribution: &Distribution, analysis: &DistributionAnalysis) -> Value {
+    json!({
+        "title": distribution.title,
+        "label": distribution.label,
+        "menu": distribution.menu,
+        "groups": analysis.groups,
+        "overall": analysis.overall,
+        "pairs": analysis.pairs,
+        "draws": analysis.draws,
+        "seed": analysis.seed,
+        "notes": distribution.notes.iter().chain(&analysis.notes).collect::<Vec<_>>(),
     })
 }

@@ -11,12 +11,14 @@
 //! Must not know: prices, models, what a call does.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as Turnstile, Notify};
+
+use super::summary::Account;
 
 /// The books of one batch; clones are the same books.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,7 @@ struct Books {
     /// What earlier sessions left beyond a limit that is lower now.
     inherited_excess: u64,
     exhausted: bool,
+    run_limit_ends_batch: bool,
 }
 
 /// Money by how sure it is, in micro-dollars.
@@ -60,7 +63,7 @@ impl Sums {
 }
 
 /// The books at one moment, in micro-dollars.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spending {
     /// What calls cost, earlier sessions included.
     pub settled_micro_usd: u64,
@@ -121,9 +124,23 @@ impl Budget {
         }
     }
 
-    /// Whether a call found no room in the batch's limit although no other was under way.
+    /// Whether a call found no room in the batch's limit although no other was under way, or in its run's where that ends the batch.
     pub fn exhausted(&self) -> bool {
         self.books().exhausted
+    }
+
+    /// From now on a run that has reached its own limit ends the batch's, too: no further run is begun.
+    pub fn run_limit_ends_batch(&self) {
+        self.books().run_limit_ends_batch = true;
+    }
+
+    /// What every run has cost.
+    pub(super) fn accounts(&self) -> BTreeMap<String, Account> {
+        let account = |(run, sums): (&String, &Sums)| {
+            let (settled_micro_usd, uncertain_micro_usd) = (sums.settled, sums.uncertain);
+            (run.clone(), Account { settled_micro_usd, uncertain_micro_usd, halt: None })
+        };
+        self.books().runs.iter().map(account).collect()
     }
 
     /// Reserves the worst case of one call of a run against both limits, waiting for calls under way where that may help.
@@ -170,6 +187,7 @@ impl Books {
         };
         let own = self.runs.get(run).copied().unwrap_or_default();
         if !fits(own.held(), self.run_limit) {
+            self.exhausted |= self.run_limit_ends_batch;
             return Err(Exhausted::Run);
         }
         if !fits(self.all.held(), self.limit) {
@@ -325,6 +343,9 @@ mod tests {
         assert_eq!(budget.reserve("a", 11).await.unwrap_err(), Exhausted::Run);
         budget.reserve("b", 30).await.unwrap().mark_uncertain();
         assert!(!budget.exhausted(), "others may go on");
+        budget.run_limit_ends_batch();
+        assert_eq!(budget.reserve("a", 11).await.unwrap_err(), Exhausted::Run);
+        assert!(budget.exhausted(), "no further run is begun");
         budget.reserve("c", 30).await.unwrap().settle(35, 0);
         assert_eq!(budget.spending().overshoot_micro_usd, 5);
     }

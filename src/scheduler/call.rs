@@ -77,6 +77,8 @@ pub struct Call<'a, Req: ?Sized> {
     /// What it may cost at worst; reserved before every attempt.
     pub worst: Cost,
     pub policy: CallPolicy,
+    /// Carrying it out twice costs nothing but time, as with a model on this machine: no intent is journaled.
+    pub repeatable: bool,
 }
 
 /// Why a run is left to be done although nobody asked to stop.
@@ -87,7 +89,7 @@ pub struct Halt {
 }
 
 /// Kinds of halts, the one that matters most first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HaltReason {
     /// The batch's limit is reached.
@@ -132,7 +134,9 @@ impl RunContext {
             // From here the intent may be on the disk, so the room may not be given away.
             reservation.begin();
             let money = Money { attempt, cost: call.worst };
-            self.commit(Journal::encode(&self.paid_line(Kind::Intent, step, money, &()))?).await?;
+            if !call.repeatable {
+                self.commit(Journal::encode(&self.paid_line(Kind::Intent, step, money, &()))?).await?;
+            }
             permit.sent();
             let failure = match timeout(call.policy.attempt_timeout, act(attempt)).await {
                 Ok(Ok((out, cost))) => {
@@ -220,7 +224,7 @@ impl RunContext {
     }
 
     /// Waits for something, but not beyond a stop.
-    async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, RunError> {
+    pub(super) async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, RunError> {
         tokio::select! {
             biased;
             done = wait => Ok(done),

@@ -90,7 +90,31 @@ pub(super) struct Shared {
     pub budget: Budget,
     /// The latest halt of each reason.
     pub halts: Mutex<BTreeMap<HaltReason, Problem>>,
+    /// Runs that were left although nobody asked, and why, by run id.
+    pub halted: Mutex<BTreeMap<String, Halt>>,
+    /// What runs without an outcome have of it, by run id.
+    pub kept: Mutex<BTreeMap<String, Outcome>>,
+    pub observer: Option<Arc<dyn Observer>>,
 }
+
+/// Somebody who is told what runs leave, when it is durable in the journal; of a resumed run, told again.
+#[async_trait::async_trait]
+pub trait Observer: Send + Sync {
+    /// The run has this much of an outcome and goes on.
+    fn kept(&self, key: &RunKey, outcome: &Outcome);
+
+    /// The run is done.
+    fn done(&self, key: &RunKey, outcome: &Outcome);
+
+    /// The run waits here until a person lets it go on; at once, unless a person was asked for.
+    async fn pause(&self, _text: &str) {}
+}
+
+/// How the problem of a run that used up its time begins, so that a kind can tell it from other failures.
+pub const TOO_LONG: &str = "the run took longer than";
+
+/// Name of the step that keeps what there is of an outcome.
+pub(super) const KEEP: &str = "keep";
 
 /// A run's window on the world.
 pub struct RunContext {
@@ -204,6 +228,31 @@ impl RunContext {
         Ok(out)
     }
 
+    /// Keeps what there is of the outcome, so that it is not lost if a later step fails for good. A step like any other.
+    pub async fn keep(&self, outcome: &Outcome) -> Result<(), RunError> {
+        let kept: Outcome = self.numbered(false, KEEP, &(), || async { Ok(outcome.clone()) }).await?;
+        if let Some(observer) = &self.shared.observer {
+            observer.kept(&self.key, &kept);
+        }
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id.clone(), kept);
+        Ok(())
+    }
+
+    /// A line of the experiment for whoever watches, unless the run was here before.
+    pub fn say(&self, text: impl Into<String>) {
+        if self.state().live {
+            self.shared.progress.say(text);
+        }
+    }
+
+    /// Waits until a person lets the run go on, where one was asked for.
+    pub async fn pause(&self, text: &str) -> Result<(), RunError> {
+        match &self.shared.observer {
+            Some(observer) if self.state().live => self.unless_stopped(observer.pause(text)).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the next number, unless the run has to end here.
     pub(super) fn begin(&self, name: &str) -> Result<u32, RunError> {
         let mut state = self.state();
@@ -280,7 +329,9 @@ impl RunContext {
     /// Keeps why the run is left to be done, for the schedule's summary.
     pub(super) fn note_halt(&self, halt: Halt) {
         let mut halts = self.shared.halts.lock().unwrap_or_else(PoisonError::into_inner);
-        halts.insert(halt.reason, halt.problem);
+        halts.insert(halt.reason, halt.problem.clone());
+        drop(halts);
+        self.shared.halted.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id.clone(), halt);
     }
 
     pub(super) fn finish_step(&self, live: bool) {
@@ -306,6 +357,10 @@ impl RunContext {
                 .hint("a metric that is not a number has to be left out")
         })?;
         self.commit(json).await?;
+        if let Some(observer) = &self.shared.observer {
+            observer.done(&self.key, &outcome);
+        }
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         Ok(outcome)
     }
 
@@ -315,6 +370,12 @@ impl RunContext {
         self.commit(Journal::encode(&self.line(Kind::Failed, None, counts.as_ref(), problem))?).await
     }
 
+    /// Journals why the run is left to be done.
+    pub(super) async fn commit_halt(&self, halt: &Halt) -> Result<(), RunError> {
+        let counts = self.counts();
+        self.commit(Journal::encode(&self.line(Kind::Halted, None, counts.as_ref(), halt))?).await
+    }
+
     /// The schedule's own reason to end the run, if there is one.
     pub(super) fn ended(&self) -> Option<RunError> {
         self.state().ended.clone()
@@ -322,7 +383,7 @@ impl RunContext {
 
     /// The run has used up its time.
     pub(super) fn too_long(&self, limit: Duration) -> RunError {
-        let problem = Problem::new(format!("the run took longer than {} s", limit.as_secs_f64()));
+        let problem = Problem::new(format!("{TOO_LONG} {} s", limit.as_secs_f64()));
         let problem = problem.at(format!("run {}", self.id));
         self.end_with(RunError::Failed(problem.hint("allow more time per run; --resume goes on where it was")))
     }

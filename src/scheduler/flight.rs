@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     context::{Run, RunContext, RunError},
-    schedule::RunState,
+    summary::RunState,
 };
 use crate::{problem::Problem, record::Outcome};
 
@@ -80,6 +80,8 @@ async fn settle(context: &RunContext, result: Result<Outcome, RunError>) -> RunS
             Err(_) => RunState::Pending,
         },
         RunError::Halted(halt) => {
+            // For whoever reads the folder later; a journal that refuses it has told of that itself.
+            let _ = context.commit_halt(&halt).await;
             context.note_halt(halt);
             RunState::Pending
         }

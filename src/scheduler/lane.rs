@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Mutex as Turnstile, Notify},
     time::{Instant, sleep_until},
@@ -43,7 +43,7 @@ pub struct LaneLimits {
 }
 
 /// Why a lane is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OffReason {
     /// The account has run dry.
@@ -63,7 +63,7 @@ pub struct LaneOff {
 }
 
 /// A lane for display.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaneView {
     pub name: String,
     pub state: LaneState,
@@ -85,7 +85,7 @@ pub struct LaneView {
 }
 
 /// What a lane does now.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub enum LaneState {
     Open,

@@ -10,6 +10,7 @@
 //! | `result` | run, step, name, hash, counts | what the step gave; of a call with attempt and cost |
 //! | `done` | run, counts | the outcome |
 //! | `failed` | run, counts | the problem |
+//! | `halted` | run, counts | why the run was left although nobody asked: a limit, an account |
 //! | `end` | – | how the session ended |
 //!
 //! Must not know: what a result or an outcome means.
@@ -23,15 +24,15 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::call::Cost;
+use super::call::{Cost, HaltReason};
 use crate::{
     failure::Class,
     problem::Problem,
     record::{Drift, SessionEnd},
 };
 
-/// Raised when an older program could no longer read the journal. 2: `attempt` lines. Every older format is read.
-pub(super) const FORMAT: u32 = 2;
+/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. Every older format is read.
+pub(super) const FORMAT: u32 = 3;
 
 /// Counted work by unit.
 pub(super) type Counts = BTreeMap<String, u64>;
@@ -45,6 +46,7 @@ pub(super) enum Kind {
     Result,
     Done,
     Failed,
+    Halted,
     End,
 }
 
@@ -152,6 +154,13 @@ pub(super) struct ProblemValue {
     what: String,
     place: Option<String>,
     hint: Option<String>,
+}
+
+/// A `Halt` on its way in.
+#[derive(Deserialize)]
+pub(super) struct HaltValue {
+    pub reason: HaltReason,
+    pub problem: ProblemValue,
 }
 
 impl From<ProblemValue> for Problem {

@@ -19,18 +19,20 @@ mod budget;
 mod context;
 mod call;
 mod flight;
+mod summary;
 mod schedule;
 mod status;
 
 pub use budget::{Budget, Exhausted, Reservation, Spending, dollars};
 pub use call::{Call, CallPolicy, Cost, Halt, HaltReason};
-pub use context::{Run, RunContext, RunError};
+pub use context::{Observer, Run, RunContext, RunError, TOO_LONG};
 pub use journal::Disk;
 pub use lane::{Lane, LaneLimits, LaneOff, LaneState, LaneView, OffReason, Permit};
 pub use plan::{Plan, canonical, seed_for};
 pub use progress::{CounterView, Event, EventKind, Progress, Snapshot};
-pub use schedule::{Order, RunState, Schedule, Summary};
-pub use status::{Status, finished_runs, status};
+pub use schedule::{Order, Schedule};
+pub use status::{Recorded, RecordedRun, Status, finished_runs, recorded, status};
 pub use stop::{StopLevel, StopSignal};
+pub use summary::{Account, RunState, Summary};
 
 pub use crate::record::Drift;

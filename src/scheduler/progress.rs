@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     budget::{Budget, Spending},
@@ -46,7 +46,7 @@ struct Counter {
 }
 
 /// Progress at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Runs in the schedule.
     pub total: usize,
@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub failed: usize,
     /// Runs under way.
     pub running: usize,
+    /// Runs that ended in this session, over the time since it began; absent in the first second.
+    pub runs_per_minute: Option<f64>,
     /// Work by unit.
     pub counters: Vec<CounterView>,
     /// Since the schedule began.
@@ -69,7 +71,7 @@ pub struct Snapshot {
 }
 
 /// One unit of work at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CounterView {
     /// `turns`, `tokens`, …
     pub unit: String,
@@ -104,6 +106,8 @@ pub enum EventKind {
     Done,
     /// A run failed.
     Failed,
+    /// A line of the experiment itself, as it is.
+    Said,
     /// Anything else.
     Note,
 }
@@ -139,6 +143,11 @@ impl Progress {
         });
     }
 
+    /// A line of the experiment itself, as it is.
+    pub fn say(&self, text: impl Into<String>) {
+        self.event(EventKind::Said, None, text.into());
+    }
+
     /// Tells a person something.
     pub fn note(&self, text: impl Into<String>) {
         self.event(EventKind::Note, None, text.into());
@@ -168,6 +177,7 @@ impl Progress {
             done,
             failed,
             running: self.running.load(Relaxed),
+            runs_per_minute: (elapsed.as_secs() > 0).then(|| ended_live as f64 * 60.0 / elapsed.as_secs_f64()),
             counters: counters.iter().map(|counter| counter.view(elapsed.as_secs())).collect(),
             elapsed_s: elapsed.as_secs_f64(),
             eta_s,

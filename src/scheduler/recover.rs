@@ -15,7 +15,12 @@ use serde::de::DeserializeOwned;
 
 use super::{
     budget::Sums,
-    lines::{AttemptCharge, Counts, Envelope, FORMAT, Kind, ProblemValue, SessionStart, SessionStop, unseal, value_of},
+    call::Halt,
+    context::KEEP,
+    lines::{
+        AttemptCharge, Counts, Envelope, FORMAT, HaltValue, Kind, ProblemValue, SessionStart, SessionStop, unseal,
+        value_of,
+    },
     plan::Plan,
 };
 use crate::{
@@ -49,6 +54,8 @@ pub(super) struct RunRecord {
     pub done: Option<Box<[u8]>>,
     /// When and how it failed last.
     failed: Option<(u64, Box<[u8]>)>,
+    /// When and why it was left last.
+    halted: Option<(u64, Box<[u8]>)>,
     last_step_at: u64,
     /// Counted work as of the latest line that says.
     pub counts: Counts,
@@ -116,9 +123,23 @@ impl RunRecord {
             .then(|| known.unwrap_or_else(|_| Problem::new("failed for a reason that cannot be read")))
     }
 
+    /// Why the run was left although nobody asked, unless it has been gone on with since.
+    pub fn halt(&self) -> Option<Halt> {
+        let (at, json) = self.halted.as_ref().filter(|_| self.done.is_none())?;
+        let later = self.last_step_at.max(self.failed.as_ref().map_or(0, |(at, _)| *at));
+        let HaltValue { reason, problem } = value_of(json).ok().filter(|_| *at >= later)?;
+        Some(Halt { reason, problem: problem.into() })
+    }
+
     /// The outcome, if the run is done.
     pub fn outcome(&self, run: &str) -> Result<Option<Outcome>, Problem> {
         self.done.as_deref().map(|json| parsed(json, || format!("outcome of run {run}"))).transpose()
+    }
+
+    /// What the run has of an outcome it did not come to.
+    pub fn kept(&self) -> Option<Outcome> {
+        let mut kept = self.steps.values().rev().filter(|step| step.name == KEEP);
+        kept.find_map(|step| value_of(step.result.as_deref()?).ok())
     }
 
     /// Intents without an end: nobody knows whether the act took place.
@@ -222,7 +243,7 @@ impl Recovered {
                 }
                 return Ok(());
             }
-            Kind::Intent | Kind::Attempt | Kind::Result | Kind::Done | Kind::Failed => {}
+            Kind::Intent | Kind::Attempt | Kind::Result | Kind::Done | Kind::Failed | Kind::Halted => {}
         }
         let id = envelope.run.as_deref().ok_or("it names no run")?;
         if !self.runs.contains_key(id) {
@@ -238,6 +259,12 @@ impl Recovered {
             Kind::Failed => {
                 if run.failed.as_ref().is_none_or(|(latest, _)| *latest <= at) {
                     run.failed = Some((at, json.into()));
+                }
+                Ok(())
+            }
+            Kind::Halted => {
+                if run.halted.as_ref().is_none_or(|(latest, _)| *latest <= at) {
+                    run.halted = Some((at, json.into()));
                 }
                 Ok(())
             }

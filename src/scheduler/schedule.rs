@@ -13,9 +13,9 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    budget::{Budget, Spending, dollars},
-    call::{Halt, HaltReason},
-    context::{Run, RunContext, Shared, Tally},
+    budget::Budget,
+    call::Halt,
+    context::{Observer, Run, RunContext, Shared, Tally},
     flight::Flight,
     journal::{Disk, Journal, WrapDisk},
     lane::Lane,
@@ -24,10 +24,11 @@ use super::{
     progress::{EventKind, Progress},
     recover::{Recovered, RunRecord, time_of},
     stop::{StopLevel, StopSignal},
+    summary::{RunState, Summary},
 };
 use crate::{
     problem::Problem,
-    record::{Drift, Outcome, RunFolder, RunKey, Session, SessionEnd, timestamp},
+    record::{Drift, RunFolder, Session, SessionEnd, timestamp},
 };
 
 /// In which order runs start.
@@ -39,52 +40,6 @@ pub enum Order {
     Interleaved,
     /// All repetitions of the first cell, then of the second, …
     Sequential,
-}
-
-/// How a run stands.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RunState {
-    /// It has its outcome.
-    Done(Outcome),
-    /// It failed in this session.
-    Failed(Problem),
-    /// It was not begun, or was left before its end.
-    Pending,
-}
-
-/// What a schedule leaves behind.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// Every run, in the order they were given.
-    pub outcomes: Vec<(RunKey, RunState)>,
-    /// Runs with an outcome, those of earlier sessions included.
-    pub completed: usize,
-    /// Runs that failed in this session.
-    pub failed: usize,
-    /// Runs left over.
-    pub pending: usize,
-    /// Somebody asked to stop, and runs are left over because of it.
-    pub interrupted: bool,
-    /// Why runs are left over although nobody asked to stop: budget, quota or rate.
-    pub halt: Option<Halt>,
-    /// The books of all sessions.
-    pub spending: Spending,
-    /// Whether the folder already had a journal.
-    pub resumed: bool,
-    /// Steps whose result came from the journal.
-    pub replayed_steps: u64,
-    /// Steps that were carried out.
-    pub executed_steps: u64,
-    /// Steps found at the start with an intent and no result: nobody knows whether they took place.
-    pub uncertain_steps: usize,
-    /// Runs the journal knows and the plan no longer has. They are kept and take no part.
-    pub unplanned_runs: usize,
-    /// Every session on this folder, this one included.
-    pub sessions: Vec<Session>,
-    /// Every plan change that was accepted, in this session or before.
-    pub accepted_drifts: Vec<Drift>,
-    /// Work by unit, replayed work included.
-    pub work: BTreeMap<String, u64>,
 }
 
 /// Carries out the runs of one plan in one run folder.
@@ -102,6 +57,8 @@ pub struct Schedule {
     inter_run_delay: Duration,
     run_time_limit: Option<Duration>,
     disk: Option<WrapDisk>,
+    observer: Option<Arc<dyn Observer>>,
+    planned: Option<usize>,
 }
 
 /// How long dropped runs get to let go of what they hold.
@@ -124,6 +81,8 @@ impl Schedule {
             inter_run_delay: Duration::ZERO,
             run_time_limit: None,
             disk: None,
+            observer: None,
+            planned: None,
         }
     }
 
@@ -187,6 +146,18 @@ impl Schedule {
         self
     }
 
+    /// How many runs the plan has, where this schedule carries out only some of them.
+    pub fn planned(mut self, runs: usize) -> Self {
+        self.planned = Some(runs);
+        self
+    }
+
+    /// Who is told what runs leave.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Puts another disk in the place of the journal's file, to see what happens when it fails.
     pub fn disk(mut self, wrap: impl FnOnce(File) -> Box<dyn Disk> + Send + 'static) -> Self {
         self.disk = Some(Box::new(wrap));
@@ -212,7 +183,7 @@ impl Schedule {
             plan_hash: self.plan.hash().to_owned(),
             plan: new_plan.then(|| self.plan.document().clone()),
             accepted_drift: drift,
-            runs: runs.len(),
+            runs: self.planned.unwrap_or(runs.len()),
             totals: self.progress.totals(),
             limit_micro_usd: limits.limit_micro_usd,
             run_limit_micro_usd: limits.run_limit_micro_usd,
@@ -227,19 +198,27 @@ impl Schedule {
         self.progress.watch(&self.lanes, &self.budget);
         let mut queue = VecDeque::new();
         let mut known = 0;
+        let mut kept = BTreeMap::new();
         for index in self.sequence(&runs) {
             let id = runs[index].key().id();
             let record = records.get(&id);
             known += usize::from(record.is_some());
             match record.map(|record| record.outcome(&id)).transpose()?.flatten() {
                 Some(outcome) => {
+                    // Whoever was stopped between the journal and a file of the run makes up for it now.
+                    if let Some(observer) = &self.observer {
+                        observer.done(runs[index].key(), &outcome);
+                    }
                     states[index] = RunState::Done(outcome);
                     self.progress.done.fetch_add(1, Relaxed);
                     for (unit, n) in record.iter().flat_map(|record| &record.counts) {
                         self.progress.count(unit, *n, false);
                     }
                 }
-                None => queue.push_back(index),
+                None => {
+                    kept.extend(record.and_then(RunRecord::kept).map(|outcome| (id, outcome)));
+                    queue.push_back(index);
+                }
             }
         }
         let unplanned_runs = records.len() - known;
@@ -252,6 +231,9 @@ impl Schedule {
             lanes: self.lanes.clone(),
             budget: self.budget.clone(),
             halts: Mutex::default(),
+            halted: Mutex::default(),
+            kept: Mutex::new(kept),
+            observer: self.observer.take(),
         });
         self.carry_out(&runs, &mut queue, &mut records, &mut states, &shared).await;
 
@@ -259,7 +241,9 @@ impl Schedule {
         let completed = states.iter().filter(|state| matches!(state, RunState::Done(_))).count();
         let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
         let halt = halts.into_iter().next().filter(|_| pending > 0);
-        let halt = halt.map(|(reason, problem)| self.halted(reason, problem, completed, runs.len()));
+        let halt = halt.map(|(reason, problem)| {
+            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, runs.len())
+        });
         let level = self.stop.level();
         let how = match level {
             _ if pending == 0 => SessionEnd::Finished,
@@ -278,7 +262,12 @@ impl Schedule {
         let moment = |at| timestamp(time_of(at));
         sessions.push((session_at, Session { started: moment(session_at), ended: Some(moment(ended_at)), how }));
         sessions.sort_by_key(|(at, _)| *at);
+        let mut accounts = self.budget.accounts();
+        for (id, halt) in mem::take(&mut *shared.halted.lock().unwrap_or_else(PoisonError::into_inner)) {
+            accounts.entry(id).or_default().halt = Some(halt);
+        }
         Ok(Summary {
+            accounts,
             completed,
             failed: states.iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
             pending,
@@ -293,40 +282,9 @@ impl Schedule {
             sessions: sessions.into_iter().map(|(_, session)| session).collect(),
             accepted_drifts: recovered.accepted_drift,
             work: self.progress.work(),
+            kept: mem::take(&mut *shared.kept.lock().unwrap_or_else(PoisonError::into_inner)),
             outcomes: runs.iter().map(|run| run.key().clone()).zip(states).collect(),
         })
-    }
-
-    /// What a person is told when runs are left over for want of money or leave.
-    fn halted(&self, reason: HaltReason, cause: Problem, completed: usize, total: usize) -> Halt {
-        let kept = format!("{completed} of {total} are kept");
-        let spending = self.budget.spending();
-        let (what, hint) = match reason {
-            HaltReason::Budget => (
-                format!(
-                    "Budget limit reached: {} of {} are spent{}; raise budget_limit and run --resume: {kept}",
-                    dollars(spending.held_micro_usd()),
-                    dollars(spending.limit_micro_usd.unwrap_or_default()),
-                    match spending.uncertain_micro_usd {
-                        0 => String::new(),
-                        uncertain => format!(" ({} of it uncertain)", dollars(uncertain)),
-                    }
-                ),
-                "raise budget_limit and run --resume; no finished call is paid again",
-            ),
-            HaltReason::RunBudget => (
-                format!("Budget limit of a run reached, {}: {kept}", cause.what),
-                "raise the budget limit of a run and run --resume; no finished call is paid again",
-            ),
-            HaltReason::Quota => (
-                format!("the account has run dry, {}: {kept}", cause.what),
-                "add credit to the account and run --resume; no finished call is paid again",
-            ),
-            HaltReason::RateLimit => {
-                (format!("{}: {kept}", cause.what), "run --resume later; no finished call is paid again")
-            }
-        };
-        Halt { reason, problem: Problem { what, place: cause.place, hint: Some(hint.to_owned()) } }
     }
 
     /// Whether another run could still make a call.

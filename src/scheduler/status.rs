@@ -10,9 +10,10 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    budget::Spending,
+    budget::{Spending, Sums},
     plan::Plan,
     recover::{Recovered, time_of},
+    summary::Account,
 };
 use crate::{
     problem::Problem,
@@ -65,12 +66,7 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
             *work.entry(unit.clone()).or_default() += n;
         }
     }
-    let (limit_micro_usd, run_limit_micro_usd) = recovered.limits;
-    let mut spending = Spending { limit_micro_usd, run_limit_micro_usd, ..Spending::default() };
-    for money in recovered.runs.values().map(|run| run.money()) {
-        spending.settled_micro_usd += money.settled;
-        spending.uncertain_micro_usd += money.uncertain;
-    }
+    let spending = spending(&recovered);
     let done = recovered.runs.values().filter(|run| run.done.is_some()).count();
     let failures: BTreeMap<_, _> =
         recovered.runs.iter().filter_map(|(id, run)| Some((id.clone(), run.failure()?))).collect();
@@ -94,20 +90,69 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
     })
 }
 
-/// The frozen plan and the outcome of every finished run by its id, from the journals alone: whatever else was deleted from the
-/// folder can be made again from these.
-pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outcome>), Problem> {
+/// Everything the journals of a folder hold: whatever else was deleted from it can be made again from this.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub plan: Plan,
+    /// By run id, for every run that was begun.
+    pub runs: BTreeMap<String, RecordedRun>,
+    /// Runs the latest session planned.
+    pub planned: usize,
+    pub spending: Spending,
+    pub sessions: Vec<Session>,
+    pub accepted_drifts: Vec<Drift>,
+}
+
+/// A run as the journal has it.
+#[derive(Clone, Debug)]
+pub struct RecordedRun {
+    /// The outcome; of a run that is not done, what it kept of one.
+    pub outcome: Option<Outcome>,
+    pub done: bool,
+    pub failure: Option<Problem>,
+    pub account: Account,
+}
+
+/// Reads the journals of a folder.
+pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
     let (recovered, _) = read(folder)?;
-    let (_, plan) = recovered.plan.ok_or_else(|| {
+    let (_, plan) = recovered.plan.as_ref().ok_or_else(|| {
         Problem::new("the journal has no plan: nothing was begun here").at(folder.dir().display().to_string())
     })?;
-    let mut outcomes = BTreeMap::new();
+    let mut runs = BTreeMap::new();
     for (id, run) in &recovered.runs {
-        if let Some(outcome) = run.outcome(id)? {
-            outcomes.insert(id.clone(), outcome);
-        }
+        let outcome = run.outcome(id)?;
+        let done = outcome.is_some();
+        let outcome = outcome.or_else(|| run.kept());
+        let Sums { settled, uncertain, .. } = run.money();
+        let account = Account { settled_micro_usd: settled, uncertain_micro_usd: uncertain, halt: run.halt() };
+        runs.insert(id.clone(), RecordedRun { outcome, done, failure: run.failure(), account });
     }
-    Ok((plan, outcomes))
+    Ok(Recorded {
+        plan: plan.clone(),
+        runs,
+        planned: recovered.planned_runs,
+        spending: spending(&recovered),
+        sessions: recovered.sessions.iter().map(|(_, session)| session.clone()).collect(),
+        accepted_drifts: recovered.accepted_drift,
+    })
+}
+
+/// The frozen plan and the outcome of every finished run by its id.
+pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outcome>), Problem> {
+    let Recorded { plan, runs, .. } = recorded(folder)?;
+    let done = runs.into_iter().filter(|(_, run)| run.done);
+    Ok((plan, done.filter_map(|(id, run)| Some((id, run.outcome?))).collect()))
+}
+
+fn spending(recovered: &Recovered) -> Spending {
+    let (limit_micro_usd, run_limit_micro_usd) = recovered.limits;
+    let mut spending = Spending { limit_micro_usd, run_limit_micro_usd, ..Spending::default() };
+    for money in recovered.runs.values().map(|run| run.money()) {
+        spending.settled_micro_usd += money.settled;
+        spending.uncertain_micro_usd += money.uncertain;
+    }
+    spending
 }
 
 fn read(folder: &RunFolder) -> Result<(Recovered, bool), Problem> {

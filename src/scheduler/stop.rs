@@ -41,7 +41,8 @@ impl StopSignal {
         Self { level: Arc::new(watch::Sender::new(StopLevel::None)) }
     }
 
-    /// A signal that Ctrl+C raises by one level each time, and SIGTERM to `Stop` (as two Ctrl+C) and from there to `Abort`.
+    /// A signal that Ctrl+C raises by one level each time, SIGTERM to `Stop` (as two Ctrl+C) and from there to `Abort`,
+    /// and SIGUSR2 to `Drain`: what a batch system sends when the time is nearly up.
     /// Needs a tokio runtime; from then on Ctrl+C no longer ends the program by itself.
     pub fn listen() -> Result<Self, Problem> {
         let signal = Self::new();
@@ -51,12 +52,14 @@ impl StopSignal {
             use tokio::signal::unix::{SignalKind, signal as listen};
             let mut interrupt = listen(SignalKind::interrupt()).map_err(unheard)?;
             let mut terminate = listen(SignalKind::terminate()).map_err(unheard)?;
+            let mut nearly_up = listen(SignalKind::user_defined2()).map_err(unheard)?;
             let raised = signal.clone();
             tokio::spawn(async move {
                 loop {
                     tokio::select! {
                         Some(()) = interrupt.recv() => raised.press(),
                         Some(()) = terminate.recv() => raised.terminate(),
+                        Some(()) = nearly_up.recv() => raised.raise(StopLevel::Drain),
                         else => break,
                     }
                 }

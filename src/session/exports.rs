@@ -2,32 +2,48 @@
 //! from the journal, and every file is written whole or not at all.
 //! Must not know: flags, terminal.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use serde_json::json;
-
+use super::afterwards::methods;
+use super::keeping::{Keeper, write_file};
+use super::pages::write_report;
 use super::report::{Reported, analyse_outcomes};
-use crate::experiment::{Collected, Experiment, NamedTensor};
+use crate::experiment::{Books, Collected, Experiment, NamedTensor, Ran, RanEnd, Recorder};
 use crate::model::Work;
 use crate::problem::Problem;
 use crate::record::{
-    FileEntry, Manifest, Outcome, RunFolder, RunKey, Tensor, TensorData, write_atomic, write_json_atomic,
-    write_tensors, write_text_atomic,
+    FileEntry, Manifest, Outcome, RunFolder, RunKey, Tensor, TensorData, write_json_atomic, write_tensors,
+    write_text_atomic,
 };
-use crate::report::{Options, line_chart, report_html, report_markdown, summary_json};
+use crate::report::Options;
 use crate::scheduler::Plan;
+
+/// What was written.
+pub struct Written {
+    /// The analysis; `None` if there is nothing to analyse yet.
+    pub reported: Option<Reported>,
+    pub files: Vec<PathBuf>,
+}
 
 /// Writes everything that the outcomes give.
 pub fn write(
     experiment: &dyn Experiment,
     plan: &Plan,
     folder: &RunFolder,
-    outcomes: &[(RunKey, Outcome)],
+    ran: &[Ran],
+    books: &Books,
+    keeper: &Keeper,
     work: Work,
     manifest: &mut Manifest,
-) -> Result<(Option<Reported>, Vec<PathBuf>), Problem> {
+) -> Result<Written, Problem> {
+    let done = ran.iter().filter(|run| run.end == RanEnd::Done);
+    let outcomes: Vec<(RunKey, Outcome)> = done.filter_map(|r| Some((r.key.clone(), r.outcome.clone()?))).collect();
+    let outcomes = outcomes.as_slice();
     let Collected { documents, tables, tensors, notes } = experiment.collect(outcomes);
-    let mut files = Vec::new();
+    let mut files = records(folder, ran, books, keeper.recorder(), keeper.backups())?;
     for (stem, document) in &documents {
         for path in folder.transcript_places(&format!("{stem}.json"))? {
             write_json_atomic(&path, document)?;
@@ -56,51 +72,53 @@ pub fn write(
     manifest.files = files.iter().map(|path| FileEntry::of(path, &roots)).collect::<Result<_, _>>()?;
     manifest.write(&folder.manifest())?;
     files.push(folder.manifest());
-    Ok((reported, files))
+    // It tells how the runs were interrupted, so it is no result that the manifest could vouch for.
+    write_text_atomic(&folder.methods(), &methods(keeper.recorder(), plan, ran, &manifest.sessions))?;
+    files.push(folder.methods());
+    Ok(Written { reported, files })
 }
 
-/// One figure a measure, one summary, one report; the first measure is the main one.
-fn write_report(name: &str, folder: &RunFolder, reported: &Reported, files: &mut Vec<PathBuf>) -> Result<(), Problem> {
-    let mut markdown = Vec::new();
-    let mut summaries = Vec::new();
-    for (index, (comparison, analysis)) in reported.measures.iter().enumerate() {
-        let stem = if index == 0 { name.to_owned() } else { format!("{name}_{}", file_safe(&comparison.unit)) };
-        let chart = line_chart(comparison, analysis);
-        let svg = chart.svg()?;
-        let page =
-            if index == 0 { "report.html".to_owned() } else { format!("report_{}.html", file_safe(&comparison.unit)) };
-        let page = folder.dir().join(page);
-        write_text_atomic(&page, &report_html(comparison, analysis, Some(&svg)))?;
-        files.push(page);
-        let images = [("png", chart.png()?), ("svg", svg.into_bytes())];
-        for (ending, bytes) in images {
-            for path in folder.image_places(&format!("{stem}.{ending}"))? {
-                write_atomic(&path, &bytes)?;
-                files.push(path);
-            }
-        }
-        markdown.push(report_markdown(comparison, analysis, Some(&format!("images/{stem}.png"))));
-        summaries.push(summary_json(comparison, analysis));
+/// What a kind makes of its plan alone.
+pub fn plan_files(
+    folder: &RunFolder,
+    recorder: &dyn Recorder,
+    backups: Option<&Path>,
+) -> Result<Vec<PathBuf>, Problem> {
+    recorder.plan_files().iter().map(|file| write_file(folder, backups, file)).collect()
+}
+
+/// What a kind leaves besides: files of runs and of the batch, one record a run.
+pub fn records(
+    folder: &RunFolder,
+    ran: &[Ran],
+    books: &Books,
+    recorder: &dyn Recorder,
+    backups: Option<&Path>,
+) -> Result<Vec<PathBuf>, Problem> {
+    let mut files = plan_files(folder, recorder, backups)?;
+    for file in ran.iter().flat_map(|run| recorder.run_files(run)) {
+        files.push(write_file(folder, backups, &file)?);
     }
-    let summary = match summaries.len() {
-        1 => summaries.remove(0),
-        // The main measure at the top level, so that one reader fits all; the others beside it.
-        _ => {
-            let mut main = summaries.remove(0);
-            main["further_measures"] = json!(summaries);
-            main
+    for file in recorder.batch_files(ran) {
+        files.push(write_file(folder, backups, &file)?);
+    }
+    // Some of these take the place of what was written above.
+    let mut written: BTreeSet<PathBuf> = files.iter().cloned().collect();
+    for file in recorder.accounts(ran, books) {
+        let path = write_file(folder, backups, &file)?;
+        if written.insert(path.clone()) {
+            files.push(path);
         }
-    };
-    let path = folder.summary(name)?;
-    write_json_atomic(&path, &summary)?;
-    files.push(path);
-    write_text_atomic(&folder.report(), &markdown.join("\n"))?;
-    files.push(folder.report());
-    Ok(())
-}
-
-fn file_safe(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+    }
+    // What is not finished may still change, and a dataset is only ever added to; backups hold it.
+    let done = ran.iter().filter(|run| run.end == RanEnd::Done);
+    let records: Vec<_> = done.filter_map(|run| recorder.record(run)).collect();
+    if !records.is_empty() {
+        let lines: String = records.iter().map(|record| format!("{}\n", record.value)).collect();
+        write_text_atomic(&folder.game_logs(), &lines)?;
+        files.push(folder.game_logs());
+    }
+    Ok(files)
 }
 
 /// Turn-mean vectors.

@@ -1,17 +1,25 @@
-//! Owns the way from records to an analysis: a run folder's journal, or documents in the published schema, become comparisons.
+//! Owns the way from records to an analysis: a run folder's journal, or documents in the published schema, become comparisons of
+//! measured series and distributions of labels.
 //! Must not know: flags, terminal.
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::problem::Problem;
 use crate::record::{Outcome, RunFolder, RunKey};
-use crate::report::{Analysis, Comparison, GroupData, Options, SampleData, analyse, load_documents};
+use crate::report::{
+    Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, SampleData,
+    analyse, analyse_distribution, distribution_json, load_documents,
+};
 use crate::scheduler::{Plan, finished_runs};
 
 /// The label under which a run counts as the trajectory to compare with, not as a condition.
 const REFERENCE: &str = "reference";
+
+/// The status of a turn that a run did not come to.
+const MISSING: &str = "missing";
 
 /// What is to be reported on.
 #[derive(Clone, Debug)]
@@ -20,10 +28,25 @@ pub enum ReportInput {
     Documents(Vec<PathBuf>),
 }
 
-/// Comparisons with their numbers, the main measure first.
-#[derive(Clone, Debug)]
+/// What was measured and what was judged, with its numbers. One of the two lists may be empty.
+#[derive(Clone, Debug, Default)]
 pub struct Reported {
+    /// The main measure first.
     pub measures: Vec<(Comparison, Analysis)>,
+    /// In the order of the plan.
+    pub distributions: Vec<(Distribution, DistributionAnalysis)>,
+}
+
+impl Reported {
+    /// The numbers as JSON: the main measure's, with `distributions` beside them where there are any.
+    pub fn json(&self) -> Value {
+        let mut main = self.measures.first().map_or_else(|| json!({}), |(_, analysis)| json!(analysis));
+        if !self.distributions.is_empty() {
+            main["distributions"] =
+                self.distributions.iter().map(|(d, numbers)| distribution_json(d, numbers)).collect();
+        }
+        main
+    }
 }
 
 /// Recomputes every statistic from the journal of a folder or from documents.
@@ -32,22 +55,37 @@ pub fn report(input: &ReportInput, options: &Options) -> Result<Reported, Vec<Pr
         ReportInput::Documents(paths) => {
             let comparison = load_documents(paths)?;
             let analysis = analyse(&comparison, options).map_err(|problem| vec![problem])?;
-            Ok(Reported { measures: vec![(comparison, analysis)] })
+            Ok(Reported { measures: vec![(comparison, analysis)], ..Reported::default() })
         }
         ReportInput::Folder(dir) => {
-            let folder = RunFolder::at(dir);
-            let (plan, outcomes) = finished_runs(&folder).map_err(|problem| vec![problem])?;
-            let outcomes: Vec<(RunKey, Outcome)> = outcomes.into_iter().filter_map(keyed).collect();
+            let (plan, outcomes) = read(&RunFolder::at(dir)).map_err(|problem| vec![problem])?;
             let reported = analyse_outcomes(&plan, &outcomes, options, &[]).map_err(|problem| vec![problem])?;
             reported.ok_or_else(|| {
-                vec![
+                let nothing = if has_run(&conditions(&plan), &outcomes) {
+                    Problem::new(
+                        "the finished runs hold no measured series and no categories, so there is nothing to report",
+                    )
+                    .hint("look at their transcripts in the folder")
+                } else {
                     Problem::new("no run of any condition is finished yet, so there is nothing to report")
-                        .at(dir.display().to_string())
-                        .hint("finish it: tiltmeter run FILE --resume"),
-                ]
+                        .hint("finish it: tiltmeter run FILE --resume")
+                };
+                vec![nothing.at(dir.display().to_string())]
             })
         }
     }
+}
+
+/// The report of a run folder's journal; `None` if nothing is finished or there is nothing to report of it.
+pub fn of_folder(folder: &RunFolder, options: &Options) -> Result<Option<Reported>, Problem> {
+    let (plan, outcomes) = read(folder)?;
+    analyse_outcomes(&plan, &outcomes, options, &[])
+}
+
+/// The plan and what is finished of it.
+fn read(folder: &RunFolder) -> Result<(Plan, Vec<(RunKey, Outcome)>), Problem> {
+    let (plan, outcomes) = finished_runs(folder)?;
+    Ok((plan, outcomes.into_iter().filter_map(keyed).collect()))
 }
 
 /// The key of a run out of its id and labels: `<cell>-<sample>`.
@@ -57,49 +95,172 @@ fn keyed((id, outcome): (String, Outcome)) -> Option<(RunKey, Outcome)> {
     Some((key, outcome))
 }
 
-/// One comparison per series that the outcomes hold; conditions in the order of the plan. `None` if no condition has a run.
+fn conditions(plan: &Plan) -> Vec<&Value> {
+    plan.document()["conditions"].as_array().map(|list| list.iter().collect()).unwrap_or_default()
+}
+
+fn label(condition: &Value) -> &str {
+    condition["label"].as_str().unwrap_or_default()
+}
+
+fn has_run(conditions: &[&Value], outcomes: &[(RunKey, Outcome)]) -> bool {
+    outcomes.iter().any(|(key, _)| conditions.iter().any(|condition| label(condition) == key.cell))
+}
+
+fn title(plan: &Plan) -> &str {
+    plan.document()["experiment"].as_str().unwrap_or("experiment")
+}
+
+/// One comparison per series that the outcomes hold, one distribution per label that the plan has categories for; conditions in the
+/// order of the plan. `None` if no condition has a run, or there is neither series nor category.
 pub fn analyse_outcomes(
     plan: &Plan,
     outcomes: &[(RunKey, Outcome)],
     options: &Options,
     notes: &[String],
 ) -> Result<Option<Reported>, Problem> {
-    let document = plan.document();
-    let conditions: Vec<&Value> =
-        document["conditions"].as_array().map(|list| list.iter().collect()).unwrap_or_default();
-    let names: Vec<&str> = match outcomes.iter().find(|(key, _)| key.cell != REFERENCE) {
-        Some((_, outcome)) => outcome.series.iter().map(|series| series.name.as_str()).collect(),
-        None => return Ok(None),
-    };
-    let mut measures = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let series = |outcome: &Outcome| {
-            outcome.series.get(index).map(|s| SampleData { values: s.values.clone(), statuses: s.statuses.clone() })
-        };
-        let groups = conditions.iter().map(|condition| {
-            let label = condition["label"].as_str().unwrap_or_default();
-            let text = |key: &str| condition[key].as_str().map(str::to_owned);
-            let samples = outcomes.iter().filter(|(key, _)| key.cell == label);
-            GroupData {
-                label: label.to_owned(),
-                samples: samples.filter_map(|(_, outcome)| series(outcome)).collect(),
-                system_prompt: text("system_prompt"),
-                rendered_prompt: text("rendered_prompt"),
-            }
-        });
-        let groups: Vec<GroupData> = groups.filter(|group| !group.samples.is_empty()).collect();
-        let reference = outcomes.iter().find(|(key, _)| key.cell == REFERENCE);
-        let span = document["axes"][index]["span"].as_array();
-        let comparison = Comparison {
-            title: document["experiment"].as_str().unwrap_or("experiment").to_owned(),
-            unit: (*name).to_owned(),
-            groups,
-            reference: reference.and_then(|(_, outcome)| series(outcome)).map(|series| series.values),
-            span: span.and_then(|ends| ends.first()?.as_f64().zip(ends.get(1)?.as_f64())),
-            notes: notes.to_vec(),
-        };
-        let analysis = analyse(&comparison, options)?;
-        measures.push((comparison, analysis));
+    if !has_run(&conditions(plan), outcomes) {
+        return Ok(None);
     }
-    Ok(Some(Reported { measures }))
+    let mut reported = Reported::default();
+    let mut left_out: Vec<Problem> = Vec::new();
+    for name in series_names(outcomes) {
+        let mut comparison = comparison(plan, outcomes, name);
+        comparison.notes.splice(..0, notes.iter().cloned());
+        let analysis = match comparison.groups.as_slice() {
+            [] => Err(Problem::new("no run has a value of it").hint("look at the statuses of its turns")),
+            _ => analyse(&comparison, options),
+        };
+        match analysis {
+            Ok(analysis) => reported.measures.push((comparison, analysis)),
+            Err(problem) => {
+                left_out.push(Problem { what: format!("`{name}` cannot be reported: {}", problem.what), ..problem });
+            }
+        }
+    }
+    for category in categories(plan)? {
+        let mut distribution = distribution(plan, outcomes, category)?;
+        // Beside a measure they are said there.
+        if reported.measures.is_empty() {
+            distribution.notes.extend_from_slice(notes);
+        }
+        let analysis = analyse_distribution(&distribution, options)?;
+        reported.distributions.push((distribution, analysis));
+    }
+    // One measure that says nothing does not take the others along.
+    let notes = match (reported.measures.first_mut(), reported.distributions.first_mut()) {
+        (Some((comparison, _)), _) => &mut comparison.notes,
+        (None, Some((distribution, _))) => &mut distribution.notes,
+        (None, None) => return left_out.into_iter().next().map_or(Ok(None), Err),
+    };
+    notes.extend(left_out.iter().map(|problem| format!("{}.", problem.what)));
+    Ok(Some(reported))
+}
+
+/// The series of all conditions' runs, in the order in which they first appear: a run may lack one.
+fn series_names(outcomes: &[(RunKey, Outcome)]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (_, outcome) in outcomes.iter().filter(|(key, _)| key.cell != REFERENCE) {
+        for series in &outcome.series {
+            if !names.contains(&series.name.as_str()) {
+                names.push(&series.name);
+            }
+        }
+    }
+    names
+}
+
+/// The conditions that have a value of the series; what is missing is noted.
+fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Comparison {
+    let document = plan.document();
+    let sample = |outcome: &Outcome| {
+        let series = outcome.series.iter().find(|series| series.name == name)?;
+        Some(SampleData { values: series.values.clone(), statuses: series.statuses.clone() })
+    };
+    let mut notes = Vec::new();
+    let mut groups = Vec::new();
+    for condition in conditions(plan) {
+        let label = label(condition);
+        let text = |key: &str| condition[key].as_str().map(str::to_owned);
+        let runs: Vec<&Outcome> = outcomes.iter().filter(|(key, _)| key.cell == label).map(|(_, run)| run).collect();
+        let mut samples: Vec<SampleData> = runs.iter().filter_map(|run| sample(run)).collect();
+        if runs.is_empty() {
+            continue;
+        }
+        if !samples.iter().any(|sample| sample.values.iter().any(Option::is_some)) {
+            notes.push(format!("No run of `{label}` has a value of `{name}`: the condition is left out."));
+            continue;
+        }
+        if samples.len() < runs.len() {
+            let lacking = runs.len() - samples.len();
+            notes.push(format!("{lacking} of {} runs of `{label}` have no `{name}` and are left out.", runs.len()));
+        }
+        if fill_up(&mut samples) {
+            notes.push(format!(
+                "Runs of `{label}` differ in length: turns that a run did not come to are missing there."
+            ));
+        }
+        let (system_prompt, rendered_prompt) = (text("system_prompt"), text("rendered_prompt"));
+        groups.push(GroupData { label: label.to_owned(), samples, system_prompt, rendered_prompt });
+    }
+    let reference = outcomes.iter().find(|(key, _)| key.cell == REFERENCE);
+    let axes = document["axes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let part = |axis: &Value, key: &str| axis[key].as_str().unwrap_or_default().to_owned();
+    let axis = axes.iter().find(|axis| format!("{}@{}", part(axis, "name"), part(axis, "site")) == name);
+    let span = axis.and_then(|axis| axis["span"].as_array());
+    Comparison {
+        title: title(plan).to_owned(),
+        unit: name.to_owned(),
+        groups,
+        reference: reference.and_then(|(_, outcome)| sample(outcome)).map(|series| series.values),
+        span: span.and_then(|ends| ends.first()?.as_f64().zip(ends.get(1)?.as_f64())),
+        notes,
+    }
+}
+
+/// Brings samples to the length of the longest; whether any was shorter.
+fn fill_up(samples: &mut [SampleData]) -> bool {
+    let turns = samples.iter().map(|sample| sample.values.len()).max().unwrap_or(0);
+    let mut filled = false;
+    for sample in samples.iter_mut().filter(|sample| sample.values.len() < turns) {
+        if !sample.statuses.is_empty() {
+            sample.statuses.resize(turns, MISSING.to_owned());
+        }
+        sample.values.resize(turns, None);
+        filled = true;
+    }
+    filled
+}
+
+/// A label that the plan has a menu for.
+#[derive(Deserialize)]
+struct Category {
+    label: String,
+    title: Option<String>,
+    menu: Vec<String>,
+}
+
+fn categories(plan: &Plan) -> Result<Vec<Category>, Problem> {
+    match plan.document().get("categories") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(written) => Vec::deserialize(written).map_err(|error| {
+            Problem::new(format!("`categories` of the plan cannot be read: {error}"))
+                .hint("it is a list of objects with a label, a menu of words and, if wanted, a title")
+        }),
+    }
+}
+
+/// Every condition, those without a finished run too.
+fn distribution(plan: &Plan, outcomes: &[(RunKey, Outcome)], category: Category) -> Result<Distribution, Problem> {
+    let Category { label: name, title: heading, menu } = category;
+    let group = |condition: &&Value| {
+        let label = label(condition);
+        let of_condition = outcomes.iter().filter(|(key, _)| key.cell == label);
+        let runs = of_condition.map(|(key, run)| (key.id(), run.labels.get(&name).map(String::as_str)));
+        DistributionGroup::tally(label, condition["title"].as_str(), &menu, runs)
+            .map_err(|problem| Problem { what: format!("label `{name}`: {}", problem.what), ..problem })
+    };
+    let groups = conditions(plan).iter().map(group).collect::<Result<_, _>>()?;
+    let title = format!("{}: {}", title(plan), heading.as_ref().unwrap_or(&name));
+    Ok(Distribution { title, label: name, menu, groups, notes: Vec::new() })
 }

@@ -58,6 +58,12 @@ impl<'a> Reader<'a> {
         repeated.into_iter().for_each(|repeated| self.push(&repeated.at, repeated.problem));
     }
 
+    /// Adds what was found in a file that this one names; it has its places already.
+    pub fn absorb_file(&self, problems: Vec<Problem>, notes: Vec<Problem>) {
+        self.problems.borrow_mut().extend(problems.into_iter().map(|problem| (usize::MAX, 0, problem)));
+        self.notes.borrow_mut().extend(notes);
+    }
+
     /// What was reported, in the order of the file, and the notes.
     pub fn finish(self) -> (Vec<Problem>, Vec<Problem>) {
         let mut problems = self.problems.into_inner();
@@ -262,9 +268,16 @@ impl<'a> Fields<'a> {
         Some(Self { reader, node, entries, asked: Vec::new(), missing: Vec::new(), elsewhere: Vec::new() })
     }
 
+    /// The mapping itself, for problems that are of no single key.
+    pub fn node(&self) -> &'a Node {
+        self.node
+    }
+
     /// The value of a key; `key:` with nothing after it counts as absent.
     pub fn get(&mut self, key: &'static str) -> Option<&'a Node> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         (entry.node.value != Value::Null).then_some(&entry.node)
     }

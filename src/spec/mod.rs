@@ -15,7 +15,8 @@
 //!     system_prompt: "Reminder: You are a helpful assistant."
 //! ```
 //!
-//! Keys of `kind: projection` (a key with nothing after it counts as absent):
+//! The keys of `kind: interview`, `kind: negotiation` and `kind: scenario` are in their files below; a file with `base_scenario` needs
+//! no `kind`. Keys of `kind: projection` (a key with nothing after it counts as absent):
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -50,12 +51,17 @@
 //! A later kind is one file here, one variant of [`Spec`] and one row of `KINDS`.
 //! Must not know: how a model is opened.
 
+mod conduct;
 mod describe;
 mod fields;
+mod interview;
 mod json;
+mod model_ref;
 mod nearest;
+mod negotiation;
 mod overrides;
 mod projection;
+mod scenario;
 pub mod transcript;
 mod tree;
 
@@ -68,7 +74,14 @@ use tree::{Node, Repeated};
 
 use crate::problem::Problem;
 
+pub use conduct::{Conduct, LaneSpec, OnRunCostLimit, RunOrder};
+pub use interview::{InterviewSpec, RefusalRule, RunSeeding, StopOnRefusal, Strategy, Variant};
+pub use model_ref::{ModelRef, PriceSpec, SCRIPTED, ScriptRule};
+pub use negotiation::{BargainerKind, BargainerRef, Bargaining, NegotiationSpec, PROGRAMMED, SpeakingOrder};
 pub use projection::{AxisRef, Condition, OverflowPolicy, Placement, ProjectionSpec, Seeding, SiteRef};
+pub use scenario::{
+    Actor, Better, Cell, Communication, Dimension, Extraction, Metric, MetricKind, Scenario, ScenarioSpec, Varied,
+};
 pub use transcript::{Transcript, Turn};
 
 /// An experiment, checked as far as it can be without a model.
@@ -76,7 +89,13 @@ pub use transcript::{Transcript, Turn};
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Spec {
     /// Replay a transcript's user turns and project the replies on axes.
-    Projection(ProjectionSpec),
+    Projection(Box<ProjectionSpec>),
+    /// Put questions to a model and let another judge the transcript.
+    Interview(Box<InterviewSpec>),
+    /// Let weak models bargain with strong ones.
+    Negotiation(Box<NegotiationSpec>),
+    /// Have models play a scenario, in every combination of its variations.
+    Scenario(Box<ScenarioSpec>),
 }
 
 /// An experiment and the file it came from.
@@ -95,9 +114,80 @@ pub struct Loaded {
 /// Reads the keys of one kind.
 type ReadKind = fn(&mut Fields<'_>) -> Option<Spec>;
 
-const KINDS: &[(&str, ReadKind)] = &[("projection", |fields| projection::read(fields).map(Spec::Projection))];
+/// A kind of experiment.
+struct Kind {
+    name: &'static str,
+    /// A key that only this kind has and that says enough.
+    says_it: Option<&'static str>,
+    read: ReadKind,
+    /// Environment variables that stand for keys.
+    environment: &'static [(&'static str, &'static str)],
+}
 
-/// Reads an experiment file. `overrides` are the pairs of `--set key=value`; they win over the file.
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "projection",
+        says_it: None,
+        read: |fields| projection::read(fields).map(|spec| Spec::Projection(Box::new(spec))),
+        environment: &[],
+    },
+    Kind {
+        name: "interview",
+        says_it: None,
+        read: |fields| interview::read(fields).map(|spec| Spec::Interview(Box::new(spec))),
+        environment: &[
+            ("BATCH_MODE", "batch"),
+            ("BATCH_SIZE", "runs_per_variant"),
+            ("INTER_RUN_DELAY", "inter_run_delay"),
+            ("HF_REPO_ID", "hf_repo_id"),
+            ("LOCAL_BACKUP_DIR", "local_backup_dir"),
+            ("MODEL_SEED", "seed"),
+            ("MODEL_TEMPERATURE", "sampling.temperature"),
+            ("MODEL_TOP_P", "sampling.top_p"),
+            ("MODEL_MAX_TOKENS", "sampling.max_new_tokens"),
+        ],
+    },
+    Kind {
+        name: "negotiation",
+        says_it: None,
+        read: |fields| negotiation::read(fields).map(|spec| Spec::Negotiation(Box::new(spec))),
+        environment: &[],
+    },
+    Kind {
+        name: "scenario",
+        says_it: Some("base_scenario"),
+        read: |fields| scenario::read(fields).map(|spec| Spec::Scenario(Box::new(spec))),
+        environment: &[],
+    },
+];
+
+/// Before the name of an environment variable among the overrides: a kind that knows the variable takes it for its key, every other
+/// leaves it.
+pub const FROM_ENVIRONMENT: &str = "$";
+
+impl Spec {
+    /// How it is carried out.
+    pub fn conduct(&self) -> Conduct {
+        match self {
+            Self::Projection(_) => Conduct::default(),
+            Self::Interview(spec) => spec.conduct.clone(),
+            Self::Negotiation(spec) => spec.conduct.clone(),
+            Self::Scenario(spec) => spec.conduct.clone(),
+        }
+    }
+
+    /// Folder for the results.
+    pub fn output(&self) -> Option<PathBuf> {
+        match self {
+            Self::Projection(spec) => spec.output.clone(),
+            Self::Interview(spec) => spec.output.clone(),
+            Self::Negotiation(spec) => spec.output.clone(),
+            Self::Scenario(spec) => spec.output.clone(),
+        }
+    }
+}
+
+/// Reads an experiment file. `overrides` are the pairs of `--set key=value`; they win over the file, the later over the earlier.
 pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Vec<Problem>> {
     let text = read_text(path).map_err(|problem| vec![problem])?;
     read(&text, path, overrides)
@@ -107,14 +197,16 @@ pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Vec<P
 pub fn read(text: &str, path: &Path, overrides: &[(String, String)]) -> Result<Loaded, Vec<Problem>> {
     let file = path.display().to_string();
     let (mut root, found) = parse(text, path)?;
-    let mut refused = overrides::apply(&mut root, overrides);
+    let (overrides, said) = settings(&root, overrides);
+    let mut refused = overrides::apply(&mut root, &overrides);
     root.name_paths(String::new());
 
     let reader = Reader::new(&file, path.parent().unwrap_or(Path::new("")));
     reader.absorb(found);
     let spec = Fields::open(&reader, &root).and_then(read_spec);
-    let (mut problems, notes) = reader.finish();
+    let (mut problems, mut notes) = reader.finish();
     problems.append(&mut refused);
+    notes.extend(said);
     match spec {
         Some(spec) if problems.is_empty() => {
             Ok(Loaded { spec, path: path.to_path_buf(), text: text.to_string(), notes })
@@ -125,12 +217,44 @@ pub fn read(text: &str, path: &Path, overrides: &[(String, String)]) -> Result<L
     }
 }
 
+/// The overrides with environment variables as the keys they stand for, and what is to be said of those.
+fn settings(root: &Node, overrides: &[(String, String)]) -> (Vec<(String, String)>, Vec<Problem>) {
+    let kind = match &root.value {
+        tree::Value::Map(entries) => entries.iter().find(|entry| entry.key == "kind").map(|entry| &entry.node.value),
+        _ => None,
+    };
+    let kind = KINDS.iter().find(|known| matches!(kind, Some(tree::Value::Text(name)) if name == known.name));
+    let (mut meant, mut said) = (Vec::new(), Vec::new());
+    for (key, value) in overrides {
+        let Some(variable) = key.strip_prefix(FROM_ENVIRONMENT) else {
+            meant.push((key.clone(), value.clone()));
+            continue;
+        };
+        let row = kind.and_then(|kind| kind.environment.iter().find(|(name, _)| name == &variable));
+        if let Some((_, key)) = row {
+            said.push(
+                Problem::new(format!("`{key}` is {} because {variable} is set", describe::short(value)))
+                    .at("environment or .env"),
+            );
+            meant.push(((*key).to_owned(), value.clone()));
+        }
+    }
+    (meant, said)
+}
+
 fn read_spec(mut fields: Fields<'_>) -> Option<Spec> {
     let reader = fields.reader;
-    let words: Vec<(&str, ReadKind)> = KINDS.to_vec();
-    // Without a usable kind the keys are still checked, as those of the only kind there is, so that all problems come at once.
+    let words: Vec<(&str, ReadKind)> = KINDS.iter().map(|kind| (kind.name, kind.read)).collect();
+    if fields.get("kind").is_none()
+        && let Some(kind) = KINDS.iter().find(|kind| kind.says_it.is_some_and(|key| fields.get(key).is_some()))
+    {
+        let spec = (kind.read)(&mut fields);
+        fields.finish();
+        return spec;
+    }
+    // Without a usable kind the keys are still checked, as those of the first kind there is, so that all problems come at once.
     let kind = fields.required("kind", "kind: projection", |node: &Node| reader.choice(node, &words));
-    let spec = kind.unwrap_or(KINDS[0].1)(&mut fields);
+    let spec = kind.unwrap_or(KINDS[0].read)(&mut fields);
     fields.finish();
     kind.and(spec)
 }

@@ -134,14 +134,14 @@ const TURN_STRIDE: usize = 1000;
 /// A typo in a count should be an answer, not a plan of a billion runs.
 const MAX_COUNT: u64 = 1_000_000;
 /// Names that the results already use beside the conditions' labels.
-const RESERVED_LABELS: &[&str] = &["summary", "reference"];
+pub(super) const RESERVED_LABELS: &[&str] = &["summary", "reference"];
 
 /// Reads every key of the kind; `None` after at least one problem was reported.
 pub(super) fn read(fields: &mut Fields<'_>) -> Option<ProjectionSpec> {
     let reader = fields.reader;
     let experiment = fields.required("experiment", "experiment: reminder", |n| reader.file_name(n));
     let model = fields.required("model", "model: allenai/Olmo-3-7B-Instruct", |n| reader.filled_text(n));
-    let axes = axes(fields);
+    let axes = axes(fields, true);
     let sites = sites(fields, |n, read| reader.one_or_list(n, read));
     let transcript =
         fields.required("transcript", "transcript: data/transcripts/conversation.json", |n| reader.existing_file(n));
@@ -178,7 +178,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<ProjectionSpec> {
         fields.belongs(key, "in an entry of `conditions:`");
     }
     let sampling_node = fields.get("sampling");
-    let sampling = sampling_node.map_or(Some(SamplingKeys::default()), |n| sampling(reader, n));
+    let sampling =
+        sampling_node.map_or(Some(SamplingKeys::default()), |n| sampling(reader, n, SamplingKeys::default()));
     if let (Some(node), Some(keys), Some(2..)) = (sampling_node, sampling, samples)
         && keys.sampling.temperature == 0.0
     {
@@ -232,7 +233,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<ProjectionSpec> {
     })
 }
 
-fn axes(fields: &mut Fields<'_>) -> Option<Vec<AxisRef>> {
+/// `axis` or `axes`; empty where none is given and none needs to be.
+pub(super) fn axes(fields: &mut Fields<'_>, required: bool) -> Option<Vec<AxisRef>> {
     let reader = fields.reader;
     match (fields.get("axis"), fields.get("axes")) {
         (Some(_), Some(both)) => {
@@ -253,6 +255,7 @@ fn axes(fields: &mut Fields<'_>) -> Option<Vec<AxisRef>> {
             }
             Some(axes.into_iter().map(|(_, axis)| axis).collect())
         }
+        (None, None) if !required => Some(Vec::new()),
         (None, None) => {
             fields.missing("axis", "axis: data/axes/assistant.safetensors");
             None
@@ -273,7 +276,7 @@ fn axis(reader: &Reader<'_>, node: &Node) -> Option<AxisRef> {
 }
 
 /// `site`, or `layer` with `layer_convention`; empty when none is given. `many` decides whether a list may stand there.
-fn sites<'a>(
+pub(super) fn sites<'a>(
     fields: &mut Fields<'a>,
     many: impl Fn(&Node, &dyn Fn(&Node) -> Option<SiteRef>) -> Option<Vec<SiteRef>>,
 ) -> Option<Vec<SiteRef>> {
@@ -361,10 +364,11 @@ fn condition(reader: &Reader<'_>, node: &Node) -> Option<Condition> {
     Some(Condition { label: label?, system_prompt: system_prompt?, placement: placement? })
 }
 
+/// What stands under `sampling:`.
 #[derive(Clone, Copy)]
-struct SamplingKeys {
-    sampling: Sampling,
-    max_new_tokens: usize,
+pub(super) struct SamplingKeys {
+    pub sampling: Sampling,
+    pub max_new_tokens: usize,
 }
 
 impl Default for SamplingKeys {
@@ -374,13 +378,14 @@ impl Default for SamplingKeys {
     }
 }
 
-fn sampling(reader: &Reader<'_>, node: &Node) -> Option<SamplingKeys> {
-    let default = SamplingKeys::default();
+/// The keys under `sampling:`; what is not written is the default's.
+pub(super) fn sampling(reader: &Reader<'_>, node: &Node, default: SamplingKeys) -> Option<SamplingKeys> {
     let mut fields = Fields::open(reader, node)?;
     let temperature = fields
         .or("temperature", default.sampling.temperature, |n| reader.number(n, "0 (greedy) or more", |t| t >= 0.0));
-    let top_p =
-        fields.maybe("top_p", |n| reader.number(n, "above 0 and at most 1 (1 is off)", |p| p > 0.0 && p <= 1.0));
+    let top_p = fields.or("top_p", default.sampling.top_p, |n| {
+        reader.number(n, "above 0 and at most 1 (1 is off)", |p| p > 0.0 && p <= 1.0).map(Some)
+    });
     let top_k = fields.maybe("top_k", |n| reader.size(n, 1..=MAX_COUNT));
     let min_p =
         fields.maybe("min_p", |n| reader.number(n, "at least 0 (off) and below 1", |p| (0.0..1.0).contains(&p)));
@@ -388,12 +393,13 @@ fn sampling(reader: &Reader<'_>, node: &Node) -> Option<SamplingKeys> {
     for key in ["seed", "seeding", "samples", "micro_batch", "max_seq_len"] {
         fields.belongs(key, "at the top of the file");
     }
+    fields.belongs("max_tokens", "here as `max_new_tokens`");
     fields.finish();
     let sampling = Sampling { temperature: temperature?, top_p: top_p?, top_k: top_k?, min_p: min_p? };
     Some(SamplingKeys { sampling, max_new_tokens: max_new_tokens? })
 }
 
-fn span(reader: &Reader<'_>, node: &Node) -> Option<Span> {
+pub(super) fn span(reader: &Reader<'_>, node: &Node) -> Option<Span> {
     if matches!(node.value, Value::Map(_)) {
         let mut fields = Fields::open(reader, node)?;
         let k = fields.required("first_k", "first_k: 8", |n| reader.size(n, 1..=MAX_COUNT));

@@ -1,5 +1,5 @@
-//! Owns the statistics of a comparison: summaries, intervals and tests, as pure functions on slices and on `Grid`s
-//! (samples x turns).
+//! Owns the statistics of a comparison: summaries, intervals and tests, as pure functions on slices, on `Grid`s
+//! (samples x turns) and on `Counts` (groups x categories).
 //!
 //! The unit is the *sample*, one whole conversation. Turns are crossed and fixed, the cells of one conversation are
 //! correlated, so every test works on one number per conversation (or shuffles whole conversations) and none treats
@@ -29,6 +29,15 @@ pub mod bootstrap;
 /// Holm's correction.
 pub mod holm;
 
+/// The interval of a share.
+pub mod proportion;
+
+/// Counts in rows and columns, and whether the two are independent by chi-square.
+pub mod counts;
+
+/// The same question, answered by counting tables (Fisher, Freeman & Halton).
+pub mod fisher;
+
 /// How alike the cells of one sample are.
 pub mod icc;
 
@@ -43,10 +52,13 @@ mod draw;
 
 pub use bootstrap::bootstrap_t_interval;
 pub use contrast::{Welch, welch};
+pub use counts::{ChiSquare, Counts, chi_square};
 pub use drift::{late_minus_early_weights, mean_weights, slope_weights};
+pub use fisher::{Fisher, fisher};
 pub use grid::{Grid, pooled_scores, usable_turns};
 pub use holm::holm;
 pub use icc::{design_effect, icc};
 pub use moments::{Summary, mean, sem, summarise, variance};
 pub use permutation::{Permutation, max_t, permutation_test};
 pub use power::{minimum_detectable_effect, power};
+pub use proportion::wilson;

@@ -18,7 +18,10 @@ use tiltmeter::{
     scheduler::{Budget, Disk, HaltReason, Lane, LaneLimits, Progress, RunState, Spending, Summary, seed_for, status},
 };
 
-use crate::lanes::caller::{Act, Bench, act, failure, reply, usd};
+use crate::{
+    breaking_disk::Breaking,
+    lanes::caller::{Act, Bench, act, failure, reply, usd},
+};
 
 fn lanes() -> Vec<Lane> {
     vec![Lane::new("shop", LaneLimits::default())]
@@ -123,25 +126,6 @@ async fn an_older_journal_is_read_and_gone_on_with() {
     let summary = bench.schedule().lanes(lanes()).run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, summary.halt), (2, None));
     assert!(summary.spending.settled_micro_usd < 120, "what an older journal does not say is not made up");
-}
-
-/// A disk that takes so many bytes and then breaks off in the middle of a write.
-struct Breaking {
-    file: File,
-    left: usize,
-}
-
-impl Disk for Breaking {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let fits = bytes.len().min(self.left);
-        self.left -= fits;
-        Disk::append(&mut self.file, &bytes[..fits])?;
-        if fits < bytes.len() { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A disk that looks at the books whenever it makes something last.

@@ -137,9 +137,11 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
             "images/demo.svg",
             "journal.jsonl",
             "manifest.json",
+            "methods.md",
             "plan.json",
             "report.html",
             "report.md",
+            "session.log",
             "tokens.parquet",
             "turns.parquet",
             "vectors.safetensors",
@@ -149,7 +151,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
     promised.sort();
     assert_eq!(found.keys().cloned().collect::<Vec<_>>(), promised);
     let said: Vec<&str> = demo.out.lines().filter_map(|line| line.strip_prefix("wrote      ")).collect();
-    let unsaid = ["journal.jsonl", "plan.json"];
+    let unsaid = ["journal.jsonl", "plan.json", "session.log"];
     for name in promised.iter().filter(|name| !unsaid.contains(&name.as_str())) {
         assert!(said.contains(&demo.dir.join(name).to_str().unwrap()), "{name} is not said to be written: {said:?}");
     }
@@ -185,7 +187,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
     assert_eq!(model["template_sha256"], of_file(&format!("{MODEL}/chat_template.jinja")));
     assert_eq!(manifest["axis_hashes"], json!({"quay-assistant@block.4.out": of_file(AXIS)}));
     let entries = manifest["files"].as_array().unwrap();
-    assert_eq!(entries.len(), promised.len() - 3, "all but itself, the journal and the plan");
+    assert_eq!(entries.len(), promised.len() - 5, "all but itself, the journal, the plan, and what tells the story");
     for entry in entries {
         let bytes = &found[entry["path"].as_str().unwrap()];
         assert_eq!((&entry["bytes"], &entry["sha256"]), (&json!(bytes.len()), &json!(hex(bytes))), "{entry}");

@@ -16,17 +16,31 @@ mod engine;
 // Models behind an API, and the server that goes wrong for them.
 mod faults;
 mod provider;
+mod fake_hub;
+mod dataset;
 
 // Runs, records, numbers.
+mod breaking_disk;
 mod scheduler;
 mod lanes;
 mod budget;
 mod stats;
 mod report;
+mod distribution;
 
 // The program as a person meets it: a process, its words, its files.
 mod program;
 mod demo;
+mod interview;
+mod scenario;
+mod negotiation;
 mod refusals;
 #[cfg(unix)]
 mod resume;
+mod canaries;
+#[cfg(unix)]
+mod batch;
+#[cfg(unix)]
+mod crash;
+#[cfg(target_os = "linux")]
+mod cluster;

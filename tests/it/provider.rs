@@ -3,7 +3,7 @@
 //! Must not know: schedulers, experiments.
 
 mod plan;
-mod secrets;
+pub mod secrets;
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tiltmeter::failure::{Class, Failure};
 use tiltmeter::model::{ChatReply, ChatRequest, Finish, Message, Model, ModelError, Role};
-use tiltmeter::provider::{ApiModel, ApiOptions, Keys, Price, Timeouts};
+use tiltmeter::provider::{ApiModel, ApiOptions, Price, Timeouts};
+use tiltmeter::secret::Keys;
 
 use crate::faults::{Act, Api, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS};
 
@@ -46,13 +47,13 @@ fn keys() -> Keys {
 }
 
 fn open(name: &str, server: &FaultServer) -> ApiModel {
+    open_with(name, server, TIMEOUTS)
+}
+
+fn open_with(name: &str, server: &FaultServer, timeouts: Timeouts) -> ApiModel {
     let base_url = Some(server.base_url());
-    ApiModel::open(
-        name,
-        &keys(),
-        ApiOptions { base_url, timeouts: TIMEOUTS, price: Some(price()), ..ApiOptions::default() },
-    )
-    .unwrap()
+    let options = ApiOptions { base_url, timeouts, price: Some(price()), ..ApiOptions::default() };
+    ApiModel::open(name, &keys(), options).unwrap()
 }
 
 fn request() -> ChatRequest {
@@ -136,7 +137,10 @@ async fn every_fault_ends_in_its_class_in_time_and_is_asked_once() {
     let cases = MODELS.iter().flat_map(|model| faults().into_iter().map(move |(act, end)| (*model, act, end)));
     let tried = cases.map(|(model, act, end)| async move {
         let server = FaultServer::always(act.clone()).await;
-        let api = open(model, &server);
+        // Megabytes take their time where other tests want the processor too; what ends them is their number.
+        let slow = Timeouts { attempt: Duration::from_secs(20), ..TIMEOUTS };
+        let timeouts = if matches!(act, Act::Huge { .. }) { slow } else { TIMEOUTS };
+        let api = open_with(model, &server, timeouts);
         let begin = Instant::now();
         let result = api.chat(&request()).await;
         let took = begin.elapsed();
@@ -153,7 +157,7 @@ async fn every_fault_ends_in_its_class_in_time_and_is_asked_once() {
             }
             _ => panic!("{name}: {result:?}"),
         }
-        assert!(took < TIMEOUTS.attempt + Duration::from_secs(1), "{name} took {took:?}");
+        assert!(took < timeouts.attempt + Duration::from_secs(1), "{name} took {took:?}");
         assert_eq!(server.received().len(), 1, "{name} was asked more than once");
 
         // The books: what is said to cost nothing was not billed, what is said to cost something was, to the micro-dollar.
@@ -330,13 +334,13 @@ async fn a_connection_serves_many_calls_and_one_fault_ends_only_its_own() {
         match api.chat(&request()).await {
             Ok(reply) => {
                 assert_eq!(reply.message.content, format!("reply {n}"));
+                assert_eq!(reply.version.as_deref(), Some("served-2026-01-01"));
                 kept += 1;
             }
             Err(error) => assert!(matches!(failure(Err(error)).class, Class::Transient | Class::RateLimit)),
         }
     }
     assert_eq!((kept, server.received().len(), server.bill().len()), (30, 50, 40));
-    assert_eq!(api.versions(), ["served-2026-01-01"]);
 }
 
 /// A client library may want to mend a connection that died in its hands by asking again, which would be paid for twice.

@@ -64,11 +64,13 @@ impl Bench {
     }
 }
 
-/// Everything that must not depend on what happened on the way: all files but the journal, which tells just that, and the manifest,
+/// Everything that must not depend on what happened on the way: all files but the journal, the log and the methods, which tell just that, and the manifest,
 /// of which only the story and the work of this sitting are left out.
 fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = files(folder);
-    assert!(found.remove("journal.jsonl").is_some());
+    for name in ["journal.jsonl", "methods.md", "session.log"] {
+        assert!(found.remove(name).is_some(), "{name}");
+    }
     let mut manifest: Value = serde_json::from_slice(&found.remove("manifest.json").unwrap()).unwrap();
     let story = manifest.as_object_mut().unwrap();
     for key in ["started", "finished", "sessions", "notes"] {

@@ -6,7 +6,6 @@ mod talk;
 
 use std::{
     fs::{self, File},
-    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,6 +20,7 @@ use tiltmeter::{
     },
 };
 
+use crate::breaking_disk::Breaking;
 use talk::Bench;
 
 /// What an uninterrupted schedule of the same talks comes to.
@@ -285,25 +285,6 @@ async fn a_changed_plan_is_refused_field_by_field_unless_accepted() {
     assert_eq!(changed().run(bench.runs()).await.unwrap().accepted_drifts.len(), 2);
     assert!(bench.resume().await.unwrap_err().what.contains("is 4"));
     assert_eq!(Plan::read(&bench.folder().plan()).unwrap().document()["steps"], 5);
-}
-
-/// A disk that takes so many bytes and then breaks off in the middle of a write.
-struct Breaking {
-    file: File,
-    left: usize,
-}
-
-impl Disk for Breaking {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let fits = bytes.len().min(self.left);
-        self.left -= fits;
-        Disk::append(&mut self.file, &bytes[..fits])?;
-        if fits < bytes.len() { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

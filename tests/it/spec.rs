@@ -26,6 +26,13 @@ struct Desk {
     folder: tempfile::TempDir,
 }
 
+fn projection(loaded: Loaded) -> ProjectionSpec {
+    match loaded.spec {
+        Spec::Projection(spec) => *spec,
+        other => panic!("{other:?}"),
+    }
+}
+
 impl Desk {
     fn new() -> Self {
         let desk = Self { folder: tempfile::tempdir().unwrap() };
@@ -46,8 +53,7 @@ impl Desk {
     }
 
     fn good(&self, text: &str) -> ProjectionSpec {
-        let Spec::Projection(spec) = self.load_with(text, &[]).expect("the experiment is valid").spec;
-        spec
+        projection(self.load_with(text, &[]).expect("the experiment is valid"))
     }
 
     /// The problems, one a line, with the folder left out of the places.
@@ -160,7 +166,7 @@ fn the_same_experiment_may_be_written_in_json() {
         r#"{"kind": "projection", "experiment": "reminder", "model": "data/models/tiny", "axis": "axis.safetensors",
             "transcript": "talk.json", "conditions": [{"label": "baseline"}]}"#,
     );
-    let Spec::Projection(from_json) = spec::load(&path, &[]).unwrap().spec;
+    let from_json = projection(spec::load(&path, &[]).unwrap());
     assert_eq!(from_json, desk.good(SMALLEST));
 }
 
@@ -367,14 +373,14 @@ fn set_wins_over_the_file() {
         ("accept_axis_of_other_model", "true"),
         ("samples", "5"),
     ];
-    let Spec::Projection(spec) = desk.load_with(SMALLEST, &set).unwrap().spec;
+    let spec = projection(desk.load_with(SMALLEST, &set).unwrap());
     assert_eq!((spec.sampling.temperature, spec.samples), (0.7, 5));
     assert_eq!(spec.conditions[0].label, "calm");
     assert_eq!(spec.conditions[0].system_prompt.as_deref(), Some("Reminder: be kind"));
     assert_eq!(spec.sites, [SiteRef::Site(Site::Embed), SiteRef::Site(Site::FinalNorm)]);
     assert!(spec.accept_axis_of_other_model);
-    let nothing = desk.load_with(&format!("{SMALLEST}max_seq_len: 9000\n"), &[("max_seq_len", "null")]).unwrap().spec;
-    let Spec::Projection(nothing) = nothing;
+    let nothing = desk.load_with(&format!("{SMALLEST}max_seq_len: 9000\n"), &[("max_seq_len", "null")]).unwrap();
+    let nothing = projection(nothing);
     assert_eq!(nothing.max_seq_len, None, "null takes a key away");
 }
 

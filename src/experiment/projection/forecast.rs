@@ -2,7 +2,7 @@
 //! they may be. What cannot fit is refused before anything is computed.
 //! Must not know: engine, provider, run folders, terminal.
 
-use crate::experiment::{CellForecast, Forecast};
+use crate::experiment::{CellForecast, Forecast, TokenForecast};
 use crate::model::{Message, Model, Role};
 use crate::problem::Problem;
 use crate::spec::{Condition, OverflowPolicy, Placement, ProjectionSpec, Transcript};
@@ -23,7 +23,8 @@ pub fn forecast(spec: &ProjectionSpec, transcript: &Transcript, model: &dyn Mode
         }
     }
     for cell in &cells {
-        let needed = cell.least_tokens + spec.max_new_tokens;
+        let Some(tokens) = cell.tokens else { continue };
+        let needed = tokens.least + spec.max_new_tokens;
         let what = format!(
             "condition `{}` cannot fit: turn {} needs {needed} tokens of context even if every earlier reply is empty, and there are {limit}",
             cell.cell, cell.turns
@@ -34,7 +35,7 @@ pub fn forecast(spec: &ProjectionSpec, transcript: &Transcript, model: &dyn Mode
             ));
         } else if needed > limit {
             notes.push(what);
-        } else if let Some(turn) = cell.may_overflow_at {
+        } else if let Some(turn) = tokens.may_overflow_at {
             notes.push(format!(
                 "condition `{}` may outgrow the context from turn {turn} on if replies are as long as allowed",
                 cell.cell
@@ -44,7 +45,8 @@ pub fn forecast(spec: &ProjectionSpec, transcript: &Transcript, model: &dyn Mode
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(Forecast { cells, limit, max_new_tokens: spec.max_new_tokens, notes })
+    let max_new_tokens = spec.max_new_tokens;
+    Ok(Forecast { cells, limit: Some(limit), max_new_tokens, paid_calls: 0, worst_micro_usd: Some(0), notes })
 }
 
 fn cell(
@@ -81,9 +83,7 @@ fn cell(
         cell: condition.label.clone(),
         runs: spec.samples,
         turns: turns.len(),
-        least_tokens: least,
-        most_tokens: least + turns.len() * max_new,
-        may_overflow_at,
+        tokens: Some(TokenForecast { least, most: least + turns.len() * max_new, may_overflow_at }),
         first_prompt,
     })
 }

@@ -1,21 +1,27 @@
-//! Owns as much of HTTP/1.1 as the fault server needs: one request off a connection, the head of a reply.
+//! Owns as much of HTTP/1.1 as the servers of these tests need: one request off a connection, the head of a reply.
 //! Must not know: APIs, faults.
 
-use std::time::Instant;
-
-use serde_json::Value;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use super::{Api, Received};
+/// One request, whole.
+pub struct Request {
+    pub method: String,
+    /// With its query.
+    pub path: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
 
 /// The next request; what was read beyond it stays in `left_over`. `None`: the client is done.
-pub async fn read_request(stream: &mut TcpStream, left_over: &mut Vec<u8>) -> Option<Received> {
+pub async fn read_request(stream: &mut TcpStream, left_over: &mut Vec<u8>) -> Option<Request> {
     let mut piece = vec![0; 16 << 10];
     loop {
         if let Some(head_end) = left_over.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&left_over[..head_end]).into_owned();
             let mut lines = head.split("\r\n");
-            let path = lines.next()?.split(' ').nth(1)?.to_string();
+            let mut first = lines.next()?.split(' ').map(str::to_string);
+            let (method, path) = (first.next()?, first.next()?);
             let headers: Vec<(String, String)> = lines
                 .filter_map(|line| line.split_once(':'))
                 .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_string()))
@@ -23,9 +29,9 @@ pub async fn read_request(stream: &mut TcpStream, left_over: &mut Vec<u8>) -> Op
             let length = headers.iter().find(|(name, _)| name == "content-length");
             let end = head_end + 4 + length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
             if left_over.len() >= end {
-                let body = serde_json::from_slice(&left_over[head_end + 4..end]).unwrap_or(Value::Null);
+                let body = left_over[head_end + 4..end].to_vec();
                 left_over.drain(..end);
-                return Some(Received { at: Instant::now(), api: Api::of(&path), path, headers, body, hung_up: None });
+                return Some(Request { method, path, headers, body });
             }
         }
         match stream.read(&mut piece).await {
@@ -49,6 +55,7 @@ pub fn head(status: u16, headers: &[(String, String)], length: usize) -> String 
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        302 => "Found",
         429 => "Too Many Requests",
         _ => "Other",
     }

@@ -4,7 +4,7 @@
 //! Must not know: providers' clients, schedulers, what is tested.
 
 mod bodies;
-mod http;
+pub mod http;
 
 use std::{
     net::SocketAddr,
@@ -189,7 +189,15 @@ fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
 /// Requests of one connection, one after the other; ends when either side is done with it.
 async fn serve(mut stream: TcpStream, script: Arc<Script>, books: Arc<Mutex<Books>>) {
     let mut left_over = Vec::new();
-    while let Some(received) = http::read_request(&mut stream, &mut left_over).await {
+    while let Some(request) = http::read_request(&mut stream, &mut left_over).await {
+        let received = Received {
+            at: Instant::now(),
+            api: Api::of(&request.path),
+            body: serde_json::from_slice(&request.body).unwrap_or(Value::Null),
+            path: request.path,
+            headers: request.headers,
+            hung_up: None,
+        };
         let n = {
             let mut books = lock(&books);
             books.received.push(received.clone());

@@ -42,6 +42,7 @@ impl Run for Caller {
                 request: &request,
                 worst: self.worst,
                 policy: self.policy,
+                repeatable: false,
             };
             said.push(context.call(call, |attempt| (self.act)(context.id().to_owned(), turn, attempt)).await?);
             context.count("turns", 1);

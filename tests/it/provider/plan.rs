@@ -2,10 +2,9 @@
 //! Must not know: faults, schedulers.
 
 use serde_json::{Value, json};
-use tiltmeter::model::{ChatRequest, Message, Model, ModelError, Role, Sampling, SeedKey};
-use tiltmeter::provider::{
-    ApiModel, ApiOptions, Keys, Price, Provider, SeedSupport, lane_name, lane_preset, parse_name,
-};
+use tiltmeter::model::{ChatRequest, Message, Model, ModelError, Role, Sampling, SeedKey, SeedSupport};
+use tiltmeter::provider::{ApiModel, ApiOptions, Price, Provider, lane_name, lane_preset, parse_name};
+use tiltmeter::secret::Keys;
 
 use super::{keys, open, request};
 use crate::faults::{Act, Api, FaultServer, Received};

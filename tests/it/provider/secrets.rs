@@ -3,7 +3,8 @@
 //! Must not know: schedulers, experiments.
 
 use tiltmeter::model::{Model, ModelError};
-use tiltmeter::provider::{ApiKey, ApiModel, ApiOptions, Keys, Provider, REDACTED, Scrubber, read_env_file};
+use tiltmeter::provider::{ApiModel, ApiOptions, Provider};
+use tiltmeter::secret::{ApiKey, Keys, REDACTED, Scrubber, read_env_file};
 
 use super::{MODELS, TIMEOUTS, request};
 use crate::faults::{Act, FaultServer};
@@ -35,7 +36,7 @@ fn canaries() -> Keys {
 }
 
 /// Written once more, from the standard, so that a mistake in the one does not hide in the other.
-fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
+pub fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
     let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*last).collect();
     let mut text = String::new();
     for three in bytes.chunks(3) {
@@ -47,7 +48,7 @@ fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
     text
 }
 
-fn forms(key: &str) -> Vec<String> {
+pub fn forms(key: &str) -> Vec<String> {
     let escaped = |upper: bool| {
         let byte = |b: u8| if upper { format!("%{b:02X}") } else { format!("%{b:02x}") };
         key.bytes()
@@ -65,7 +66,7 @@ fn forms(key: &str) -> Vec<String> {
 }
 
 /// The middle of each form, as it would show if only its ends were taken out.
-fn shows(text: &str, key: &str) -> Option<String> {
+pub fn shows(text: &str, key: &str) -> Option<String> {
     forms(key).into_iter().find(|form| text.contains(form.as_str()) || text.contains(&form[12..form.len() - 12]))
 }
 

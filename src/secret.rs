@@ -1,10 +1,9 @@
 //! Owns keys: where they come from (the environment, a `.env` file), the type that cannot be shown by accident (no Debug, no Display,
 //! no Serialize), and the `Scrubber` that takes them out of any text by their value, however they got there.
-//! Must not know: HTTP, runs.
+//! Must not know: who a key is for, HTTP, runs.
 
 use std::{borrow::Cow, collections::BTreeMap, path::Path, sync::Arc};
 
-use super::name::Provider;
 use crate::problem::Problem;
 
 /// A key. It leaves this type in one way only: into a header.
@@ -28,8 +27,16 @@ pub struct Keys {
 const SECRET_ENDINGS: &[&str] = &["_API_KEY", "_TOKEN", "_SECRET"];
 
 /// What example files hold in place of a key.
-const PLACEHOLDERS: &[&str] =
-    &["your_key_here", "your_api_key_here", "your-api-key", "your-key-here", "changeme", "xxx"];
+const PLACEHOLDERS: &[&str] = &[
+    "your_key_here",
+    "your_api_key_here",
+    "your-api-key",
+    "your-key-here",
+    "changeme",
+    "xxx",
+    "hf_xxx",
+    "your_token_here",
+];
 
 impl Keys {
     /// From the process's environment and, for what is not set there, from a `.env` file. A file that does not exist is no error.
@@ -56,18 +63,15 @@ impl Keys {
         self.by_variable.get(variable).cloned()
     }
 
-    /// The key for a provider; `None` only where the provider asks for none.
-    pub fn for_provider(&self, provider: Provider) -> Result<Option<ApiKey>, Problem> {
-        let variable = provider.key_variable();
-        let hint = format!("set it in the environment or write `{variable}=...` into .env");
-        let Some(key) = self.get(variable) else {
-            return match provider.needs_key() {
-                false => Ok(None),
-                true => Err(Problem::new(format!("{variable} is not set: {} needs it", provider.title())).hint(hint)),
-            };
-        };
+    /// `get` for a key about to be used: what cannot be one is said before it is sent.
+    ///
+    /// # Errors
+    /// An example's placeholder; a character that no key has.
+    pub fn usable(&self, variable: &str) -> Result<Option<ApiKey>, Problem> {
+        let Some(key) = self.get(variable) else { return Ok(None) };
         if PLACEHOLDERS.contains(&key.reveal().to_ascii_lowercase().as_str()) {
-            return Err(Problem::new(format!("{variable} still holds the placeholder of an example")).hint(hint));
+            return Err(Problem::new(format!("{variable} still holds the placeholder of an example"))
+                .hint(format!("set it in the environment or write `{variable}=...` into .env")));
         }
         if !key.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
             let what = format!("{variable} holds a character that no key has (a space, a quote mark, a line end?)");

@@ -1,0 +1,188 @@
+//! Owns carrying an experiment out before a person's eyes: signals, progress, and what is said at the end.
+//! Must not know: inference, HTTP.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Exit, Failure, errors,
+    execute::{runtime, shown},
+    progress::{ProgressDisplay, ProgressMode},
+    run::RunArgs,
+    status,
+    terminal::{escape, stdout},
+};
+use crate::{
+    problem::Problem,
+    report::{distribution_terminal, terminal as tables},
+    scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal},
+    session::{Prepared, Running, Sitting, Uploaded},
+};
+
+/// Carries out what is not done yet; `again` is the command that goes on where this one stops.
+pub fn carry_out(prepared: Prepared, running: &Running, mode: ProgressMode, again: &str) -> Result<Exit, Failure> {
+    let progress = Arc::new(Progress::new());
+    let begun = || progress.snapshot().elapsed_s > 0.0;
+    let sitting = runtime()?.block_on(async {
+        let stop = StopSignal::listen()?;
+        let mut display = ProgressDisplay::new(mode);
+        let mut level = StopLevel::None;
+        let work = prepared.run(running, progress.clone(), stop.clone());
+        tokio::pin!(work);
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            let next = match level {
+                StopLevel::None => StopLevel::Drain,
+                StopLevel::Drain => StopLevel::Stop,
+                StopLevel::Stop | StopLevel::Abort => StopLevel::Abort,
+            };
+            tokio::select! {
+                // What was asked for is said before its effect, however soon that comes.
+                biased;
+                () = stop.reached(next), if level < StopLevel::Abort => {
+                    level = stop.level();
+                    display.say(stopping(level));
+                }
+                done = &mut work => {
+                    if begun() {
+                        display.end(&progress);
+                    }
+                    return done;
+                }
+                _ = tick.tick() => {
+                    if begun() {
+                        display.poll(&progress);
+                    }
+                }
+            }
+        }
+    });
+    let sitting = sitting.map_err(|problem| match begun() {
+        true => Failure::internal(problem),
+        false => problem.into(),
+    })?;
+    finish(&sitting, again)
+}
+
+/// The command that goes on where this one stops.
+pub fn resume_command(args: &RunArgs) -> String {
+    let mut command = format!("tiltmeter run {} --resume", shown(&args.file));
+    command.extend(args.out.iter().map(|out| format!(" --out {}", shown(out))));
+    command.extend(args.set.iter().map(|(key, value)| format!(" --set '{}={}'", escape(key), escape(value))));
+    command
+}
+
+fn stopping(level: StopLevel) -> &'static str {
+    match level {
+        StopLevel::None => "",
+        StopLevel::Drain => {
+            "stopping: running conversations are finished, no new one starts; Ctrl+C again stops at the next turn"
+        }
+        StopLevel::Stop => "stopping at the next turn; Ctrl+C again stops at once",
+        StopLevel::Abort => "stopping now",
+    }
+}
+
+/// Says what came out, and how to go on where something is left.
+fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
+    if let Some(reported) = &sitting.reported {
+        for (comparison, analysis) in &reported.measures {
+            stdout(&format!("\n{}", tables(comparison, analysis, false)))?;
+        }
+        for (distribution, analysis) in &reported.distributions {
+            stdout(&format!("\n{}", distribution_terminal(distribution, analysis)))?;
+        }
+    }
+    let work = sitting.work;
+    if work.unique_tokens > 0 {
+        let ratio = work.forward_tokens as f64 / work.unique_tokens as f64;
+        stdout(&format!(
+            "\nwork       {} forward token-passes for {} unique tokens: {ratio:.3} per token, {} generated, {} steps\n",
+            work.forward_tokens, work.unique_tokens, work.generated_tokens, work.steps
+        ))?;
+    }
+    let spending = &sitting.summary.spending;
+    if spending.held_micro_usd() > 0 || spending.limit_micro_usd.is_some() {
+        stdout(&format!("spent      {}\n", status::money(spending)))?;
+    }
+    stdout(&format!("folder     {}\n", shown(sitting.folder.dir())))?;
+    stdout(&wrote(&sitting.files))?;
+    if let Some(closing) = &sitting.closing {
+        stdout(&format!("\n{}\n", escape(closing.trim_end())))?;
+    }
+    let sent = sitting.uploaded.as_ref().map_or(Ok(true), tell_upload)?;
+    let summary = &sitting.summary;
+    for (key, state) in &summary.outcomes {
+        if let RunState::Failed(problem) = state {
+            errors::print(std::slice::from_ref(&Problem {
+                what: format!("{}: {}", key.id(), problem.what),
+                ..problem.clone()
+            }));
+        }
+    }
+    if let Some(halt) = &summary.halt {
+        let hint = halt.problem.hint.clone().unwrap_or_default();
+        errors::print(&[halt.problem.clone().hint(format!("{hint}: {again}"))]);
+        return Ok(match halt.reason {
+            HaltReason::Budget | HaltReason::RunBudget => Exit::Budget,
+            HaltReason::Quota | HaltReason::RateLimit => Exit::Quota,
+        });
+    }
+    if summary.interrupted {
+        let kept = format!("stopped: {} runs are finished, {} are left", summary.completed, summary.pending);
+        errors::print_notes(&[Problem::new(kept).hint(format!("every finished turn is kept; go on with {again}"))]);
+        return Ok(Exit::Interrupted);
+    }
+    Ok(if summary.failed > 0 || !sent { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// What was written, one file a line; a folder with many of them in one.
+pub fn wrote(files: &[PathBuf]) -> String {
+    const MANY: usize = 8;
+    let mut by_folder: Vec<(&Path, Vec<&Path>)> = Vec::new();
+    for path in files {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        match by_folder.iter_mut().find(|(known, _)| *known == folder) {
+            Some((_, list)) => list.push(path),
+            None => by_folder.push((folder, vec![path])),
+        }
+    }
+    let mut text = String::new();
+    for (folder, list) in by_folder {
+        // The files of the runs, that is; what stands at the top of the run folder is named.
+        if list.len() > MANY && list.iter().all(|path| path.extension().is_some_and(|ending| ending == "json")) {
+            text += &format!("wrote      {}/ ({} files)\n", shown(folder), list.len());
+        } else {
+            text.extend(list.iter().map(|path| format!("wrote      {}\n", shown(path))));
+        }
+    }
+    text
+}
+
+/// `false`: it failed.
+pub fn tell_upload(uploaded: &Uploaded) -> Result<bool, Failure> {
+    let (folder, repo_id) = (shown(&uploaded.folder), escape(&uploaded.repo_id));
+    match &uploaded.result {
+        Ok(done) => {
+            let commit = done.commit.as_ref().map(|commit| format!(", commit {}", escape(commit))).unwrap_or_default();
+            let before = match done.already_there {
+                0 => String::new(),
+                n => format!(" ({n} were there before)"),
+            };
+            stdout(&format!("Successfully uploaded {} records to {repo_id}{before}{commit}\n", done.added))?;
+            Ok(true)
+        }
+        Err(problem) => {
+            let hint = problem.hint.as_ref().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            errors::print(&[Problem {
+                what: format!("Upload failed: {}", problem.what),
+                place: problem.place.clone().or(Some(repo_id.into_owned())),
+                hint: Some(format!("{hint}everything is kept in {folder}; send it with: tiltmeter upload {folder}")),
+            }]);
+            Ok(false)
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Owns the arguments of the commands on a run folder: `status`, `collect`, `validate`, `upload`.
+//! Must not know: inference, HTTP.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Show how far a run folder is, from any machine that sees it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter status data/runs/demo
+  watch -n 10 tiltmeter status data/runs/demo")]
+pub struct StatusArgs {
+    /// Run folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+/// Write every file of a run folder again from its journal.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter collect data/runs/deception_local")]
+pub struct CollectArgs {
+    /// Run folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+/// Check that a run folder holds what its plan promised.
+///
+/// Looks at the journal, the frozen plan, every run, and every file of the manifest. Ends with code 4 if something is amiss.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter validate data/runs/deception_local")]
+pub struct ValidateArgs {
+    /// Run folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+/// Send finished records to a Hugging Face dataset.
+///
+/// Sends what is not in the dataset yet, in one commit a folder. The token is HF_TOKEN, from the environment or .env.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter upload --pending
+  tiltmeter upload data/runs/deception --repo name/dataset")]
+pub struct UploadArgs {
+    /// Run folders
+    #[arg(value_name = "DIR", required_unless_present = "pending")]
+    pub folders: Vec<PathBuf>,
+    /// Every folder below data/runs that has something to send
+    #[arg(long, conflicts_with = "folders")]
+    pub pending: bool,
+    /// The dataset [default: HF_REPO_ID, or the one the run was for]
+    #[arg(long, value_name = "NAME/DATASET")]
+    pub repo: Option<String>,
+}

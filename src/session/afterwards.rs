@@ -1,0 +1,236 @@
+//! Owns what can be made of a run folder without its models: its files again from the journal, the methods section, and whether
+//! everything is as it was planned.
+//! Must not know: flags, terminal.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::pages::write_report;
+use super::{exports, find_folder};
+use crate::experiment::{Books, Ran, RanEnd, Recorder, recorder};
+use crate::problem::Problem;
+use crate::record::{FileEntry, Manifest, RunFolder, RunKey, Session, SessionEnd, write_text_atomic};
+use crate::report::Options;
+use crate::scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
+
+/// Writes every file again that the journal can give.
+pub fn collect(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let folder = find_folder(path)?;
+    let recorded = recorded(&folder)?;
+    let runs = runs(&recorded);
+    let recorder = recorder(recorded.plan.document());
+    let mut files = exports::records(&folder, &runs, &books(&recorded), recorder.as_ref(), None)?;
+    write_text_atomic(&folder.methods(), &methods(recorder.as_ref(), &recorded.plan, &runs, &recorded.sessions))?;
+    files.push(folder.methods());
+    if let Some(reported) = super::report::of_folder(&folder, &Options::default())? {
+        let name = recorded.plan.document()["experiment"].as_str().unwrap_or("experiment").to_owned();
+        write_report(&name, &folder, &reported, &mut files)?;
+    }
+    Ok(files)
+}
+
+/// The runs of a journal as a kind's recorder takes them: cell by cell in the order of the plan, as a sitting has them.
+pub fn runs(recorded: &Recorded) -> Vec<Ran> {
+    let keyed = recorded.runs.iter().filter_map(|(id, run)| {
+        let (cell, sample) = id.rsplit_once('-')?;
+        let experiment = recorded.plan.document()["experiment"].as_str().unwrap_or_default().to_owned();
+        let key = RunKey { experiment, cell: cell.to_owned(), sample: sample.parse().ok()? };
+        let end = match (&run.failure, run.done) {
+            (_, true) => RanEnd::Done,
+            (Some(problem), false) => RanEnd::Failed(problem.clone()),
+            (None, false) => RanEnd::Pending,
+        };
+        Some(Ran { key, outcome: run.outcome.clone(), end })
+    });
+    let plan = recorded.plan.document();
+    let list = |key: &str| plan[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    // A kind whose cells are no conditions to compare lists their names alone.
+    let names = list("conditions").iter().map(|condition| &condition["label"]).chain(list("cells"));
+    let names = names.filter_map(Value::as_str).enumerate();
+    let places: HashMap<&str, usize> = names.map(|(place, name)| (name, place)).collect();
+    let place = |cell: &str| places.get(cell).copied().unwrap_or(places.len());
+    let mut runs: Vec<Ran> = keyed.collect();
+    runs.sort_by_cached_key(|run| (place(&run.key.cell), run.key.cell.clone(), run.key.sample));
+    runs
+}
+
+/// What the journal knows besides outcomes.
+fn books(recorded: &Recorded) -> Books {
+    let account = |(id, run): (&String, &RecordedRun)| (id.clone(), run.account.clone());
+    let runs = recorded.runs.iter().map(account).collect();
+    Books { sessions: recorded.sessions.clone(), spending: recorded.spending, runs }
+}
+
+/// What a sitting that is under way last said of itself; `None` if nobody writes the folder.
+pub fn live(folder: &RunFolder) -> Result<Option<Snapshot>, Problem> {
+    if !status(folder)?.writer_active {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(folder.progress()).unwrap_or_default();
+    Ok(serde_json::from_str(&text).ok())
+}
+
+/// What `validate` found.
+pub struct Validation {
+    /// One line each, what holds.
+    pub sound: Vec<String>,
+    /// What does not.
+    pub defects: Vec<Problem>,
+}
+
+/// Whether a folder holds what its plan promised: every run done and without defects, no drift, files as they were written.
+pub fn validate(path: &Path) -> Result<Validation, Problem> {
+    let folder = find_folder(path)?;
+    let recorded = recorded(&folder)?;
+    let (mut sound, mut defects) = (Vec::new(), Vec::new());
+    sound.push(format!("the journal is whole: {} runs, every line with its checksum", recorded.runs.len()));
+    match Plan::read(&folder.plan()) {
+        Ok(plan) if plan.hash() == recorded.plan.hash() => {
+            sound.push(format!("plan.json is the journal's plan, {}", plan.hash()));
+        }
+        Ok(plan) => defects.push(
+            Problem::new(format!("plan.json is {}, the journal's plan is {}", plan.hash(), recorded.plan.hash()))
+                .at(folder.plan().display().to_string())
+                .hint("delete it: `tiltmeter run --resume` writes it again"),
+        ),
+        Err(problem) => defects.push(problem),
+    }
+    match recorded.accepted_drifts.as_slice() {
+        [] => sound.push("the plan never changed".to_owned()),
+        drifts => defects.extend(drifts.iter().map(|drift| {
+            Problem::new(format!("the plan was changed under way: {drift}"))
+                .hint("results before and after are not of one plan; begin again for a publication")
+        })),
+    }
+    let runs = runs(&recorded);
+    let done = runs.iter().filter(|run| run.end == RanEnd::Done).count();
+    if done == recorded.planned {
+        sound.push(format!("all {done} planned runs are done"));
+    } else {
+        defects.push(
+            Problem::new(format!("{done} of {} planned runs are done", recorded.planned))
+                .hint("go on with tiltmeter run FILE --resume"),
+        );
+    }
+    for run in &runs {
+        if let RanEnd::Failed(problem) = &run.end {
+            defects.push(Problem { what: format!("{} failed: {}", run.key.id(), problem.what), ..problem.clone() });
+        }
+    }
+    let recorder = recorder(recorded.plan.document());
+    let flawed: Vec<Problem> = runs.iter().flat_map(|run| recorder.defects(run)).collect();
+    if flawed.is_empty() {
+        sound.push("no run has a defect that its kind knows".to_owned());
+    }
+    defects.extend(flawed);
+    files(&folder, &mut sound, &mut defects);
+    let stops = interruptions(&recorded.sessions);
+    if stops.is_empty() {
+        sound.push("never interrupted".to_owned());
+    } else {
+        sound.push(format!("interrupted {} times (told in methods.md): {}", stops.len(), stops.join("; ")));
+    }
+    Ok(Validation { sound, defects })
+}
+
+/// Whether the files of the manifest are as they were written.
+fn files(folder: &RunFolder, sound: &mut Vec<String>, defects: &mut Vec<Problem>) {
+    let manifest = match Manifest::read(&folder.manifest()) {
+        Ok(manifest) => manifest,
+        Err(problem) => return defects.push(problem.hint("tiltmeter run --resume writes it again")),
+    };
+    let roots = [folder.dir(), Path::new(".")];
+    let mut same = 0;
+    for entry in &manifest.files {
+        let found = roots.iter().map(|root| root.join(&entry.path)).find(|path| path.is_file());
+        match found.map(|path| FileEntry::of(&path, &roots)) {
+            Some(Ok(now)) if now.sha256 == entry.sha256 => same += 1,
+            Some(Ok(_)) => defects.push(
+                Problem::new("the file is not as it was written").at(entry.path.clone()).hint("tiltmeter collect DIR"),
+            ),
+            Some(Err(problem)) => defects.push(problem),
+            None => defects.push(Problem::new("the file is gone").at(entry.path.clone()).hint("tiltmeter collect DIR")),
+        }
+    }
+    sound.push(format!("{same} of {} files are as the manifest has them", manifest.files.len()));
+}
+
+/// Sessions that ended before their work, for people.
+fn interruptions(sessions: &[Session]) -> Vec<String> {
+    let ended = |session: &Session| {
+        let how = match session.how {
+            SessionEnd::Finished => return None,
+            SessionEnd::Drained => "asked to end after the runs under way",
+            SessionEnd::Stopped => "stopped between two steps",
+            SessionEnd::Aborted => "stopped at once",
+            SessionEnd::Unknown => "ended without a word",
+        };
+        Some(match &session.ended {
+            Some(ended) => format!("begun {}, {how} at {ended}", session.started),
+            None => format!("begun {}, {how}", session.started),
+        })
+    };
+    sessions.iter().filter_map(ended).collect()
+}
+
+/// The methods section: what was done, by whom, with what, and what deviated.
+pub fn methods(recorder: &dyn Recorder, plan: &Plan, runs: &[Ran], sessions: &[Session]) -> String {
+    let document = plan.document();
+    let mut text = format!("# Methods: {}\n\n", document["experiment"].as_str().unwrap_or("experiment"));
+    for paragraph in recorder.methods() {
+        text += &format!("{paragraph}\n\n");
+    }
+    let of = |end: fn(&RanEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
+    let (done, failed) = (of(|end| *end == RanEnd::Done), of(|end| matches!(end, RanEnd::Failed(_))));
+    let open = runs.len() - done - failed;
+    text += &format!(
+        "Of {} runs that were begun or planned, {done} are complete, {failed} failed, {open} are open.\n\n",
+        runs.len()
+    );
+    for run in runs {
+        if let RanEnd::Failed(problem) = &run.end {
+            text += &format!("- {} failed: {}\n", run.key.id(), problem.what);
+        }
+    }
+    if failed > 0 {
+        text.push('\n');
+    }
+    let commit = match document["code_commit"].as_str().or(option_env!("TILTMETER_COMMIT")) {
+        Some(commit) => format!(", source {commit}"),
+        None => String::new(),
+    };
+    text += &format!(
+        "The runs were carried out with tiltmeter {}{commit}. Everything that decides the results was frozen before the first run, \
+         under the hash {} (plan.json).\n\n",
+        env!("CARGO_PKG_VERSION"),
+        plan.hash()
+    );
+    text += "## Interruptions\n\n";
+    match interruptions(sessions).as_slice() {
+        [] => text += "None.\n",
+        stops => {
+            text += &stops.iter().map(|stop| format!("- {stop}\n")).collect::<String>();
+            text += "\nAfter each, the runs went on from their last finished step; no finished step was carried out again.\n";
+        }
+    }
+    let settings = serde_json::to_string_pretty(&shortened(document)).unwrap_or_default();
+    text + &format!("\n## Settings\n\n```json\n{settings}\n```\n")
+}
+
+/// The plan without what fills pages: those texts are in plan.json.
+fn shortened(document: &Value) -> Value {
+    const LONG: usize = 200;
+    match document {
+        Value::String(text) if text.chars().count() > LONG => {
+            let head: String = text.chars().take(LONG).collect();
+            Value::from(format!("{head}… ({} characters)", text.chars().count()))
+        }
+        Value::Array(items) => items.iter().map(shortened).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), shortened(value))).collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,44 @@
+//! Owns how the cast of a scenario is opened: every model that plays a part in some variation, once, and the axes for those that show
+//! their hidden states.
+//! Must not know: flags, terminal.
+
+use std::collections::BTreeMap;
+
+use super::{
+    kinds::{Opened, open_axes},
+    opening::Opener,
+};
+use crate::experiment::scenario::ScenarioBatch;
+use crate::probe::Axis;
+use crate::problem::Problem;
+use crate::spec::ScenarioSpec;
+
+pub fn open(spec: ScenarioSpec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Result<Opened, Vec<Problem>> {
+    let mut speakers = BTreeMap::new();
+    for name in spec.model_names() {
+        let speaker = opener.speaker("a part of the scenario", &spec.model(&name));
+        speakers.extend(speaker.map(|speaker| (name, speaker)));
+    }
+    let judge = spec.judge.as_ref().and_then(|judge| opener.speaker("judge", judge));
+    if !opener.problems.is_empty() {
+        return Err(std::mem::take(&mut opener.problems));
+    }
+    let mut axes: BTreeMap<String, Vec<Axis>> = BTreeMap::new();
+    for name in spec.actor_model_names() {
+        let model = speakers.get(&name).map(|speaker| speaker.model.clone());
+        // What shows no hidden states is not asked for them: a batch may have actors of both sorts.
+        let Some(model) = model.filter(|model| model.card().hidden_size.is_some()) else { continue };
+        let accept = spec.accept_axis_of_other_model;
+        let opened = open_axes(&spec.axes, &spec.sites, model.as_ref(), accept, notes)?;
+        if !opened.is_empty() {
+            axes.insert(name, opened);
+        }
+    }
+    let mut distinct: Vec<Axis> = Vec::new();
+    for axis in axes.values().flatten() {
+        if !distinct.iter().any(|known| (&known.name, known.site) == (&axis.name, axis.site)) {
+            distinct.push(axis.clone());
+        }
+    }
+    Ok((Box::new(ScenarioBatch::new(spec, speakers, judge, axes)?), distinct))
+}

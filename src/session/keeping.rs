@@ -1,0 +1,197 @@
+//! Owns what is written while runs go on: a run's own files as soon as the journal has what they are made of, the log of the sitting,
+//! and the state that `status` shows from another terminal. All of it can be made again from the journal, so a disk that refuses a
+//! file here is told of and stops no run.
+//! Must not know: flags, terminal.
+
+use std::{
+    collections::BTreeSet,
+    fs::OpenOptions,
+    future::Future,
+    io::Write,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+
+use crate::experiment::{BACKUPS, Ran, RanEnd, Recorder, RunFile};
+use crate::problem::Problem;
+use crate::record::{Outcome, RunFolder, RunKey, safe_name, timestamp, write_json_atomic, write_text_atomic};
+use crate::scheduler::{EventKind, Observer, Progress};
+use crate::secret::Scrubber;
+
+/// Asks a person to let a run go on.
+pub type Pause = Arc<dyn Fn(&str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Writes the files of runs.
+pub struct Keeper {
+    folder: RunFolder,
+    recorder: Box<dyn Recorder>,
+    /// Where backups go instead of the run folder.
+    backups: Option<PathBuf>,
+    pause: Option<Pause>,
+    progress: Arc<Progress>,
+    refused: Mutex<Option<Problem>>,
+    standing: Mutex<Standing>,
+}
+
+/// How far the batch is, and when that was last written.
+#[derive(Default)]
+struct Standing {
+    done: BTreeSet<String>,
+    written: Option<Instant>,
+}
+
+impl Keeper {
+    pub fn new(
+        folder: RunFolder,
+        recorder: Box<dyn Recorder>,
+        backups: Option<PathBuf>,
+        pause: Option<Pause>,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self { folder, recorder, backups, pause, progress, refused: Mutex::default(), standing: Mutex::default() }
+    }
+
+    pub fn recorder(&self) -> &dyn Recorder {
+        self.recorder.as_ref()
+    }
+
+    /// Where backups go instead of the run folder.
+    pub fn backups(&self) -> Option<&Path> {
+        self.backups.as_deref()
+    }
+
+    /// What the batch has to show with one more run done, unless that was told a moment ago.
+    fn standing(&self, done: String) -> Vec<RunFile> {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.done.insert(done);
+        if standing.written.is_some_and(|written| written.elapsed() < STANDING_EVERY) {
+            return Vec::new();
+        }
+        standing.written = Some(Instant::now());
+        let done: Vec<String> = standing.done.iter().cloned().collect();
+        self.recorder.standing(&done)
+    }
+
+    fn write_all(&self, key: &RunKey, outcome: &Outcome, end: RanEnd) {
+        let ran = Ran { key: key.clone(), outcome: Some(outcome.clone()), end };
+        let standing = if ran.end == RanEnd::Done { self.standing(key.id()) } else { Vec::new() };
+        for file in self.recorder.run_files(&ran).into_iter().chain(standing) {
+            if let Err(problem) = write_file(&self.folder, self.backups(), &file) {
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                if refused.is_none() {
+                    self.progress.note(format!("a file of {} cannot be written now: {problem}", key.id()));
+                    *refused = Some(problem);
+                }
+            }
+        }
+    }
+}
+
+/// How often at most the files of the batch are written while runs go on: they grow with it.
+const STANDING_EVERY: Duration = Duration::from_secs(1);
+
+/// Where a file of a run or of the batch stands.
+fn place(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) -> Result<PathBuf, Problem> {
+    let mut parts = file.path.split('/').peekable();
+    let mut path = match backups {
+        Some(dir) if parts.next_if_eq(&BACKUPS).is_some() => dir.to_owned(),
+        _ => folder.dir().to_owned(),
+    };
+    for part in parts {
+        path.push(safe_name(part)?);
+    }
+    Ok(path)
+}
+
+/// Writes the file unless it stands there already.
+pub fn write_file(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) -> Result<PathBuf, Problem> {
+    let path = place(folder, backups, file)?;
+    if std::fs::read(&path).is_ok_and(|found| found == file.text.as_bytes()) {
+        return Ok(path);
+    }
+    write_text_atomic(&path, &file.text)?;
+    Ok(path)
+}
+
+#[async_trait::async_trait]
+impl Observer for Keeper {
+    fn kept(&self, key: &RunKey, outcome: &Outcome) {
+        self.write_all(key, outcome, RanEnd::Pending);
+    }
+
+    fn done(&self, key: &RunKey, outcome: &Outcome) {
+        self.write_all(key, outcome, RanEnd::Done);
+    }
+
+    async fn pause(&self, text: &str) {
+        if let Some(pause) = &self.pause {
+            pause(text).await;
+        }
+    }
+}
+
+/// How often the log and the state are brought up to date.
+const BEAT: Duration = Duration::from_millis(500);
+/// Beats between two lines that say how far it is.
+const LINE_EVERY: u32 = 60;
+
+/// Writes `session.log` and `progress.json` while the runs go on.
+pub struct Diary {
+    folder: RunFolder,
+    progress: Arc<Progress>,
+    scrubber: Scrubber,
+    next_event: u64,
+    beats: u32,
+}
+
+impl Diary {
+    pub fn new(folder: RunFolder, progress: Arc<Progress>, scrubber: Scrubber) -> Self {
+        Self { folder, progress, scrubber, next_event: 0, beats: 0 }
+    }
+
+    pub async fn keep(&mut self) {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            self.beat();
+        }
+    }
+
+    /// The state was for the time in which nothing else tells it.
+    pub fn last_word(&mut self) {
+        self.beats = 0;
+        self.beat();
+        let _ = std::fs::remove_file(self.folder.progress());
+    }
+
+    /// A diary that cannot be written is no reason to stop: the journal is what counts.
+    fn beat(&mut self) {
+        let now = timestamp(OffsetDateTime::now_utc());
+        let snapshot = self.progress.snapshot();
+        let mut text = String::new();
+        for event in self.progress.events_since(self.next_event) {
+            if event.number > self.next_event {
+                text += &format!("{now} ({} lines more than could be kept)\n", event.number - self.next_event);
+            }
+            self.next_event = event.number + 1;
+            let run = event.run.as_deref().filter(|_| event.kind == EventKind::Note);
+            let run = run.map(|run| format!("{run}: ")).unwrap_or_default();
+            text += &format!("{now} {run}{}\n", event.text.replace('\n', "\n    "));
+        }
+        if self.beats.is_multiple_of(LINE_EVERY) {
+            let (done, failed, total) = (snapshot.done, snapshot.failed, snapshot.total);
+            text += &format!("{now} {done}/{total} runs done, {failed} failed, {} under way\n", snapshot.running);
+        }
+        self.beats += 1;
+        let log = OpenOptions::new().create(true).append(true).open(self.folder.session_log());
+        if let Ok(mut log) = log
+            && !text.is_empty()
+        {
+            let _ = log.write_all(self.scrubber.scrub(&text).as_bytes());
+        }
+        let _ = write_json_atomic(&self.folder.progress(), &snapshot);
+    }
+}
