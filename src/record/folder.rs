@@ -205,10 +205,12 @@ impl RunFolder {
     /// Removes files that a killed process left half written. Only for whoever holds the journal alone: where others write, too, a
     /// file may be one that is just being written.
     pub fn sweep(&self) -> Result<(), Problem> {
-        if self.writer.is_some() {
+        let own = self.journal();
+        if self.writer.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
             return Ok(());
         }
-        for dir in [self.dir.clone(), self.transcripts_dir(), self.images_dir()] {
+        let mut left = vec![self.dir.clone()];
+        while let Some(dir) = left.pop() {
             let entries = match fs::read_dir(&dir) {
                 Ok(entries) => entries,
                 Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
@@ -217,9 +219,12 @@ impl RunFolder {
                 Err(error) => return Err(cannot_read(&dir, &error)),
             };
             for entry in entries {
-                let path = entry.map_err(|error| cannot_read(&dir, &error))?.path();
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if name.starts_with(WRITING) && path.is_file() {
+                let entry = entry.map_err(|error| cannot_read(&dir, &error))?;
+                let path = entry.path();
+                let kind = entry.file_type().map_err(|error| cannot_read(&path, &error))?;
+                if kind.is_dir() {
+                    left.push(path);
+                } else if kind.is_file() && entry.file_name().to_str().is_some_and(|name| name.starts_with(WRITING)) {
                     fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
                 }
             }
@@ -340,7 +345,9 @@ mod tests {
         let folder = RunFolder::at(base.path());
         folder.sweep().unwrap();
         fs::create_dir(folder.images_dir()).unwrap();
-        for name in [".writing-a", "images/.writing-b", "images/a.png", ".hidden", "writing-c"] {
+        fs::create_dir_all(base.path().join("local_backups/20260101")).unwrap();
+        let day = "local_backups/20260101/.writing-d";
+        for name in [".writing-a", "images/.writing-b", day, "images/a.png", ".hidden", "writing-c"] {
             fs::write(base.path().join(name), "x").unwrap();
         }
         folder.sweep().unwrap();
