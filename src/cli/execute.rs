@@ -15,7 +15,7 @@ use super::{
     carry::{carry_out, resume_command, tell_upload, wrote},
     chat::{self, ChatArgs},
     errors,
-    folder::{CollectArgs, StatusArgs, UploadArgs, ValidateArgs},
+    folder::{CollectArgs, RetryArgs, StatusArgs, UploadArgs, ValidateArgs},
     report::ReportArgs,
     run::{self, DeviceChoice, PlanArgs, RunArgs},
     slurm, status,
@@ -29,8 +29,8 @@ use crate::{
     report::{Options, distribution_terminal, terminal as tables},
     scheduler::dollars,
     session::{
-        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Talk,
-        WeightType,
+        self, CaptureRequest, Device, EngineOptions, Forecast, Invocation, Opening, Prepared, ReportInput, Retry,
+        Running, Talk, WeightType,
     },
     spec::Loaded,
 };
@@ -41,6 +41,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Run(args) => run_command(args),
         Command::Plan(args) => plan_command(&args),
         Command::Status(args) => status_command(&args),
+        Command::Retry(args) => retry_command(&args),
         Command::Report(args) => report_command(args),
         Command::Collect(args) => collect_command(&args),
         Command::Validate(args) => validate_command(&args),
@@ -94,7 +95,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     };
     let loaded = session::load(&args.file, &args.set)?;
     if args.dry_run {
-        return show_plan(loaded, &opening);
+        return show_plan(loaded, &opening, None);
     }
     errors::print_notes(&loaded.notes);
     let prepared = session::prepare(loaded, &opening)?;
@@ -103,8 +104,12 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     let again = resume_command(&args);
     let running = Running {
         out: args.out,
-        resume: args.resume,
+        // A job begins or goes on, whichever is first.
+        resume: args.resume || args.job.is_some(),
         accept_drift: args.accept_drift,
+        invocation: Some(Invocation::new(&args.file, &args.set)?),
+        parallel: args.parallel,
+        job: args.job,
         only: (!args.only.is_empty()).then(|| args.only.clone()),
         task: args.task,
         pause: Some(Arc::new(|text: &str| Box::pin(run::wait_for_enter(text.to_owned())))),
@@ -119,10 +124,10 @@ fn print_ready(ready: &[String]) {
 }
 
 fn plan_command(args: &PlanArgs) -> Result<Exit, Failure> {
-    show_plan(session::load(&args.file, &args.set)?, &Opening::default())
+    show_plan(session::load(&args.file, &args.set)?, &Opening::default(), args.out.as_deref())
 }
 
-fn show_plan(loaded: Loaded, opening: &Opening) -> Result<Exit, Failure> {
+fn show_plan(loaded: Loaded, opening: &Opening, out: Option<&Path>) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
     let file = loaded.path.display().to_string();
     let prepared = session::prepare(loaded, opening)?;
@@ -132,6 +137,9 @@ fn show_plan(loaded: Loaded, opening: &Opening) -> Result<Exit, Failure> {
     stdout(&forecast(prepared.forecast()))?;
     stdout(&format!("plan        {}\n", prepared.plan().hash()))?;
     stdout(&time(&prepared)?)?;
+    if let Some(out) = out {
+        stdout(&wrote(&prepared.write_plan(out)?))?;
+    }
     errors::print_notes(&prepared.notes);
     Ok(Exit::Done)
 }
@@ -185,6 +193,21 @@ fn time(prepared: &Prepared) -> Result<String, Failure> {
     Ok(format!(
         "time        up to about {shown} if every reply is as long as allowed (measured on a few tokens just now)\n"
     ))
+}
+
+fn retry_command(args: &RetryArgs) -> Result<Exit, Failure> {
+    let Some(retry) = session::retry(&args.folder, &Opening::default())? else {
+        stdout("every run is done\n")?;
+        return Ok(Exit::Done);
+    };
+    let Retry { prepared, running, failed, not_finished, archive } = retry;
+    stderr(&format!("trying again: {failed} runs that failed, {not_finished} that are not finished\n"));
+    if let Some(archive) = archive {
+        stderr(&format!("what failed runs left is in {}\n", shown(&archive)));
+    }
+    errors::print_notes(&prepared.notes);
+    let again = format!("tiltmeter retry {}", shown(&args.folder));
+    carry_out(prepared, &Running { parallel: args.parallel, ..running }, args.progress, &again)
 }
 
 fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {

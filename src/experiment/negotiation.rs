@@ -270,6 +270,12 @@ impl Experiment for Negotiation {
         cells.map(|(cell, r)| Arc::new(run::Bargain::new(&self.setting, cell, r)) as Arc<dyn Run>).collect()
     }
 
+    fn numbered(&self, number: usize) -> Option<RunKey> {
+        let (cell, sample) = self.setting.matrix.run(number)?;
+        let experiment = self.setting.spec.experiment.clone();
+        Some(RunKey { experiment, cell: self.setting.matrix.name(cell), sample })
+    }
+
     fn in_flight(&self) -> usize {
         // The file's own `parallel` has a default, so this is only for who does not ask it.
         4.min(self.setting.matrix.total_runs()).max(1)

@@ -125,6 +125,11 @@ impl RunFolder {
         Ok(found)
     }
 
+    /// Which file this folder was begun with, and from where.
+    pub fn invocation(&self) -> PathBuf {
+        self.dir.join("invocation.json")
+    }
+
     /// Versions, hashes, sessions and files of this run.
     pub fn manifest(&self) -> PathBuf {
         self.dir.join("manifest.json")

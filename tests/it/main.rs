@@ -8,6 +8,7 @@ mod transcript;
 
 // What the engine reads, and the engine against its oracles.
 mod axis;
+mod sweep;
 mod template;
 mod parity;
 mod candle_peer;
