@@ -82,7 +82,7 @@ pub struct Interview {
 impl Interview {
     /// Whether there is anything to project: a model behind an API does not show its hidden states.
     pub fn can_be_read(spec: &InterviewSpec, steward: &Speaker) -> Result<(), Problem> {
-        if spec.axes.is_empty() || steward.model.card().hidden_size.is_some() {
+        if spec.readouts.axes.is_empty() || steward.model.card().hidden_size.is_some() {
             return Ok(());
         }
         Err(Problem::new(format!("{} does not show its hidden states, so nothing can be projected", spec.steward.name))
@@ -108,7 +108,8 @@ impl Interview {
             }
         }
         let refusal = refusal::compiled(spec.stop_on_refusal.rule).map_err(|problem| vec![problem])?;
-        let probes = (!probes.is_empty()).then(|| Arc::new(ProbePlan { probes, span: spec.span, vectors: Vec::new() }));
+        let probes =
+            (!probes.is_empty()).then(|| Arc::new(ProbePlan { probes, span: spec.readouts.span, vectors: Vec::new() }));
         let instructions = judge::instructions(&spec);
         let schema = Some(judge::schema(&spec.menu));
         let announced = spec.variants.iter().map(|_| AtomicBool::new(false)).collect();
@@ -205,7 +206,7 @@ impl Experiment for Interview {
                 "pattern": refusal::pattern(spec.stop_on_refusal.rule),
             },
             "axes": axes,
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "publication": spec.publication,
         })
     }

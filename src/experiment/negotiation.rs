@@ -160,7 +160,7 @@ impl Negotiation {
         strong: Vec<Voice>,
         judge: Option<Speaker>,
     ) -> Result<Self, Vec<Problem>> {
-        if !spec.axes.is_empty() && weak.iter().chain(&strong).all(|voice| voice.readable().is_none()) {
+        if !spec.readouts.axes.is_empty() && weak.iter().chain(&strong).all(|voice| voice.readable().is_none()) {
             return Err(vec![
                 Problem::new("no bargainer shows its hidden states, so nothing can be projected")
                     .at("axes")
@@ -255,7 +255,7 @@ impl Experiment for Negotiation {
             "sampling": spec.sampling,
             "max_new_tokens": spec.max_new_tokens,
             "axes": setting.axes().iter().map(axis).collect::<Vec<_>>(),
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "publication": spec.publication,
         })
     }

@@ -76,7 +76,7 @@ impl Projection {
             vectors.sort_unstable();
             vectors.dedup();
         }
-        let probes = Arc::new(ProbePlan { probes, span: spec.span, vectors });
+        let probes = Arc::new(ProbePlan { probes, span: spec.readouts.span, vectors });
         Ok(Self { spec: Arc::new(spec), transcript: Arc::new(transcript), model, axes, probes, forecast })
     }
 }
@@ -125,7 +125,7 @@ impl Experiment for Projection {
                 "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
             },
             "axes": axes,
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "transcript": {
                 "source": self.source(),
                 "users": self.transcript.turns.iter().map(|turn| &turn.user).collect::<Vec<_>>(),

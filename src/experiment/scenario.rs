@@ -98,7 +98,7 @@ impl ScenarioBatch {
         axes: BTreeMap<String, Vec<Axis>>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        if !spec.axes.is_empty() && axes.is_empty() {
+        if !spec.readouts.axes.is_empty() && axes.is_empty() {
             problems.push(
                 Problem::new("no actor's model shows its hidden states, so nothing can be projected")
                     .at("axes")
@@ -162,7 +162,11 @@ fn probe_plan(spec: &ScenarioSpec, axes: &[Axis]) -> Result<ProbePlan, Vec<Probl
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok(ProbePlan { probes, span: spec.span, vectors: Vec::new() }) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(ProbePlan { probes, span: spec.readouts.span, vectors: Vec::new() })
+    } else {
+        Err(problems)
+    }
 }
 
 /// A model in its part, as the plan names it.
@@ -247,7 +251,7 @@ impl Experiment for ScenarioBatch {
             "max_new_tokens": spec.max_new_tokens,
             "world_max_tokens": spec.world_max_tokens,
             "axes": axes,
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "save_individual_runs": spec.save_individual_runs,
             "aggregate_metrics": spec.aggregate_metrics,
             "publication": spec.publication,
