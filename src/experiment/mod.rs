@@ -10,6 +10,7 @@ pub mod scenario;
 
 // What kinds share: how a model is asked, and what is made of what runs leave.
 mod speaker;
+mod reading;
 mod recorder;
 pub mod extract;
 

@@ -31,9 +31,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker};
+use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
 use crate::model::{ChatRequest, Message, Model, SeedKey};
-use crate::probe::{Axis, Probe, ProbePlan, Span};
+use crate::probe::{Axis, ProbePlan, Span};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey};
 use crate::scheduler::Run;
@@ -77,24 +77,7 @@ impl Voice {
     /// Projects every reply of the model on these axes, which were opened for it.
     pub fn read(&mut self, axes: Vec<Axis>, span: Span) -> Result<(), Vec<Problem>> {
         let Self::Model(voice) = self else { return Ok(()) };
-        let (mut probes, mut problems): (Vec<Probe>, Vec<Problem>) = (Vec::new(), Vec::new());
-        for axis in &axes {
-            match axis.probe() {
-                Ok(probe) if probes.iter().any(|known| (&known.name, known.site) == (&probe.name, probe.site)) => {
-                    problems.push(
-                        Problem::new(format!("two axes are called `{}` at {}", probe.name, probe.site))
-                            .at("axes")
-                            .hint("give one of them another name: {file: …, name: …}"),
-                    );
-                }
-                Ok(probe) => probes.push(probe),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        voice.probes = (!probes.is_empty()).then(|| Arc::new(ProbePlan { probes, span, vectors: Vec::new() }));
+        voice.probes = reading::probe_plan(&axes, span)?;
         voice.axes = axes;
         Ok(())
     }
@@ -193,23 +176,13 @@ impl Negotiation {
     }
 }
 
-/// A model in its part, as the plan names it.
-fn part(speaker: &Speaker, base_url: Option<&String>) -> Value {
-    let card = speaker.model.card();
-    json!({
-        "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-        "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
-        "base_url": base_url, "price": speaker.price, "seed_support": speaker.model.seed_support(),
-    })
-}
-
 fn bargainer(said: &BargainerRef, voice: &Voice) -> Value {
     let base_url = match &said.who {
-        BargainerKind::Model(model) => model.base_url.as_ref(),
+        BargainerKind::Model(model) => model.base_url.as_deref(),
         BargainerKind::Programmed(_) => None,
     };
     let mut own = match voice {
-        Voice::Model(voice) => part(&voice.speaker, base_url),
+        Voice::Model(voice) => voice.speaker.part(base_url),
         Voice::Programmed(how) => json!({"name": PROGRAMMED, "strategy": how}),
     };
     own["label"] = json!(said.label);
@@ -228,17 +201,10 @@ impl Experiment for Negotiation {
             list.iter().zip(voices).map(|(said, voice)| bargainer(said, voice)).collect()
         };
         let judge = setting.judge.as_ref().map(|speaker| {
-            let mut judge = part(speaker, spec.judge.as_ref().and_then(|judge| judge.base_url.as_ref()));
-            judge["instructions"] = json!(setting.instructions);
-            judge["schema"] = json!(setting.schema);
-            judge["temperature"] = json!(0);
-            judge["max_new_tokens"] = json!(spec.judge_max_tokens);
-            judge
+            let base_url = spec.judge.as_ref().and_then(|judge| judge.base_url.as_deref());
+            speaker.judging(base_url, &setting.instructions, setting.schema.as_ref(), spec.judge_max_tokens)
         });
-        let axis = |axis: &Axis| {
-            let span = axis.mean_neg.zip(axis.mean_pos);
-            json!({"name": axis.name, "site": axis.site, "sha256": axis.sha256, "span": span})
-        };
+        let axis = |axis: &Axis| reading::planned(axis, &axis.name);
         json!({
             "kind": "negotiation",
             "experiment": spec.experiment,
