@@ -26,7 +26,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 pub use crate::cluster::Resources;
-pub use crate::registry::{Device, EngineOptions, ModelFacts, WeightType, model_facts};
+pub use crate::registry::{
+    Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
+};
 pub use afterwards::{Validation, collect, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};

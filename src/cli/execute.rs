@@ -11,7 +11,8 @@ use std::{
 use super::{
     Command, Exit, Failure,
     axis::{self, AxisCommand, ImportArgs},
-    capture::{CaptureArgs, DtypeChoice, SitesChoice},
+    bench,
+    capture::{CaptureArgs, SitesChoice},
     carry::{carry_out, resume_command, tell_upload, wrote},
     chat::{self, ChatArgs},
     errors,
@@ -48,6 +49,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Upload(args) => upload_command(&args),
         Command::Capture(args) => capture_command(args),
         Command::Chat(args) => chat_command(&args),
+        Command::Bench(args) => bench::execute(&args),
         Command::Slurm(command) => slurm::execute(command),
         Command::Axis(AxisCommand::Show(args)) => {
             stdout(&axis::render(&AxisFile::open(&args.file)?))?;
@@ -279,10 +281,7 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
 }
 
 fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
-    let weights = args.dtype.map(|dtype| match dtype {
-        DtypeChoice::F32 => WeightType::F32,
-        DtypeChoice::Bf16 => WeightType::Bf16,
-    });
+    let weights = args.dtype.map(WeightType::from);
     let opening = Opening { engine: EngineOptions { weights, ..Default::default() }, ..Default::default() };
     let request = CaptureRequest {
         model: args.model,

@@ -11,6 +11,7 @@ pub mod report;
 pub mod capture;
 pub mod chat;
 pub mod axis;
+pub mod bench;
 pub mod errors;
 pub mod view;
 pub mod progress;
@@ -60,6 +61,7 @@ pub enum Command {
     Upload(folder::UploadArgs),
     Capture(capture::CaptureArgs),
     Chat(chat::ChatArgs),
+    Bench(bench::BenchArgs),
     #[command(subcommand)]
     Axis(axis::AxisCommand),
     #[command(subcommand)]
