@@ -10,6 +10,7 @@ mod kinds;
 mod opening;
 mod pages;
 mod report;
+mod responses;
 mod slurm;
 mod talk;
 mod upload;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
-    report::{distribution_terminal, terminal as tables},
+    report::{distribution_terminal, response_terminal, terminal as tables},
     scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal},
     session::{Prepared, Running, Sitting, Uploaded},
 };
@@ -94,6 +94,9 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
         }
         for (distribution, analysis) in &reported.distributions {
             stdout(&format!("\n{}", distribution_terminal(distribution, analysis)))?;
+        }
+        for (response, analysis) in &reported.responses {
+            stdout(&format!("\n{}", response_terminal(response, analysis)))?;
         }
     }
     let work = sitting.work;

@@ -196,7 +196,8 @@ impl Experiment for ScenarioBatch {
         let Setting { spec, places, speakers, judge, schema, .. } = self.setting.as_ref();
         let variation = |(place, number): (&Place, &usize)| {
             json!({
-                "label": cell_id(*number), "title": place.title, "variation_id": variation_id(*number),
+                "label": cell_id(*number), "name": variation_id(*number), "title": place.title,
+                "variation_id": variation_id(*number),
                 "modifications": modifications(&place.cell), "cell": place.cell,
             })
         };

@@ -35,11 +35,22 @@ struct Frame {
     bottom: f64,
     x: Scale,
     y: Scale,
+    /// Where the values of lines stand on the horizontal axis.
+    positions: Vec<f64>,
+    /// By how many pixels the line that is drawn now stands beside them.
+    shift: f64,
 }
 
 impl Frame {
     fn at(&self, turn: usize, y: f64) -> Point {
-        (self.across((turn + 1) as f64), self.up(y))
+        let x = self.positions.get(turn).copied().unwrap_or((turn + 1) as f64);
+        (self.across(x) + self.shift, self.up(y))
+    }
+
+    /// The least distance of two positions, in pixels.
+    fn least_gap(&self) -> f64 {
+        let gaps = self.positions.windows(2).map(|pair| self.across(pair[1]) - self.across(pair[0]));
+        gaps.fold(self.right - self.left, f64::min)
     }
 
     fn across(&self, x: f64) -> f64 {
@@ -55,7 +66,11 @@ impl Frame {
 pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
     let mut canvas = Canvas::new();
     let (low, high) = chart.extent().ok_or_else(|| Problem::new("the figure has no value to draw"))?;
-    let (x, y) = (Scale::turns(chart.turns()), Scale::values(low, high));
+    let (x, positions) = match chart.positions.as_slice() {
+        [] => (Scale::turns(chart.turns()), (1..=chart.turns()).map(|turn| turn as f64).collect()),
+        positions => (Scale::positions(positions), positions.to_vec()),
+    };
+    let y = Scale::values(low, high);
     let tick_width = y.ticks.iter().map(|(_, label)| TICK.width(label)).fold(0.0, f64::max);
     let left = MARGIN + LABEL.em + 22.0 + tick_width + 16.0;
     let right = SIZE.0 - MARGIN;
@@ -67,10 +82,11 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
         top += 24.0;
     }
     top = legend(&mut canvas, chart, left, right, top) + 20.0;
-    let frame = Frame { left, right, top, bottom: SIZE.1 - 104.0, x, y };
+    let mut frame = Frame { left, right, top, bottom: SIZE.1 - 104.0, x, y, positions, shift: 0.0 };
     axes(&mut canvas, chart, &frame);
 
     let styles = styles(chart);
+    let shifts = shifts(chart, frame.least_gap());
     for (line, &(colour, _)) in chart.series.iter().zip(&styles) {
         // Many traces are as dark together as few.
         let opacity = (3.2 / line.traces.len().max(1) as f64).clamp(0.05, 0.35);
@@ -84,13 +100,44 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
         band(&mut canvas, line, colour, &frame);
     }
     // What is shown for orientation goes under what was measured.
-    let dashed_first = chart.series.iter().zip(&styles).filter(|(line, _)| line.dashed);
-    for (line, &(colour, marker)) in
-        dashed_first.chain(chart.series.iter().zip(&styles).filter(|(line, _)| !line.dashed))
-    {
+    let order: Vec<usize> = (0..chart.series.len()).collect();
+    let (dashed, others): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|&line| chart.series[line].dashed);
+    for index in dashed.into_iter().chain(others) {
+        let (line, (colour, marker)) = (&chart.series[index], styles[index]);
+        frame.shift = shifts[index];
+        whiskers(&mut canvas, line, colour, &frame);
         mean_line(&mut canvas, line, colour, marker, &frame);
     }
     Ok(canvas)
+}
+
+/// By how many pixels each line stands beside its positions: lines with whiskers side by side, the others in their place.
+fn shifts(chart: &LineChart, gap: f64) -> Vec<f64> {
+    const APART: f64 = 14.0;
+    let count = chart.series.iter().filter(|line| !line.whiskers.is_empty()).count();
+    let apart = APART.min(gap / (count + 2) as f64);
+    let mut next = 0;
+    let shift = |line: &Line| {
+        if line.whiskers.is_empty() {
+            return 0.0;
+        }
+        next += 1;
+        ((next - 1) as f64 - (count as f64 - 1.0) / 2.0) * apart
+    };
+    chart.series.iter().map(shift).collect()
+}
+
+/// From mean minus half to mean plus half, with a cap at both ends.
+fn whiskers(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
+    const CAP: f64 = 6.0;
+    for (turn, half) in line.whiskers.iter().enumerate() {
+        let Some((mean, half)) = line.mean.get(turn).copied().flatten().zip(*half) else { continue };
+        let ends = [frame.at(turn, mean - half), frame.at(turn, mean + half)];
+        canvas.stroke(ends.to_vec(), colour, 0.75, 2.0);
+        for (x, y) in ends {
+            canvas.stroke(vec![(x - CAP, y), (x + CAP, y)], colour, 0.75, 2.0);
+        }
+    }
 }
 
 /// Colour and marker of each line; dashed lines take none from the palette.
@@ -184,7 +231,7 @@ fn band(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
 
 fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, marker: Marker, frame: &Frame) {
     // Markers at every turn of a long conversation would be a caterpillar.
-    let markers = frame.x.high - frame.x.low < 70.0;
+    let markers = frame.positions.len() < 67;
     for run in runs(&line.mean) {
         let points: Vec<Point> = run.iter().map(|&(turn, y)| frame.at(turn, y)).collect();
         if line.dashed {

@@ -29,6 +29,7 @@ pub fn page_html(sections: &[Section]) -> String {
         escape(sections.first().map_or("", |section| section.title))
     );
     for section in sections {
+        let mut figures = section.figures.iter();
         for block in &section.blocks {
             match block {
                 Block::Heading(level, text) => out += &format!("<h{level}>{}</h{level}>\n", escape(text)),
@@ -40,7 +41,7 @@ pub fn page_html(sections: &[Section]) -> String {
                     out += &format!("<ul>\n{items}</ul>\n");
                 }
                 Block::Figure(caption) => {
-                    let Some(figure) = section.figure else { continue };
+                    let Some(figure) = figures.next() else { continue };
                     out += &format!("<figure>\n{figure}<figcaption>{}</figcaption>\n</figure>\n", escape(caption));
                 }
             }

@@ -19,6 +19,7 @@ pub fn page_markdown(sections: &[Section]) -> String {
 
 fn section_markdown(section: &Section) -> String {
     let mut out = String::new();
+    let mut figures = section.figures.iter();
     for block in &section.blocks {
         match block {
             Block::Heading(level, text) => out += &format!("{} {}\n\n", "#".repeat(*level), escape(text)),
@@ -32,7 +33,7 @@ fn section_markdown(section: &Section) -> String {
                 out.push('\n');
             }
             Block::Figure(caption) => {
-                let Some(figure) = section.figure else { continue };
+                let Some(figure) = figures.next() else { continue };
                 // Angle brackets: a path may hold spaces and brackets.
                 let path = figure.replace('<', "%3C").replace('>', "%3E").replace('\n', "%0A");
                 let name = escape(section.title).replace('[', "\\[").replace(']', "\\]");

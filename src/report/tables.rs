@@ -15,6 +15,7 @@ pub fn terminal(comparison: &Comparison, analysis: &Analysis, per_turn: bool) ->
         out += &format!("reference: mean {}\n", plain(mean));
     }
     for (heading, table) in [
+        ("Conditions in words", key(comparison)),
         ("Contrasts", contrasts(analysis)),
         ("Drift", drift(analysis)),
         ("Cells that are not ok", flags(comparison)),
@@ -121,9 +122,17 @@ pub fn flags(comparison: &Comparison) -> Table {
     table
 }
 
+/// What each condition is, in words; empty where its name says it.
+pub fn key(comparison: &Comparison) -> Table {
+    let mut table = Table::new(&["condition", "in words"]);
+    let named = comparison.groups.iter().filter_map(|group| Some((group, group.title.as_ref()?)));
+    table.rows = named.map(|(group, title)| vec![group.label.clone(), title.clone()]).collect();
+    table
+}
+
 /// One row per turn: mean ± SEM of each condition, and the reference.
 pub fn per_turn(comparison: &Comparison, analysis: &Analysis) -> Table {
-    let mut table = Table::new(&["turn"]);
+    let mut table = Table::new(&[comparison.step()]);
     table.header.extend(analysis.conditions.iter().map(|(label, _)| label.to_owned()));
     if comparison.reference.is_some() {
         table.header.push("reference".to_owned());

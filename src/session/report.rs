@@ -1,5 +1,5 @@
 //! Owns the way from records to an analysis: a run folder's journal, or documents in the published schema, become comparisons of
-//! measured series and distributions of labels.
+//! measured series, distributions of labels and responses of numbers.
 //! Must not know: flags, terminal.
 
 use std::path::PathBuf;
@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::responses::responses;
 use crate::problem::Problem;
 use crate::record::{Outcome, RunFolder, RunKey};
 use crate::report::{
-    Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, SampleData,
-    analyse, analyse_distribution, distribution_json, load_documents,
+    Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, Response,
+    ResponseAnalysis, SampleData, analyse, analyse_distribution, analyse_response, distribution_json, load_documents,
+    response_json,
 };
 use crate::scheduler::{Plan, finished_runs};
 
@@ -28,22 +30,26 @@ pub enum ReportInput {
     Documents(Vec<PathBuf>),
 }
 
-/// What was measured and what was judged, with its numbers. One of the two lists may be empty.
+/// What was measured, what was judged and what depends on what, with its numbers. Not all of the lists are empty.
 #[derive(Clone, Debug, Default)]
 pub struct Reported {
     /// The main measure first.
     pub measures: Vec<(Comparison, Analysis)>,
     /// In the order of the plan.
     pub distributions: Vec<(Distribution, DistributionAnalysis)>,
+    pub responses: Vec<(Response, ResponseAnalysis)>,
 }
 
 impl Reported {
-    /// The numbers as JSON: the main measure's, with `distributions` beside them where there are any.
+    /// The numbers as JSON: the main measure's, with `distributions` and `responses` beside them where there are any.
     pub fn json(&self) -> Value {
         let mut main = self.measures.first().map_or_else(|| json!({}), |(_, analysis)| json!(analysis));
         if !self.distributions.is_empty() {
             main["distributions"] =
                 self.distributions.iter().map(|(d, numbers)| distribution_json(d, numbers)).collect();
+        }
+        if !self.responses.is_empty() {
+            main["responses"] = self.responses.iter().map(|(r, numbers)| response_json(r, numbers)).collect();
         }
         main
     }
@@ -63,7 +69,8 @@ pub fn report(input: &ReportInput, options: &Options) -> Result<Reported, Vec<Pr
             reported.ok_or_else(|| {
                 let nothing = if has_run(&conditions(&plan), &outcomes) {
                     Problem::new(
-                        "the finished runs hold no measured series and no categories, so there is nothing to report",
+                        "the finished runs hold no measured series, and the plan no categories and no responses, so there is \
+                         nothing to report",
                     )
                     .hint("look at their transcripts in the folder")
                 } else {
@@ -103,16 +110,29 @@ fn label(condition: &Value) -> &str {
     condition["label"].as_str().unwrap_or_default()
 }
 
-fn has_run(conditions: &[&Value], outcomes: &[(RunKey, Outcome)]) -> bool {
-    outcomes.iter().any(|(key, _)| conditions.iter().any(|condition| label(condition) == key.cell))
+/// What people read: the condition's `name`, or else its label.
+fn name(condition: &Value) -> &str {
+    condition["name"].as_str().unwrap_or_else(|| label(condition))
 }
 
-fn title(plan: &Plan) -> &str {
+/// Whether a run of this cell is one of the condition's: of those it lists as `cells`, or else of the one that is called like it.
+fn holds(condition: &Value, cell: &str) -> bool {
+    match condition["cells"].as_array() {
+        Some(cells) => cells.iter().any(|own| own == cell),
+        None => label(condition) == cell,
+    }
+}
+
+fn has_run(conditions: &[&Value], outcomes: &[(RunKey, Outcome)]) -> bool {
+    outcomes.iter().any(|(key, _)| conditions.iter().any(|condition| holds(condition, &key.cell)))
+}
+
+pub(super) fn title(plan: &Plan) -> &str {
     plan.document()["experiment"].as_str().unwrap_or("experiment")
 }
 
-/// One comparison per series that the outcomes hold, one distribution per label that the plan has categories for; conditions in the
-/// order of the plan. `None` if no condition has a run, or there is neither series nor category.
+/// One comparison per series that the outcomes hold, one distribution per label that the plan has categories for, one response per
+/// metric that the plan has one for; conditions in the order of the plan. `None` if no condition has a run, or there is none of these.
 pub fn analyse_outcomes(
     plan: &Plan,
     outcomes: &[(RunKey, Outcome)],
@@ -147,11 +167,19 @@ pub fn analyse_outcomes(
         let analysis = analyse_distribution(&distribution, options)?;
         reported.distributions.push((distribution, analysis));
     }
+    for mut response in responses(plan, outcomes)? {
+        if reported.measures.is_empty() && reported.distributions.is_empty() {
+            response.notes.extend_from_slice(notes);
+        }
+        let analysis = analyse_response(&response, options)?;
+        reported.responses.push((response, analysis));
+    }
     // One measure that says nothing does not take the others along.
-    let notes = match (reported.measures.first_mut(), reported.distributions.first_mut()) {
-        (Some((comparison, _)), _) => &mut comparison.notes,
-        (None, Some((distribution, _))) => &mut distribution.notes,
-        (None, None) => return left_out.into_iter().next().map_or(Ok(None), Err),
+    let of_measures = reported.measures.iter_mut().map(|(comparison, _)| &mut comparison.notes);
+    let of_distributions = reported.distributions.iter_mut().map(|(distribution, _)| &mut distribution.notes);
+    let of_responses = reported.responses.iter_mut().map(|(response, _)| &mut response.notes);
+    let Some(notes) = of_measures.chain(of_distributions).chain(of_responses).next() else {
+        return left_out.into_iter().next().map_or(Ok(None), Err);
     };
     notes.extend(left_out.iter().map(|problem| format!("{}.", problem.what)));
     Ok(Some(reported))
@@ -180,9 +208,10 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
     let mut notes = Vec::new();
     let mut groups = Vec::new();
     for condition in conditions(plan) {
-        let label = label(condition);
+        let label = self::name(condition);
         let text = |key: &str| condition[key].as_str().map(str::to_owned);
-        let runs: Vec<&Outcome> = outcomes.iter().filter(|(key, _)| key.cell == label).map(|(_, run)| run).collect();
+        let runs: Vec<&Outcome> =
+            outcomes.iter().filter(|(key, _)| holds(condition, &key.cell)).map(|(_, run)| run).collect();
         let mut samples: Vec<SampleData> = runs.iter().filter_map(|run| sample(run)).collect();
         if runs.is_empty() {
             continue;
@@ -201,7 +230,13 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
             ));
         }
         let (system_prompt, rendered_prompt) = (text("system_prompt"), text("rendered_prompt"));
-        groups.push(GroupData { label: label.to_owned(), samples, system_prompt, rendered_prompt });
+        groups.push(GroupData {
+            label: label.to_owned(),
+            title: text("title"),
+            samples,
+            system_prompt,
+            rendered_prompt,
+        });
     }
     let reference = outcomes.iter().find(|(key, _)| key.cell == REFERENCE);
     let axes = document["axes"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -211,6 +246,7 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
     Comparison {
         title: title(plan).to_owned(),
         unit: name.to_owned(),
+        step: axis.and_then(|axis| axis["step"].as_str()).map(str::to_owned),
         groups,
         reference: reference.and_then(|(_, outcome)| sample(outcome)).map(|series| series.values),
         span: span.and_then(|ends| ends.first()?.as_f64().zip(ends.get(1)?.as_f64())),
@@ -254,8 +290,8 @@ fn categories(plan: &Plan) -> Result<Vec<Category>, Problem> {
 fn distribution(plan: &Plan, outcomes: &[(RunKey, Outcome)], category: Category) -> Result<Distribution, Problem> {
     let Category { label: name, title: heading, menu } = category;
     let group = |condition: &&Value| {
-        let label = label(condition);
-        let of_condition = outcomes.iter().filter(|(key, _)| key.cell == label);
+        let label = self::name(condition);
+        let of_condition = outcomes.iter().filter(|(key, _)| holds(condition, &key.cell));
         let runs = of_condition.map(|(key, run)| (key.id(), run.labels.get(&name).map(String::as_str)));
         DistributionGroup::tally(label, condition["title"].as_str(), &menu, runs)
             .map_err(|problem| Problem { what: format!("label `{name}`: {}", problem.what), ..problem })

@@ -12,6 +12,7 @@ use crate::record::{ColumnData, Table};
 const MEANS: &[&str] = &[
     "weak_utility",
     "strong_utility",
+    "utility_gap",
     "exploitation",
     "utilitarian_efficiency",
     "nash_distance",
@@ -103,6 +104,7 @@ const COLUMNS: &[(&str, Kind)] = &[
     ("winner_agent_id", Kind::Text),
     ("weak_utility", Kind::Fraction),
     ("strong_utility", Kind::Fraction),
+    ("utility_gap", Kind::Fraction),
     ("strong_share", Kind::Fraction),
     ("strong_fair_share", Kind::Fraction),
     ("exploitation", Kind::Fraction),
@@ -181,6 +183,7 @@ pub fn closing(placed: &[Placed<'_>]) -> String {
         for (title, name, digits) in [
             ("Mean utility, weak", "weak_utility", 2),
             ("Mean utility, strong", "strong_utility", 2),
+            ("Mean utility gap", "utility_gap", 2),
             ("Mean exploitation", "exploitation", 4),
         ] {
             let values = values(name);
