@@ -92,6 +92,9 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
         for (comparison, analysis) in &reported.measures {
             stdout(&format!("\n{}", tables(comparison, analysis, false)))?;
         }
+        if let Some(key) = reported.key() {
+            stdout(&format!("\n{key}"))?;
+        }
         for (distribution, analysis) in &reported.distributions {
             stdout(&format!("\n{}", distribution_terminal(distribution, analysis)))?;
         }

@@ -248,6 +248,9 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
     for (comparison, analysis) in &reported.measures {
         stdout(&tables(comparison, analysis, true))?;
     }
+    if let Some(key) = reported.key() {
+        stdout(&format!("\n{key}"))?;
+    }
     for (index, (distribution, analysis)) in reported.distributions.iter().enumerate() {
         let apart = if index > 0 || !reported.measures.is_empty() { "\n" } else { "" };
         stdout(&format!("{apart}{}", distribution_terminal(distribution, analysis)))?;

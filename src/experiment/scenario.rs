@@ -217,6 +217,10 @@ impl Experiment for ScenarioBatch {
                 }
             }
         }
+        let described = spec.scenario.metrics.iter().filter(|metric| metric.kind.is_number());
+        let measures: Vec<Value> = described
+            .filter_map(|metric| Some(json!({"series": metric.id, "title": metric.description.as_ref()?})))
+            .collect();
         let truths = spec.scenario.metrics.iter().filter(|metric| metric.kind == MetricKind::Boolean);
         let categories: Vec<Value> = truths
             .map(|metric| json!({"label": metric.id, "title": metric.description, "menu": ["true", "false"]}))
@@ -239,6 +243,7 @@ impl Experiment for ScenarioBatch {
             "scenario": spec.scenario,
             "variations": spec.variations,
             "conditions": conditions,
+            "measures": measures,
             "categories": categories,
             "runs_per_variation": spec.runs_per_variation,
             "models": models,

@@ -14,7 +14,7 @@ pub struct Heatmap {
     pub x_label: String,
     /// What the rows are.
     pub y_label: String,
-    /// What the values are, beside the scale of colours.
+    /// What the values are; under the heading.
     pub value_label: String,
     /// Names of the rows, from top to bottom.
     pub rows: Vec<String>,

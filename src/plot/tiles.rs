@@ -7,7 +7,7 @@ use plotters::style::{RGBColor, WHITE};
 
 use super::canvas::{Align, Canvas, Point, SIZE, Type};
 use super::heatmap::{Heatmap, Tile};
-use super::lines::{LABEL, MARGIN, TICK, TITLE};
+use super::lines::{LABEL, LEGEND, MARGIN, TICK, TITLE};
 use super::palette;
 use super::scale::Scale;
 
@@ -26,7 +26,7 @@ const NAME_LINES: usize = 4;
 const UPWARD: f64 = 300.0;
 
 /// The size of a tile. With few rows tiles are high; with many they get what is left of the usual height.
-const HIGHEST: f64 = 120.0;
+const HIGHEST: f64 = 150.0;
 const LOWEST: f64 = 40.0;
 const WIDEST: f64 = 260.0;
 
@@ -115,7 +115,7 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
     let colours = Colours::new(low, high, map.centred);
     let scale = Scale::values(colours.low, colours.high);
     let tick_width = scale.ticks.iter().map(|(_, label)| TICK.width(label)).fold(0.0, f64::max);
-    let beside = BAR_GAP + BAR + 12.0 + tick_width + 18.0 + LABEL.em;
+    let beside = BAR_GAP + BAR + 12.0 + tick_width;
 
     let names: Vec<String> = map.rows.iter().map(|name| NAME.fit(name, NAME_SHARE * SIZE.0)).collect();
     let name_width = names.iter().map(|name| NAME.width(name)).fold(0.0, f64::max);
@@ -129,8 +129,8 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
 
     let below = Names::new(&map.columns, width);
     let foot = 14.0 + below.height() + 20.0 + LABEL.em + MARGIN;
-    let heading = if map.title.is_empty() { 0.0 } else { TITLE.em * 0.8 + 30.0 };
-    let top = MARGIN + heading;
+    let heading = if map.title.is_empty() { 0.0 } else { TITLE.em * 0.8 + 24.0 };
+    let top = MARGIN + heading + if map.value_label.is_empty() { 0.0 } else { LEGEND.em + 26.0 };
     let height = ((SIZE.1 - top - foot) / rows).clamp(LOWEST, HIGHEST);
     let bottom = top + height * rows;
     let mut canvas = Canvas::of_height(bottom + foot);
@@ -139,6 +139,8 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
         let title = TITLE.fit(&map.title, SIZE.0 - 2.0 * MARGIN);
         canvas.text(title, (MARGIN, MARGIN + TITLE.em * 0.8), Align::Left, TITLE);
     }
+    let value_label = LEGEND.fit(&map.value_label, SIZE.0 - 2.0 * MARGIN);
+    canvas.text(value_label, (MARGIN, MARGIN + heading + 0.8 * LEGEND.em), Align::Left, LEGEND);
     for (row, cells) in map.cells.iter().enumerate() {
         let over = top + height * row as f64;
         canvas.text(names[row].clone(), (left - 16.0, over + height / 2.0 + 0.36 * NAME.em), Align::Right, NAME);
@@ -166,19 +168,12 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
     let middle = ((left + right) / 2.0).clamp(MARGIN + half, (SIZE.0 - MARGIN - half).max(MARGIN + half));
     canvas.text(x_label, (middle, bottom + foot - MARGIN + 2.0), Align::Centre, LABEL);
     // Upwards there is room for the figure's whole height.
-    let upward = |text: &str| LABEL.fit(text, bottom + foot - 2.0 * MARGIN);
-    let centre = |text: &str| {
-        let half = LABEL.width(text) / 2.0;
-        ((top + bottom) / 2.0).max(MARGIN + half).min((bottom + foot - MARGIN - half).max(MARGIN + half))
-    };
-    let y_label = upward(&map.y_label);
-    let at = (left - before + 0.75 * LABEL.em, centre(&y_label));
+    let y_label = LABEL.fit(&map.y_label, bottom + foot - 2.0 * MARGIN);
+    let half = LABEL.width(&y_label) / 2.0;
+    let centre = ((top + bottom) / 2.0).clamp(MARGIN + half, (bottom + foot - MARGIN - half).max(MARGIN + half));
+    let at = (left - before + 0.75 * LABEL.em, centre);
     canvas.text_upwards(y_label, at, LABEL);
-    let bar = right + BAR_GAP;
-    legend(&mut canvas, &colours, &scale, bar, (top, bottom));
-    let value_label = upward(&map.value_label);
-    let at = (bar + BAR + 12.0 + tick_width + 18.0 + 0.75 * LABEL.em, centre(&value_label));
-    canvas.text_upwards(value_label, at, LABEL);
+    legend(&mut canvas, &colours, &scale, right + BAR_GAP, (top, bottom));
     canvas
 }
 

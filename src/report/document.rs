@@ -24,6 +24,8 @@ pub(super) enum Block {
     Code(String),
     /// Notes; names in them stand between backticks.
     List(Vec<String>),
+    /// Words, and the file beside the report that they lead to.
+    Links(Vec<(String, String)>),
 }
 
 /// A section of the report, with its figures: as SVG for the HTML page, as paths seen from the report for markdown.
@@ -38,6 +40,12 @@ impl<'a> Section<'a> {
     pub fn measure(comparison: &'a Comparison, analysis: &Analysis, figure: Option<&'a str>) -> Self {
         let figures = figure.into_iter().collect();
         Self { title: &comparison.title, blocks: report(comparison, analysis), figures }
+    }
+
+    /// Pages beside the report: what each holds, and its file.
+    pub fn pages(title: &'a str, pages: Vec<(String, String)>) -> Self {
+        let blocks = vec![Block::Text("Further measures have pages of their own:".to_owned()), Block::Links(pages)];
+        Self { title, blocks, figures: Vec::new() }
     }
 
     /// What is said of a distribution.

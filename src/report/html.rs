@@ -40,6 +40,12 @@ pub fn page_html(sections: &[Section]) -> String {
                     let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
                     out += &format!("<ul>\n{items}</ul>\n");
                 }
+                Block::Links(links) => {
+                    let link = |(words, file): &(String, String)| {
+                        format!("<li><a href=\"{}\">{}</a></li>\n", escape(&encoded(file)), escape(words))
+                    };
+                    out += &format!("<ul>\n{}</ul>\n", links.iter().map(link).collect::<String>());
+                }
                 Block::Figure(caption) => {
                     let Some(figure) = figures.next() else { continue };
                     out += &format!("<figure>\n{figure}<figcaption>{}</figcaption>\n</figure>\n", escape(caption));
@@ -57,6 +63,12 @@ fn rows(table: &Table) -> String {
     };
     let body: String = table.rows.iter().map(|cells| row(cells, "td")).collect();
     format!("<table>\n<thead>{}</thead>\n<tbody>{body}</tbody>\n</table>", row(&table.header, "th"))
+}
+
+/// A file's name as part of an address.
+fn encoded(file: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    file.bytes().map(|byte| if keep(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn escape(text: &str) -> String {

@@ -69,4 +69,4 @@ pub use response::{
 };
 pub use summary::{distribution_json, response_json, summary_json};
 pub use table::Table;
-pub use tables::terminal;
+pub use tables::{terminal, terminal_key};

@@ -15,7 +15,6 @@ pub fn terminal(comparison: &Comparison, analysis: &Analysis, per_turn: bool) ->
         out += &format!("reference: mean {}\n", plain(mean));
     }
     for (heading, table) in [
-        ("Conditions in words", key(comparison)),
         ("Contrasts", contrasts(analysis)),
         ("Drift", drift(analysis)),
         ("Cells that are not ok", flags(comparison)),
@@ -120,6 +119,12 @@ pub fn flags(comparison: &Comparison) -> Table {
         }
     }
     table
+}
+
+/// The key of the conditions for the terminal, said once for all measures; empty where every name says what it is.
+pub fn terminal_key(comparison: &Comparison) -> String {
+    let table = key(comparison);
+    if table.rows.is_empty() { String::new() } else { format!("Conditions in words\n\n{}", table.text()) }
 }
 
 /// What each condition is, in words; empty where its name says it.

@@ -50,11 +50,16 @@ pub fn write_report(
     let mut main = sections(reported, &figures);
     // Further measures have pages of their own.
     main.drain(1.min(reported.measures.len())..reported.measures.len());
-    let mut pages = vec![("report.html".to_owned(), page_html(&main))];
+    let (mut pages, mut links) = (Vec::new(), Vec::new());
     for ((comparison, analysis), svg) in reported.measures.iter().zip(&figures).skip(1) {
         let page = format!("report_{}.html", file_safe(&comparison.unit));
+        links.push((comparison.title.clone(), page.clone()));
         pages.push((page, report_html(comparison, analysis, Some(svg))));
     }
+    if let (Some((first, _)), false) = (reported.measures.first(), links.is_empty()) {
+        main.insert(0, Section::pages(&first.title, links));
+    }
+    pages.insert(0, ("report.html".to_owned(), page_html(&main)));
     for (page, text) in pages {
         let path = folder.dir().join(page);
         write_text_atomic(&path, &text)?;

@@ -13,7 +13,7 @@ use crate::record::{Outcome, RunFolder, RunKey};
 use crate::report::{
     Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, Response,
     ResponseAnalysis, SampleData, analyse, analyse_distribution, analyse_response, distribution_json, load_documents,
-    response_json,
+    response_json, terminal_key,
 };
 use crate::scheduler::{Plan, finished_runs};
 
@@ -41,6 +41,14 @@ pub struct Reported {
 }
 
 impl Reported {
+    /// What the conditions of the measures are, in words; `None` where their names say it. The measure with the most conditions tells
+    /// all there are: the others leave out those without a value.
+    pub fn key(&self) -> Option<String> {
+        let comparisons = self.measures.iter().map(|(comparison, _)| comparison);
+        let most = comparisons.rev().max_by_key(|comparison| comparison.groups.len())?;
+        Some(terminal_key(most)).filter(|key| !key.is_empty())
+    }
+
     /// The numbers as JSON: the main measure's, with `distributions` and `responses` beside them where there are any.
     pub fn json(&self) -> Value {
         let mut main = self.measures.first().map_or_else(|| json!({}), |(_, analysis)| json!(analysis));
@@ -144,8 +152,15 @@ pub fn analyse_outcomes(
     }
     let mut reported = Reported::default();
     let mut left_out: Vec<Problem> = Vec::new();
-    for name in series_names(outcomes) {
+    let names = series_names(outcomes);
+    for name in names.iter().copied() {
         let mut comparison = comparison(plan, outcomes, name);
+        // What alone is measured needs no name in the heading, unless the plan has words for it.
+        match measured(plan, name) {
+            Some(words) => comparison.title += &format!(": {words}"),
+            None if names.len() > 1 => comparison.title += &format!(": {name}"),
+            None => {}
+        }
         comparison.notes.splice(..0, notes.iter().cloned());
         let analysis = match comparison.groups.as_slice() {
             [] => Err(Problem::new("no run has a value of it").hint("look at the statuses of its turns")),
@@ -198,6 +213,12 @@ fn series_names(outcomes: &[(RunKey, Outcome)]) -> Vec<&str> {
     names
 }
 
+/// What a series is, in the words of the plan.
+fn measured<'a>(plan: &'a Plan, series: &str) -> Option<&'a str> {
+    let measures = plan.document()["measures"].as_array()?;
+    measures.iter().find(|measure| measure["series"] == series)?["title"].as_str()
+}
+
 /// The conditions that have a value of the series; what is missing is noted.
 fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Comparison {
     let document = plan.document();
@@ -206,7 +227,7 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
         Some(SampleData { values: series.values.clone(), statuses: series.statuses.clone() })
     };
     let mut notes = Vec::new();
-    let mut groups = Vec::new();
+    let (mut groups, mut valueless) = (Vec::new(), Vec::new());
     for condition in conditions(plan) {
         let label = self::name(condition);
         let text = |key: &str| condition[key].as_str().map(str::to_owned);
@@ -217,7 +238,7 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
             continue;
         }
         if !samples.iter().any(|sample| sample.values.iter().any(Option::is_some)) {
-            notes.push(format!("No run of `{label}` has a value of `{name}`: the condition is left out."));
+            valueless.push(format!("`{label}`"));
             continue;
         }
         if samples.len() < runs.len() {
@@ -237,6 +258,14 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
             system_prompt,
             rendered_prompt,
         });
+    }
+    match valueless.as_slice() {
+        [] => {}
+        [one] => notes.push(format!("No run of {one} has a value of `{name}`: the condition is left out.")),
+        several => {
+            let all = several.join(", ");
+            notes.push(format!("No run of these has a value of `{name}`, and they are left out: {all}."));
+        }
     }
     let reference = outcomes.iter().find(|(key, _)| key.cell == REFERENCE);
     let axes = document["axes"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -293,7 +322,12 @@ fn distribution(plan: &Plan, outcomes: &[(RunKey, Outcome)], category: Category)
         let label = self::name(condition);
         let of_condition = outcomes.iter().filter(|(key, _)| holds(condition, &key.cell));
         let runs = of_condition.map(|(key, run)| (key.id(), run.labels.get(&name).map(String::as_str)));
-        DistributionGroup::tally(label, condition["title"].as_str(), &menu, runs)
+        // A short name stands before the words, so that a bar is found again where the name alone is used.
+        let words = condition["title"].as_str().map(|words| match condition["name"].as_str() {
+            Some(name) => format!("{name}: {words}"),
+            None => words.to_owned(),
+        });
+        DistributionGroup::tally(label, words.as_deref(), &menu, runs)
             .map_err(|problem| Problem { what: format!("label `{name}`: {}", problem.what), ..problem })
     };
     let groups = conditions(plan).iter().map(group).collect::<Result<_, _>>()?;

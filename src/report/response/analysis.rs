@@ -163,11 +163,16 @@ fn notes(response: &Response, analysis: &ResponseAnalysis) -> Vec<String> {
     };
     match (cells().filter(|cell| cell.n == 0).count(), cells().filter(|cell| cell.n == 1).count()) {
         (0, 0) => {}
-        (none, 0) => notes.push(format!("Means of no run at all, shown as a dash: {none}.")),
+        (none, 0) => notes.push(format!("Without a run, and so without a mean: {none} of the entries.")),
         (none, one) => {
-            let none =
-                if none > 0 { format!("Means of no run at all, shown as a dash: {none}. ") } else { String::new() };
-            notes.push(format!("{none}Means of a single run, which has no standard error and no interval: {one}."));
+            let none = if none > 0 {
+                format!("Without a run, and so without a mean: {none} of the entries. ")
+            } else {
+                String::new()
+            };
+            notes.push(format!(
+                "{none}Of a single run, which has no standard error and no interval: {one} of the entries."
+            ));
         }
     }
     notes
