@@ -8,7 +8,7 @@ use crate::problem::Problem;
 /// Lines over whole-numbered positions (turns), counted from 1, or over numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineChart {
-    /// Heading; shortened in the middle if it is too long.
+    /// Heading, in up to two lines; shortened if it is too long.
     pub title: String,
     /// Label of the horizontal axis.
     pub x_label: String,
@@ -16,7 +16,7 @@ pub struct LineChart {
     pub y_label: String,
     /// Numbers on the horizontal axis, upwards, to which the values of every line belong; empty for turns 1, 2, ...
     pub positions: Vec<f64>,
-    /// The lines, in the legend's order.
+    /// The lines, in the legend's order. Those with whiskers, and those that would cover each other, are drawn a little apart.
     pub series: Vec<Line>,
 }
 
@@ -29,7 +29,7 @@ pub struct Line {
     pub mean: Vec<Option<f64>>,
     /// Half-width of the band (a standard error), per turn; may be empty.
     pub band: Vec<Option<f64>>,
-    /// Half-length of a whisker, per turn; may be empty. Lines with whiskers stand a little apart, so that none covers another.
+    /// Half-length of a whisker, per turn; may be empty.
     pub whiskers: Vec<Option<f64>>,
     /// Single courses behind the line, thin and translucent.
     pub traces: Vec<Vec<Option<f64>>>,

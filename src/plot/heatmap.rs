@@ -8,7 +8,7 @@ use crate::problem::Problem;
 /// A matrix of tiles, coloured by value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heatmap {
-    /// Heading; shortened in the middle if it is too long.
+    /// Heading, in up to two lines; shortened if it is too long.
     pub title: String,
     /// What the columns are.
     pub x_label: String,

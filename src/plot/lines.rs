@@ -27,6 +27,33 @@ const LEGEND_ROWS: usize = 10;
 /// A legend's entry takes at most this share of the width.
 const LEGEND_SHARE: f64 = 0.42;
 
+/// The title at the top of a figure, in two lines if it needs them.
+pub(super) struct Heading {
+    lines: Vec<String>,
+    /// Below the margin, air included.
+    pub height: f64,
+}
+
+impl Heading {
+    const LINE: f64 = 1.25 * TITLE.em;
+
+    pub(super) fn new(title: &str, room: f64) -> Self {
+        let lines = TITLE.lines(title, 2, room);
+        let height = match lines.len() {
+            0 => 0.0,
+            count => TITLE.em * 0.8 + Self::LINE * (count - 1) as f64 + 24.0,
+        };
+        Self { lines, height }
+    }
+
+    pub(super) fn draw(&self, canvas: &mut Canvas, left: f64) {
+        for (index, line) in self.lines.iter().enumerate() {
+            let y = MARGIN + TITLE.em * 0.8 + Self::LINE * index as f64;
+            canvas.text(line.clone(), (left, y), Align::Left, TITLE);
+        }
+    }
+}
+
 /// The rectangle that holds the data, and its scales.
 struct Frame {
     left: f64,
@@ -75,19 +102,16 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
     let left = MARGIN + LABEL.em + 22.0 + tick_width + 16.0;
     let right = SIZE.0 - MARGIN;
 
-    let mut top = MARGIN;
-    if !chart.title.is_empty() {
-        top += TITLE.em * 0.8;
-        canvas.text(TITLE.fit(&chart.title, right - left), (left, top), Align::Left, TITLE);
-        top += 24.0;
-    }
-    top = legend(&mut canvas, chart, left, right, top) + 20.0;
+    let heading = Heading::new(&chart.title, right - left);
+    heading.draw(&mut canvas, left);
+    let top = legend(&mut canvas, chart, left, right, MARGIN + heading.height) + 20.0;
     let mut frame = Frame { left, right, top, bottom: SIZE.1 - 104.0, x, y, positions, shift: 0.0 };
     axes(&mut canvas, chart, &frame);
 
     let styles = styles(chart);
-    let shifts = shifts(chart, frame.least_gap());
-    for (line, &(colour, _)) in chart.series.iter().zip(&styles) {
+    let shifts = shifts(chart, &frame);
+    for ((line, &(colour, _)), &shift) in chart.series.iter().zip(&styles).zip(&shifts) {
+        frame.shift = shift;
         // Many traces are as dark together as few.
         let opacity = (3.2 / line.traces.len().max(1) as f64).clamp(0.05, 0.35);
         for trace in &line.traces {
@@ -96,7 +120,8 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
             }
         }
     }
-    for (line, &(colour, _)) in chart.series.iter().zip(&styles) {
+    for ((line, &(colour, _)), &shift) in chart.series.iter().zip(&styles).zip(&shifts) {
+        frame.shift = shift;
         band(&mut canvas, line, colour, &frame);
     }
     // What is shown for orientation goes under what was measured.
@@ -111,20 +136,40 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
     Ok(canvas)
 }
 
-/// By how many pixels each line stands beside its positions: lines with whiskers side by side, the others in their place.
-fn shifts(chart: &LineChart, gap: f64) -> Vec<f64> {
+/// By how many pixels each line stands beside its positions: lines with whiskers, and lines that would cover each other, side by side,
+/// the others in their place.
+fn shifts(chart: &LineChart, frame: &Frame) -> Vec<f64> {
     const APART: f64 = 14.0;
-    let count = chart.series.iter().filter(|line| !line.whiskers.is_empty()).count();
-    let apart = APART.min(gap / (count + 2) as f64);
-    let mut next = 0;
-    let shift = |line: &Line| {
-        if line.whiskers.is_empty() {
-            return 0.0;
+    let whiskered = |line: &Line| !line.whiskers.is_empty();
+    // Lines that stand together, by the first of them.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, line) in chart.series.iter().enumerate().filter(|(_, line)| !line.dashed) {
+        let together = |first: &Line| match (whiskered(first), whiskered(line)) {
+            (true, true) => true,
+            (false, false) => coincide(first, line, frame),
+            _ => false,
+        };
+        match groups.iter_mut().find(|group| together(&chart.series[group[0]])) {
+            Some(group) => group.push(index),
+            None => groups.push(vec![index]),
         }
-        next += 1;
-        ((next - 1) as f64 - (count as f64 - 1.0) / 2.0) * apart
-    };
-    chart.series.iter().map(shift).collect()
+    }
+    let mut shifts = vec![0.0; chart.series.len()];
+    for group in groups {
+        let apart = APART.min(frame.least_gap() / (group.len() + 2) as f64);
+        for (place, &index) in group.iter().enumerate() {
+            shifts[index] = (place as f64 - (group.len() as f64 - 1.0) / 2.0) * apart;
+        }
+    }
+    shifts
+}
+
+/// Whether one line would cover the other nearly everywhere.
+fn coincide(a: &Line, b: &Line, frame: &Frame) -> bool {
+    const NEAR: f64 = 3.0;
+    let both = a.mean.iter().zip(&b.mean).filter_map(|(a, b)| Some(((*a)?, (*b)?)));
+    let near = both.map(|(a, b)| (frame.up(a) - frame.up(b)).abs() < NEAR).collect::<Vec<bool>>();
+    !near.is_empty() && 4 * near.iter().filter(|near| **near).count() >= 3 * near.len()
 }
 
 /// From mean minus half to mean plus half, with a cap at both ends.

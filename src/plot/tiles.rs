@@ -7,7 +7,7 @@ use plotters::style::{RGBColor, WHITE};
 
 use super::canvas::{Align, Canvas, Point, SIZE, Type};
 use super::heatmap::{Heatmap, Tile};
-use super::lines::{LABEL, LEGEND, MARGIN, TICK, TITLE};
+use super::lines::{Heading, LABEL, LEGEND, MARGIN, TICK};
 use super::palette;
 use super::scale::Scale;
 
@@ -129,18 +129,16 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
 
     let below = Names::new(&map.columns, width);
     let foot = 14.0 + below.height() + 20.0 + LABEL.em + MARGIN;
-    let heading = if map.title.is_empty() { 0.0 } else { TITLE.em * 0.8 + 24.0 };
-    let top = MARGIN + heading + if map.value_label.is_empty() { 0.0 } else { LEGEND.em + 26.0 };
+    let heading = Heading::new(&map.title, SIZE.0 - 2.0 * MARGIN);
+    let subtitle = MARGIN + heading.height + 0.8 * LEGEND.em;
+    let top = MARGIN + heading.height + if map.value_label.is_empty() { 0.0 } else { LEGEND.em + 26.0 };
     let height = ((SIZE.1 - top - foot) / rows).clamp(LOWEST, HIGHEST);
     let bottom = top + height * rows;
     let mut canvas = Canvas::of_height(bottom + foot);
 
-    if !map.title.is_empty() {
-        let title = TITLE.fit(&map.title, SIZE.0 - 2.0 * MARGIN);
-        canvas.text(title, (MARGIN, MARGIN + TITLE.em * 0.8), Align::Left, TITLE);
-    }
+    heading.draw(&mut canvas, MARGIN);
     let value_label = LEGEND.fit(&map.value_label, SIZE.0 - 2.0 * MARGIN);
-    canvas.text(value_label, (MARGIN, MARGIN + heading + 0.8 * LEGEND.em), Align::Left, LEGEND);
+    canvas.text(value_label, (MARGIN, subtitle), Align::Left, LEGEND);
     for (row, cells) in map.cells.iter().enumerate() {
         let over = top + height * row as f64;
         canvas.text(names[row].clone(), (left - 16.0, over + height / 2.0 + 0.36 * NAME.em), Align::Right, NAME);

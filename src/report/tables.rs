@@ -129,7 +129,7 @@ pub fn terminal_key(comparison: &Comparison) -> String {
 
 /// What each condition is, in words; empty where its name says it.
 pub fn key(comparison: &Comparison) -> Table {
-    let mut table = Table::new(&["condition", "in words"]);
+    let mut table = Table::new(&["condition", "in words"]).of_words();
     let named = comparison.groups.iter().filter_map(|group| Some((group, group.title.as_ref()?)));
     table.rows = named.map(|(group, title)| vec![group.label.clone(), title.clone()]).collect();
     table

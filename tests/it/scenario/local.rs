@@ -49,6 +49,22 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
     let tiltmeter::scheduler::RunState::Done(outcome) = series else { panic!("{series:?}") };
     let projected = outcome.series.iter().find(|series| series.name == "regulator.quay-assistant@block.4.out").unwrap();
     assert!(projected.values.iter().all(Option::is_some), "{projected:?}");
+    // The report shows the course of every metric and of the projection, and calls a variation by its name.
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    for (what, figure) in [
+        ("cooperation_level", ""),
+        ("safety_commitment", "_safety_commitment"),
+        ("release_delay_weeks", "_release_delay_weeks"),
+        ("regulator.quay-assistant@block.4.out", "_regulator.quay-assistant_block.4.out"),
+    ] {
+        assert!(report.contains(&format!("Measured: {what}.\n")), "{what}: {report}");
+        assert!(report.contains(&format!("](<images/regulation-local{figure}.png>)")), "{what}: {report}");
+        assert!(out.join(format!("images/regulation-local{figure}.png")).is_file(), "{figure}");
+    }
+    assert!(report.contains("# regulation-local: Level of cooperation between the actors"), "{report}");
+    assert!(report.contains("| var-002 | regulator=by-the-book |") && !report.contains("-run"), "{report}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<a href=\"report_safety_commitment.html\">"), "further pages are found");
     for name in ["runs.parquet", "turns.parquet", "report.md", "methods.md", "manifest.json"] {
         assert!(out.join(name).is_file(), "{name}");
     }
