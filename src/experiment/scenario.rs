@@ -206,14 +206,22 @@ impl Experiment for ScenarioBatch {
             speakers.iter().map(|(name, speaker)| part(name, speaker, spec.model(name).base_url)).collect();
         // One entry an actor that some variation has played on this machine.
         let mut axes: Vec<Value> = Vec::new();
-        for actor in places.iter().flat_map(|place| &place.scenario.actors) {
+        for (place, actor) in
+            places.iter().flat_map(|place| place.scenario.actors.iter().map(move |actor| (place, actor)))
+        {
             for axis in self.axes.get(&actor.llm_model).into_iter().flatten() {
-                let entry = json!({
-                    "name": format!("{}.{}", actor.short_name, axis.name), "site": axis.site, "sha256": axis.sha256,
-                    "span": axis.mean_neg.zip(axis.mean_pos),
-                });
-                if !axes.contains(&entry) {
-                    axes.push(entry);
+                let entry = |of: &str, step: Option<&str>| {
+                    json!({
+                        "name": format!("{}.{of}{}", actor.short_name, axis.name), "site": axis.site, "sha256": axis.sha256,
+                        "span": axis.mean_neg.zip(axis.mean_pos), "step": step,
+                    })
+                };
+                let letters =
+                    place.scenario.communication.map(|_| entry(&format!("{}.", play::LETTERS), Some("message")));
+                for entry in letters.into_iter().chain([entry("", None)]) {
+                    if !axes.contains(&entry) {
+                        axes.push(entry);
+                    }
                 }
             }
         }

@@ -127,11 +127,15 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
     // What is shown for orientation goes under what was measured.
     let order: Vec<usize> = (0..chart.series.len()).collect();
     let (dashed, others): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|&line| chart.series[line].dashed);
-    for index in dashed.into_iter().chain(others) {
-        let (line, (colour, marker)) = (&chart.series[index], styles[index]);
+    for &index in dashed.iter().chain(&others) {
         frame.shift = shifts[index];
-        whiskers(&mut canvas, line, colour, &frame);
-        mean_line(&mut canvas, line, colour, marker, &frame);
+        whiskers(&mut canvas, &chart.series[index], styles[index].0, &frame);
+        mean_line(&mut canvas, &chart.series[index], styles[index].0, &frame);
+    }
+    // In front of all lines: where one lies on another its markers still show it.
+    for index in dashed.into_iter().chain(others) {
+        frame.shift = shifts[index];
+        markers(&mut canvas, &chart.series[index], styles[index], &frame);
     }
     Ok(canvas)
 }
@@ -274,9 +278,7 @@ fn band(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
     }
 }
 
-fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, marker: Marker, frame: &Frame) {
-    // Markers at every turn of a long conversation would be a caterpillar.
-    let markers = frame.positions.len() < 67;
+fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
     for run in runs(&line.mean) {
         let points: Vec<Point> = run.iter().map(|&(turn, y)| frame.at(turn, y)).collect();
         if line.dashed {
@@ -284,12 +286,17 @@ fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, marker: Marker,
                 canvas.stroke(dash, colour, 1.0, 2.6);
             }
         } else {
-            canvas.stroke(points.clone(), colour, 1.0, LINE_WIDTH);
+            canvas.stroke(points, colour, 1.0, LINE_WIDTH);
         }
-        if points.len() == 1 || (markers && !line.dashed) {
-            for &at in &points {
-                point(canvas, at, colour, marker);
-            }
+    }
+}
+
+fn markers(canvas: &mut Canvas, line: &Line, (colour, marker): (RGBColor, Marker), frame: &Frame) {
+    // Markers at every turn of a long conversation would be a caterpillar.
+    let all = frame.positions.len() < 67 && !line.dashed;
+    for run in runs(&line.mean).into_iter().filter(|run| all || run.len() == 1) {
+        for (turn, y) in run {
+            point(canvas, frame.at(turn, y), colour, marker);
         }
     }
 }

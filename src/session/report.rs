@@ -1,5 +1,16 @@
 //! Owns the way from records to an analysis: a run folder's journal, or documents in the published schema, become comparisons of
 //! measured series, distributions of labels and responses of numbers.
+//!
+//! A kind says in its frozen plan what is shown of its runs; it is not known here which kind that is:
+//!
+//! | key | each entry |
+//! |---|---|
+//! | `conditions` | `label`; `cells` whose runs are its own, or else the one called like it; a shorter `name` for people; a `title` in words |
+//! | `measures` | `series` and a `title` for it; every series of the runs is shown, whether it has one or not |
+//! | `axes` | `name`, `site`; `span` of the two poles; `step`, what one position is, where that is no turn |
+//! | `categories` | `label`, `title`, `menu` |
+//! | `responses` | `metric`, `title`, `unit`, `centred`; `against`: `metric`, `title`, `levels`; `by`, `rows`, `columns`: `label`, `title`, `menu` |
+//!
 //! Must not know: flags, terminal.
 
 use std::path::PathBuf;
@@ -77,7 +88,7 @@ pub fn report(input: &ReportInput, options: &Options) -> Result<Reported, Vec<Pr
             reported.ok_or_else(|| {
                 let nothing = if has_run(&conditions(&plan), &outcomes) {
                     Problem::new(
-                        "the finished runs hold no measured series, and the plan no categories and no responses, so there is \
+                        "the finished runs hold no measured series and no categories, and the plan no responses, so there is \
                          nothing to report",
                     )
                     .hint("look at their transcripts in the folder")

@@ -262,8 +262,9 @@ fn lines_that_would_cover_each_other_stand_apart_and_others_in_their_place() {
         let circles = svg.lines().filter(|line| line.starts_with("<circle") && line.contains("0072b2"));
         circles.map(|line| line.split('"').nth(1).unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let (alone, beside, over) =
-        (places(vec![line(1.0)]), places(vec![line(1.0), line(2.0)]), places(vec![line(1.0), line(1.0)]));
+    // The last line gives all three the same scale.
+    let [alone, beside, over] = [vec![1.0, 5.0], vec![1.0, 3.0, 5.0], vec![1.0, 1.0, 5.0]]
+        .map(|lines| places(lines.into_iter().map(line).collect()));
     assert_eq!(alone[1..], beside[1..], "other lines do not move it");
     assert_ne!(alone[1..], over[1..], "the same line does");
 }
