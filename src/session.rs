@@ -10,6 +10,7 @@ mod kinds;
 mod opening;
 mod pages;
 mod report;
+mod responses;
 mod retry;
 mod slurm;
 mod talk;

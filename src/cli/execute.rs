@@ -27,7 +27,7 @@ use crate::{
     model::Sampling,
     probe::{AxisFile, import},
     problem::Problem,
-    report::{Options, distribution_terminal, terminal as tables},
+    report::{Options, distribution_terminal, response_terminal, terminal as tables},
     scheduler::dollars,
     session::{
         self, CaptureRequest, Device, EngineOptions, Forecast, Invocation, Opening, Prepared, ReportInput, Retry,
@@ -273,9 +273,17 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
     for (comparison, analysis) in &reported.measures {
         stdout(&tables(comparison, analysis, true))?;
     }
+    if let Some(key) = reported.key() {
+        stdout(&format!("\n{key}"))?;
+    }
     for (index, (distribution, analysis)) in reported.distributions.iter().enumerate() {
         let apart = if index > 0 || !reported.measures.is_empty() { "\n" } else { "" };
         stdout(&format!("{apart}{}", distribution_terminal(distribution, analysis)))?;
+    }
+    for (index, (response, analysis)) in reported.responses.iter().enumerate() {
+        let first = index == 0 && reported.measures.is_empty() && reported.distributions.is_empty();
+        let apart = if first { "" } else { "\n" };
+        stdout(&format!("{apart}{}", response_terminal(response, analysis)))?;
     }
     Ok(Exit::Done)
 }

@@ -142,7 +142,7 @@ impl Experiment for Interview {
                 })
             })
             .collect();
-        let axes: Vec<Value> = self.axes.iter().map(|axis| reading::planned(axis, &axis.name)).collect();
+        let axes: Vec<Value> = self.axes.iter().map(|axis| reading::planned(axis, &axis.name, None)).collect();
         let strategies: Vec<&str> = spec.menu.iter().map(|strategy| strategy.name.as_str()).collect();
         let judge_url = spec.judge.base_url.as_deref();
         let judge = judge.judging(judge_url, instructions, schema.as_ref(), spec.judge_max_tokens);

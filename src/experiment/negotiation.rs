@@ -123,10 +123,22 @@ impl Setting {
         })
     }
 
-    /// What replies are projected on: every model that can be read has the same axes.
+    /// What replies are projected on.
     fn axes(&self) -> &[Axis] {
-        self.models().find(|voice| !voice.axes.is_empty()).map_or(&[], |voice| &voice.axes)
+        match axes_of(&self.weak) {
+            [] => axes_of(&self.strong),
+            axes => axes,
+        }
     }
+}
+
+/// What replies of these bargainers are projected on: every model that can be read has the same axes.
+fn axes_of(voices: &[Voice]) -> &[Axis] {
+    let axes = voices.iter().filter_map(|voice| match voice {
+        Voice::Model(voice) => Some(voice.axes.as_slice()),
+        Voice::Programmed(_) => None,
+    });
+    axes.into_iter().find(|axes| !axes.is_empty()).unwrap_or_default()
 }
 
 /// A negotiation experiment with everything it needs opened and checked.
@@ -189,6 +201,27 @@ fn bargainer(said: &BargainerRef, voice: &Voice) -> Value {
     own
 }
 
+/// How much more the strong side gets than the weak one, against the level of competition and pair by pair.
+fn utility_gap(matrix: &Matrix) -> Value {
+    let weak = json!({"label": "weak_model", "title": "weak bargainer", "menu": matrix.weak});
+    json!({
+        "metric": "utility_gap",
+        "title": "Utility gap",
+        "unit": "utility gap (strong − weak)",
+        "centred": true,
+        "against": {
+            "metric": "competition_level", "title": "competition level (cosine similarity of values)", "levels": matrix.levels,
+        },
+        "by": weak,
+        "rows": weak,
+        "columns": {"label": "strong_model", "title": "strong bargainer", "menu": matrix.strong},
+        "notes": [
+            "Both utilities are discounted. A game without a deal gives nobody anything, so its gap is 0; a game that failed is not \
+             counted.",
+        ],
+    })
+}
+
 impl Experiment for Negotiation {
     fn name(&self) -> &str {
         &self.setting.spec.experiment
@@ -204,12 +237,19 @@ impl Experiment for Negotiation {
             let base_url = spec.judge.as_ref().and_then(|judge| judge.base_url.as_deref());
             speaker.judging(base_url, &setting.instructions, setting.schema.as_ref(), spec.judge_max_tokens)
         });
-        let axis = |axis: &Axis| reading::planned(axis, &axis.name);
+        // One entry a side that somebody on this machine plays: what is measured of each is its own.
+        let axes = |side: Side, voices: &[Voice]| -> Vec<Value> {
+            let name = |axis: &Axis| format!("{}.{}", side.name(), axis.name);
+            axes_of(voices).iter().map(|axis| reading::planned(axis, &name(axis), Some("reply"))).collect()
+        };
+        let axes = [axes(Side::Weak, &setting.weak), axes(Side::Strong, &setting.strong)].concat();
         json!({
             "kind": "negotiation",
             "experiment": spec.experiment,
             "matrix": setting.matrix,
             "cells": setting.matrix.cells().into_iter().map(|cell| setting.matrix.name(cell)).collect::<Vec<_>>(),
+            "conditions": setting.matrix.conditions(),
+            "responses": [utility_gap(&setting.matrix)],
             "weak": side(&spec.weak_models, &setting.weak),
             "strong": side(&spec.strong_models, &setting.strong),
             "judge": judge,
@@ -220,7 +260,7 @@ impl Experiment for Negotiation {
             "seed": spec.seed,
             "sampling": spec.sampling,
             "max_new_tokens": spec.max_new_tokens,
-            "axes": setting.axes().iter().map(axis).collect::<Vec<_>>(),
+            "axes": axes,
             "token_span": spec.readouts.span,
             "publication": spec.publication,
         })

@@ -33,7 +33,8 @@ pub fn probe_plan(axes: &[Axis], span: Span) -> Result<Option<Arc<ProbePlan>>, V
     Ok((!probes.is_empty()).then(|| Arc::new(ProbePlan { probes, span, vectors: Vec::new() })))
 }
 
-/// An axis as the plan has it, under the name that series carry.
-pub fn planned(axis: &Axis, name: &str) -> Value {
-    json!({"name": name, "site": axis.site, "sha256": axis.sha256, "span": axis.mean_neg.zip(axis.mean_pos)})
+/// An axis as the plan has it, under the name that series carry, with what a step of theirs is if it is no turn.
+pub fn planned(axis: &Axis, name: &str, step: Option<&str>) -> Value {
+    let span = axis.mean_neg.zip(axis.mean_pos);
+    json!({"name": name, "site": axis.site, "sha256": axis.sha256, "span": span, "step": step})
 }

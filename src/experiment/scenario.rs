@@ -175,7 +175,8 @@ impl Experiment for ScenarioBatch {
         let Setting { spec, places, speakers, judge, schema, .. } = self.setting.as_ref();
         let variation = |(place, number): (&Place, &usize)| {
             json!({
-                "label": cell_id(*number), "title": place.title, "variation_id": variation_id(*number),
+                "label": cell_id(*number), "name": variation_id(*number), "title": place.title,
+                "variation_id": variation_id(*number),
                 "modifications": modifications(&place.cell), "cell": place.cell,
             })
         };
@@ -184,14 +185,25 @@ impl Experiment for ScenarioBatch {
             speakers.iter().map(|(name, speaker)| part(name, speaker, spec.model(name).base_url.as_deref())).collect();
         // One entry an actor that some variation has played on this machine.
         let mut axes: Vec<Value> = Vec::new();
-        for actor in places.iter().flat_map(|place| &place.scenario.actors) {
+        for (place, actor) in
+            places.iter().flat_map(|place| place.scenario.actors.iter().map(move |actor| (place, actor)))
+        {
             for axis in self.axes.get(&actor.llm_model).into_iter().flatten() {
-                let entry = reading::planned(axis, &format!("{}.{}", actor.short_name, axis.name));
-                if !axes.contains(&entry) {
-                    axes.push(entry);
+                let name = |of: &str| format!("{}.{of}{}", actor.short_name, axis.name);
+                let letters = format!("{}.", play::LETTERS);
+                let letters =
+                    place.scenario.communication.map(|_| reading::planned(axis, &name(&letters), Some("message")));
+                for entry in letters.into_iter().chain([reading::planned(axis, &name(""), None)]) {
+                    if !axes.contains(&entry) {
+                        axes.push(entry);
+                    }
                 }
             }
         }
+        let described = spec.scenario.metrics.iter().filter(|metric| metric.kind.is_number());
+        let measures: Vec<Value> = described
+            .filter_map(|metric| Some(json!({"series": metric.id, "title": metric.description.as_ref()?})))
+            .collect();
         let truths = spec.scenario.metrics.iter().filter(|metric| metric.kind == MetricKind::Boolean);
         let categories: Vec<Value> = truths
             .map(|metric| json!({"label": metric.id, "title": metric.description, "menu": ["true", "false"]}))
@@ -209,6 +221,7 @@ impl Experiment for ScenarioBatch {
             "scenario": spec.scenario,
             "variations": spec.variations,
             "conditions": conditions,
+            "measures": measures,
             "categories": categories,
             "runs_per_variation": spec.runs_per_variation,
             "models": models,

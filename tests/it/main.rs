@@ -28,6 +28,7 @@ mod budget;
 mod stats;
 mod report;
 mod distribution;
+mod response;
 
 // The program as a person meets it: a process, its words, its files.
 mod program;

@@ -13,6 +13,7 @@ use crate::scheduler::Spending;
 const MEANS: &[&str] = &[
     "weak_utility",
     "strong_utility",
+    "utility_gap",
     "exploitation",
     "utilitarian_efficiency",
     "nash_distance",
@@ -120,6 +121,7 @@ const COLUMNS: &[(&str, Kind)] = &[
     ("winner_agent_id", Kind::Text),
     ("weak_utility", Kind::Fraction),
     ("strong_utility", Kind::Fraction),
+    ("utility_gap", Kind::Fraction),
     ("strong_share", Kind::Fraction),
     ("strong_fair_share", Kind::Fraction),
     ("exploitation", Kind::Fraction),
@@ -198,6 +200,7 @@ pub fn closing(placed: &[Placed<'_>]) -> String {
         for (title, name, digits) in [
             ("Mean utility, weak", "weak_utility", 2),
             ("Mean utility, strong", "strong_utility", 2),
+            ("Mean utility gap", "utility_gap", 2),
             ("Mean exploitation", "exploitation", 4),
         ] {
             let values = values(name);
