@@ -26,7 +26,7 @@ use time::OffsetDateTime;
 
 pub use crate::cluster::Resources;
 pub use crate::registry::{Device, EngineOptions, ModelFacts, WeightType, model_facts};
-pub use afterwards::{Validation, collect, live, validate};
+pub use afterwards::{Analysed, Validation, analyse, collect, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
 pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry, slurm_submit};
@@ -53,6 +53,8 @@ pub struct Opening {
     pub engine: EngineOptions,
     /// Processes that share the accounts' limits; `None`: this one has them for itself.
     pub rate_share: Option<usize>,
+    /// Nothing will run: keys and accounts that are missing are noted, not refused.
+    pub for_plan: bool,
 }
 
 /// An experiment with everything it needs, checked; nothing has run yet.
@@ -94,6 +96,10 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
     let mut opener = Opener::new(opening, &keys, &conduct);
     let opened = kinds::open(spec, &mut opener, &mut notes);
     let dataset = match conduct.hf_repo_id.as_deref().map(|repo_id| upload::open(repo_id, &keys)) {
+        Some(Err(problem)) if opening.for_plan => {
+            opener.wanting(problem);
+            None
+        }
         Some(Err(problem)) => {
             opener.unready += 1;
             opener.problems.push(problem);
@@ -102,14 +108,14 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
         other => other.and_then(Result::ok),
     };
     let lanes = opener.lanes();
-    let Opener { models, mut problems, ready, unready, .. } = opener;
+    let Opener { models, mut problems, ready, unready, wanting, .. } = opener;
     let (experiment, axes) = match opened {
         Ok(opened) if problems.is_empty() => opened,
         opened => {
             problems.extend(opened.err().unwrap_or_default());
             if unready > 0 {
-                let what =
-                    format!("Environment validation failed: {unready} things that this experiment needs are not there");
+                let things = if unready == 1 { "one thing" } else { &format!("{unready} things") };
+                let what = format!("Environment validation failed: this experiment needs {things} that it has not got");
                 problems.insert(0, Problem::new(what).hint("see to each of what follows; nothing was sent or spent"));
             }
             return Err(problems);
@@ -117,6 +123,7 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
     };
     let axis_hashes = axes.iter().map(|axis| (format!("{}@{}", axis.name, axis.site), axis.sha256.clone())).collect();
     notes.extend(experiment.forecast().notes.iter().map(Problem::new));
+    notes.extend(wanting);
     Ok(Prepared { experiment, models, lanes, conduct, keys, dataset, axis_hashes, output, text, notes, ready })
 }
 
@@ -431,6 +438,11 @@ pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
     // Names begin with the time, so the greatest is the newest.
     let newest = runs.filter(|run| run.holds_journal().unwrap_or(false)).max_by_key(|run| run.dir().to_owned());
     newest.ok_or_else(|| {
+        if !path.exists() {
+            return Problem::new("there is no such folder")
+                .at(path.display().to_string())
+                .hint("check the path; it is relative to the current folder");
+        }
         Problem::new("no run is recorded in this folder")
             .at(path.display().to_string())
             .hint("give a run folder, as `tiltmeter run` names it at its end")

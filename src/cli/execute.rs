@@ -15,7 +15,7 @@ use super::{
     carry::{carry_out, resume_command, tell_upload, wrote},
     chat::{self, ChatArgs},
     errors,
-    folder::{CollectArgs, StatusArgs, UploadArgs, ValidateArgs},
+    folder::{AnalyzeArgs, CollectArgs, StatusArgs, UploadArgs, ValidateArgs},
     report::ReportArgs,
     run::{self, DeviceChoice, PlanArgs, RunArgs},
     slurm, status,
@@ -29,7 +29,7 @@ use crate::{
     report::{Options, distribution_terminal, terminal as tables},
     scheduler::dollars,
     session::{
-        self, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Talk,
+        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Talk,
         WeightType,
     },
     spec::Loaded,
@@ -42,6 +42,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Plan(args) => plan_command(&args),
         Command::Status(args) => status_command(&args),
         Command::Report(args) => report_command(args),
+        Command::Analyze(args) => analyze_command(&args),
         Command::Collect(args) => collect_command(&args),
         Command::Validate(args) => validate_command(&args),
         Command::Upload(args) => upload_command(&args),
@@ -91,6 +92,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
         device: device(args.device),
         engine: EngineOptions { threads: args.threads, ..Default::default() },
         rate_share: args.rate_share,
+        for_plan: args.dry_run,
     };
     let loaded = session::load(&args.file, &args.set)?;
     if args.dry_run {
@@ -125,7 +127,7 @@ fn plan_command(args: &PlanArgs) -> Result<Exit, Failure> {
 fn show_plan(loaded: Loaded, opening: &Opening) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
     let file = loaded.path.display().to_string();
-    let prepared = session::prepare(loaded, opening)?;
+    let prepared = session::prepare(loaded, &Opening { for_plan: true, ..*opening })?;
     let experiment = ("experiment".to_owned(), format!("{} ({file})", prepared.name()));
     let rows = std::iter::once(experiment).chain(prepared.describe());
     stdout(&rows.map(|(what, how)| format!("{what:<11} {}\n", escape(&how))).collect::<String>())?;
@@ -198,8 +200,29 @@ fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {
 }
 
 fn collect_command(args: &CollectArgs) -> Result<Exit, Failure> {
-    stdout(&wrote(&session::collect(&args.folder)?))?;
+    let folder = session::find_folder(&args.folder)?;
+    stdout(&wrote(&folder, &session::collect(&args.folder)?))?;
     Ok(Exit::Done)
+}
+
+fn analyze_command(args: &AnalyzeArgs) -> Result<Exit, Failure> {
+    let Analysed { analysis, mut standing, notes, files } = session::analyse(&args.folder, args.report)?;
+    let written: String = files.iter().map(|path| format!("wrote      {}\n", shown(path))).collect();
+    if args.json {
+        standing.extend(analysis.document());
+        stdout(&format!("{:#}\n", serde_json::Value::from(standing)))?;
+        // Standard output is the document's alone.
+        stderr(&written);
+    } else {
+        stdout(&format!("{}\n{written}", terminal_text(&analysis.page.text)))?;
+    }
+    errors::print_notes(&notes);
+    Ok(Exit::Done)
+}
+
+/// A page without what a terminal would show as it is: control characters; tabs and line breaks stay.
+fn terminal_text(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", escape(line))).collect()
 }
 
 fn upload_command(args: &UploadArgs) -> Result<Exit, Failure> {

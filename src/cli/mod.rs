@@ -53,6 +53,8 @@ pub enum Command {
     Plan(run::PlanArgs),
     Status(folder::StatusArgs),
     Report(report::ReportArgs),
+    #[command(alias = "analyse")]
+    Analyze(folder::AnalyzeArgs),
     Collect(folder::CollectArgs),
     Validate(folder::ValidateArgs),
     Upload(folder::UploadArgs),

@@ -31,8 +31,9 @@ use crate::{
     record::{Drift, SessionEnd},
 };
 
-/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. Every older format is read.
-pub(super) const FORMAT: u32 = 3;
+/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. 4: what a run keeps
+/// on its way holds its new turns. Every older format is read.
+pub(super) const FORMAT: u32 = 4;
 
 /// Counted work by unit.
 pub(super) type Counts = BTreeMap<String, u64>;
