@@ -195,3 +195,21 @@ pub fn tell_upload(uploaded: &Uploaded) -> Result<bool, Failure> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_runs_are_counted_and_those_of_the_batch_are_named() {
+        let files = ["runs/a/world.md", "runs/a/log", "batch.json", "runs/b/world.md", "images/a.png"];
+        let files = files.map(|file| PathBuf::from("data/out").join(file));
+        let text = wrote(&RunFolder::at("data/out"), &files);
+        assert_eq!(
+            text,
+            "wrote      data/out/runs/ (3 files)\nwrote      data/out/batch.json\nwrote      data/out/images/a.png\n"
+        );
+        let many: Vec<PathBuf> = (0..9).map(|n| PathBuf::from(format!("data/generated/{n}.json"))).collect();
+        assert_eq!(wrote(&RunFolder::at("data/out"), &many), "wrote      data/generated/ (9 files)\n");
+    }
+}

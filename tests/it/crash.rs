@@ -10,7 +10,7 @@
 //!
 //! Must not know: how journal, lanes and budget are made; it reads the journal's lines as they are documented.
 
-mod books;
+pub mod books;
 mod shop;
 
 use std::{

@@ -218,6 +218,9 @@ fn costs(patterns: &Value) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    if list(&patterns["cost_efficiency"]).all(|entry| entry["total_cost_usd"] == 0.0) {
+        return "## Cost efficiency\n\nNo run cost anything.\n\n".to_owned();
+    }
     let heading = ["variation", "what", "completed", "USD in all", "completed runs a dollar"];
     format!("## Cost efficiency\n\n{}", table(&heading, rows))
 }
