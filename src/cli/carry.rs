@@ -153,7 +153,7 @@ pub fn wrote(folder: &RunFolder, files: &[PathBuf]) -> String {
         let deep = top(path);
         let (place, deep) =
             (deep.clone().unwrap_or_else(|| path.parent().unwrap_or(Path::new("")).to_owned()), deep.is_some());
-        match by_folder.iter_mut().find(|(known, below, _)| (&*known, *below) == (&place, deep)) {
+        match by_folder.iter_mut().find(|(known, below, _)| (known, *below) == (&place, deep)) {
             Some((.., list)) => list.push(path),
             None => by_folder.push((place, deep, vec![path])),
         }

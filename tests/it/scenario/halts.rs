@@ -141,9 +141,12 @@ fn a_stop_leaves_runs_that_go_on_in_mid_conversation() {
 
 #[test]
 fn what_a_run_kept_turn_by_turn_is_read_back_whole_from_a_journal_that_grows_with_its_turns() {
+    let spec = |turns: usize| {
+        let metrics = "metrics:\n  level: {pattern: 'turn (\\d+)', type: int}\n";
+        small(&folder(&format!("turns: {turns}\n"), metrics), json!({}))
+    };
     let played = |turns: usize, last: usize| {
-        let dir = folder(&format!("turns: {turns}\n"), "metrics:\n  level: {pattern: 'turn (\\d+)', type: int}\n");
-        Stage::of(small(&dir, json!({})))
+        Stage::of(spec(turns))
             .answers("world", move |request| {
                 let told = &request.messages[1].content;
                 let turn: usize = told.split("Turn ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -159,9 +162,7 @@ fn what_a_run_kept_turn_by_turn_is_read_back_whole_from_a_journal_that_grows_wit
     let recorded = recorded(&RunFolder::at(left.home.path())).unwrap();
     assert_eq!(recorded.runs["var-001-run-001"].outcome.as_ref(), Some(kept));
 
-    let left = Stage::of(small(&folder("turns: 9\n", ""), json!({})))
-        .answers("world", |_| Ok("It goes on.".to_owned()))
-        .run_in(left.home);
+    let left = Stage::of(spec(9)).answers("world", |_| Ok("It goes on.".to_owned())).run_in(left.home);
     assert_eq!(left.summary.completed, 1, "it goes on with them");
 
     let bytes = |turns| {
