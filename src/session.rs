@@ -30,7 +30,7 @@ pub use crate::cluster::Resources;
 pub use crate::registry::{
     Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
 };
-pub use afterwards::{Validation, collect, live, validate};
+pub use afterwards::{Analysed, Validation, analyse, collect, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
 pub use retry::{Invocation, Retry, retry};
@@ -58,6 +58,8 @@ pub struct Opening {
     pub engine: EngineOptions,
     /// Processes that share the accounts' limits; `None`: this one has them for itself.
     pub rate_share: Option<usize>,
+    /// Nothing will run: keys and accounts that are missing are noted, not refused.
+    pub for_plan: bool,
 }
 
 /// An experiment with everything it needs, checked; nothing has run yet.
@@ -99,6 +101,10 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
     let mut opener = Opener::new(opening, &keys, &conduct);
     let opened = kinds::open(spec, &mut opener, &mut notes);
     let dataset = match conduct.hf_repo_id.as_deref().map(|repo_id| upload::open(repo_id, &keys)) {
+        Some(Err(problem)) if opening.for_plan => {
+            opener.wanting(problem);
+            None
+        }
         Some(Err(problem)) => {
             opener.unready += 1;
             opener.problems.push(problem);
@@ -107,14 +113,14 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
         other => other.and_then(Result::ok),
     };
     let lanes = opener.lanes();
-    let Opener { models, mut problems, ready, unready, .. } = opener;
+    let Opener { models, mut problems, ready, unready, wanting, .. } = opener;
     let (experiment, axes) = match opened {
         Ok(opened) if problems.is_empty() => opened,
         opened => {
             problems.extend(opened.err().unwrap_or_default());
             if unready > 0 {
-                let what =
-                    format!("Environment validation failed: {unready} things that this experiment needs are not there");
+                let things = if unready == 1 { "one thing" } else { &format!("{unready} things") };
+                let what = format!("Environment validation failed: this experiment needs {things} that it has not got");
                 problems.insert(0, Problem::new(what).hint("see to each of what follows; nothing was sent or spent"));
             }
             return Err(problems);
@@ -122,6 +128,7 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
     };
     let axis_hashes = axes.iter().map(|axis| (format!("{}@{}", axis.name, axis.site), axis.sha256.clone())).collect();
     notes.extend(experiment.forecast().notes.iter().map(Problem::new));
+    notes.extend(wanting);
     Ok(Prepared { experiment, models, lanes, conduct, keys, dataset, axis_hashes, output, text, notes, ready })
 }
 
@@ -180,13 +187,12 @@ impl Prepared {
     }
 
     /// Writes the frozen plan and what the kind makes of it into an unused folder, in which it can then be run.
-    pub fn write_plan(&self, dir: &Path) -> Result<Vec<PathBuf>, Problem> {
-        let folder = RunFolder::at(dir);
+    pub fn write_plan(&self, folder: &RunFolder) -> Result<Vec<PathBuf>, Problem> {
         folder.require_unused()?;
         let plan = self.plan();
         plan.write(&folder.plan())?;
         let recorder = crate::experiment::recorder(plan.document());
-        let mut files = exports::plan_files(&folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
+        let mut files = exports::plan_files(folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
         files.insert(0, folder.plan());
         Ok(files)
     }
@@ -485,6 +491,11 @@ pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
     // Names begin with the time, so the greatest is the newest.
     let newest = runs.filter(|run| run.holds_journal().unwrap_or(false)).max_by_key(|run| run.dir().to_owned());
     newest.ok_or_else(|| {
+        if !path.exists() {
+            return Problem::new("there is no such folder")
+                .at(path.display().to_string())
+                .hint("check the path; it is relative to the current folder");
+        }
         Problem::new("no run is recorded in this folder")
             .at(path.display().to_string())
             .hint("give a run folder, as `tiltmeter run` names it at its end")

@@ -2,7 +2,7 @@
 //! Must not know: inference, HTTP.
 
 use std::{
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
+    record::RunFolder,
     report::{distribution_terminal, response_terminal, terminal as tables},
     scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal},
     session::{Prepared, Running, Sitting, Uploaded},
@@ -115,7 +116,7 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
         stdout(&format!("spent      {}\n", status::money(spending)))?;
     }
     stdout(&format!("folder     {}\n", shown(sitting.folder.dir())))?;
-    stdout(&wrote(&sitting.files))?;
+    stdout(&wrote(&sitting.folder, &sitting.files))?;
     if let Some(closing) = &sitting.closing {
         stdout(&format!("\n{}\n", escape(closing.trim_end())))?;
     }
@@ -145,22 +146,30 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
     Ok(if summary.failed > 0 || !sent { Exit::SomeFailed } else { Exit::Done })
 }
 
-/// What was written, one file a line; a folder with many of them in one.
-pub fn wrote(files: &[PathBuf]) -> String {
+/// What was written, one file a line; what stands in folders of folders, such as the files of runs, in one line each top.
+pub fn wrote(folder: &RunFolder, files: &[PathBuf]) -> String {
     const MANY: usize = 8;
-    let mut by_folder: Vec<(&Path, Vec<&Path>)> = Vec::new();
+    let top = |path: &Path| {
+        let within = path.strip_prefix(folder.dir()).ok()?;
+        (within.components().count() > 2)
+            .then(|| folder.dir().join(within.components().next().unwrap_or(Component::CurDir)))
+    };
+    let mut by_folder: Vec<(PathBuf, bool, Vec<&Path>)> = Vec::new();
     for path in files {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        match by_folder.iter_mut().find(|(known, _)| *known == folder) {
-            Some((_, list)) => list.push(path),
-            None => by_folder.push((folder, vec![path])),
+        let deep = top(path);
+        let (place, deep) =
+            (deep.clone().unwrap_or_else(|| path.parent().unwrap_or(Path::new("")).to_owned()), deep.is_some());
+        match by_folder.iter_mut().find(|(known, below, _)| (known, *below) == (&place, deep)) {
+            Some((.., list)) => list.push(path),
+            None => by_folder.push((place, deep, vec![path])),
         }
     }
     let mut text = String::new();
-    for (folder, list) in by_folder {
+    for (place, deep, list) in by_folder {
         // The files of the runs, that is; what stands at the top of the run folder is named.
-        if list.len() > MANY && list.iter().all(|path| path.extension().is_some_and(|ending| ending == "json")) {
-            text += &format!("wrote      {}/ ({} files)\n", shown(folder), list.len());
+        let alike = || list.iter().all(|path| path.extension().is_some_and(|ending| ending == "json"));
+        if deep || list.len() > MANY && alike() {
+            text += &format!("wrote      {}/ ({} files)\n", shown(&place), list.len());
         } else {
             text.extend(list.iter().map(|path| format!("wrote      {}\n", shown(path))));
         }
@@ -190,5 +199,23 @@ pub fn tell_upload(uploaded: &Uploaded) -> Result<bool, Failure> {
             }]);
             Ok(false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_runs_are_counted_and_those_of_the_batch_are_named() {
+        let files = ["runs/a/world.md", "runs/a/log", "batch.json", "runs/b/world.md", "images/a.png"];
+        let files = files.map(|file| PathBuf::from("data/out").join(file));
+        let text = wrote(&RunFolder::at("data/out"), &files);
+        assert_eq!(
+            text,
+            "wrote      data/out/runs/ (3 files)\nwrote      data/out/batch.json\nwrote      data/out/images/a.png\n"
+        );
+        let many: Vec<PathBuf> = (0..9).map(|n| PathBuf::from(format!("data/generated/{n}.json"))).collect();
+        assert_eq!(wrote(&RunFolder::at("data/out"), &many), "wrote      data/generated/ (9 files)\n");
     }
 }

@@ -16,7 +16,7 @@ use super::{
     carry::{carry_out, resume_command, tell_upload, wrote},
     chat::{self, ChatArgs},
     errors,
-    folder::{CollectArgs, RetryArgs, StatusArgs, UploadArgs, ValidateArgs},
+    folder::{AnalyzeArgs, CollectArgs, RetryArgs, StatusArgs, UploadArgs, ValidateArgs},
     report::ReportArgs,
     run::{self, DeviceChoice, PlanArgs, RunArgs},
     slurm, status,
@@ -27,11 +27,12 @@ use crate::{
     model::Sampling,
     probe::{AxisFile, import},
     problem::Problem,
+    record::RunFolder,
     report::{Options, distribution_terminal, response_terminal, terminal as tables},
     scheduler::dollars,
     session::{
-        self, CaptureRequest, Device, EngineOptions, Forecast, Invocation, Opening, Prepared, ReportInput, Retry,
-        Running, Talk, WeightType,
+        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, Opening, Prepared, ReportInput,
+        Retry, Running, Talk, WeightType,
     },
     spec::Loaded,
 };
@@ -44,6 +45,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => status_command(&args),
         Command::Retry(args) => retry_command(&args),
         Command::Report(args) => report_command(args),
+        Command::Analyze(args) => analyze_command(&args),
         Command::Collect(args) => collect_command(&args),
         Command::Validate(args) => validate_command(&args),
         Command::Upload(args) => upload_command(&args),
@@ -94,6 +96,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
         device: device(args.device),
         engine: EngineOptions { threads: args.threads, ..Default::default() },
         rate_share: args.rate_share,
+        for_plan: args.dry_run,
     };
     let loaded = session::load(&args.file, &args.set)?;
     if args.dry_run {
@@ -132,7 +135,7 @@ fn plan_command(args: &PlanArgs) -> Result<Exit, Failure> {
 fn show_plan(loaded: Loaded, opening: &Opening, out: Option<&Path>) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
     let file = loaded.path.display().to_string();
-    let prepared = session::prepare(loaded, opening)?;
+    let prepared = session::prepare(loaded, &Opening { for_plan: true, ..*opening })?;
     let experiment = ("experiment".to_owned(), format!("{} ({file})", prepared.name()));
     let rows = std::iter::once(experiment).chain(prepared.describe());
     stdout(&rows.map(|(what, how)| format!("{what:<11} {}\n", escape(&how))).collect::<String>())?;
@@ -140,7 +143,8 @@ fn show_plan(loaded: Loaded, opening: &Opening, out: Option<&Path>) -> Result<Ex
     stdout(&format!("plan        {}\n", prepared.plan().hash()))?;
     stdout(&time(&prepared)?)?;
     if let Some(out) = out {
-        stdout(&wrote(&prepared.write_plan(out)?))?;
+        let folder = RunFolder::at(out);
+        stdout(&wrote(&folder, &prepared.write_plan(&folder)?))?;
     }
     errors::print_notes(&prepared.notes);
     Ok(Exit::Done)
@@ -223,8 +227,29 @@ fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {
 }
 
 fn collect_command(args: &CollectArgs) -> Result<Exit, Failure> {
-    stdout(&wrote(&session::collect(&args.folder)?))?;
+    let folder = session::find_folder(&args.folder)?;
+    stdout(&wrote(&folder, &session::collect(&args.folder)?))?;
     Ok(Exit::Done)
+}
+
+fn analyze_command(args: &AnalyzeArgs) -> Result<Exit, Failure> {
+    let Analysed { analysis, mut standing, notes, files } = session::analyse(&args.folder, args.report)?;
+    let written: String = files.iter().map(|path| format!("wrote      {}\n", shown(path))).collect();
+    if args.json {
+        standing.extend(analysis.document());
+        stdout(&format!("{:#}\n", serde_json::Value::from(standing)))?;
+        // Standard output is the document's alone.
+        stderr(&written);
+    } else {
+        stdout(&format!("{}\n{written}", terminal_text(&analysis.page.text)))?;
+    }
+    errors::print_notes(&notes);
+    Ok(Exit::Done)
+}
+
+/// A page without what a terminal would show as it is: control characters; tabs and line breaks stay.
+fn terminal_text(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", escape(line))).collect()
 }
 
 fn upload_command(args: &UploadArgs) -> Result<Exit, Failure> {

@@ -1,4 +1,4 @@
-//! Owns the arguments of the commands on a run folder: `status`, `retry`, `collect`, `validate`, `upload`.
+//! Owns the arguments of the commands on a run folder: `status`, `retry`, `analyze`, `collect`, `validate`, `upload`.
 //! Must not know: inference, HTTP.
 
 use std::path::PathBuf;
@@ -38,6 +38,28 @@ pub struct RetryArgs {
     /// How progress is shown, on standard error
     #[arg(long, value_enum, default_value_t)]
     pub progress: ProgressMode,
+}
+
+/// Analyze a batch: what succeeded, the metrics, variations side by side, costs, patterns.
+///
+/// Computes everything from the journal, prints it and writes its numbers under `analysis/`. Works on a batch that is not over yet,
+/// with what is done of it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter analyze data/runs/regulation-local
+  tiltmeter analyze data/runs/regulation-local --report
+  tiltmeter analyze data/runs/regulation-local --json > analysis.json")]
+pub struct AnalyzeArgs {
+    /// Run folder, or the folder of an experiment's runs
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Write the page too, analysis/analysis-report.md
+    #[arg(long)]
+    pub report: bool,
+    /// Print all numbers as one JSON document instead of the page
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Write every file of a run folder again from its journal.

@@ -56,6 +56,8 @@ pub enum Command {
     Status(folder::StatusArgs),
     Retry(folder::RetryArgs),
     Report(report::ReportArgs),
+    #[command(alias = "analyse")]
+    Analyze(folder::AnalyzeArgs),
     Collect(folder::CollectArgs),
     Validate(folder::ValidateArgs),
     Upload(folder::UploadArgs),

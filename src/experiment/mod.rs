@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::record::{Outcome, RunKey, Table};
 use crate::scheduler::Run;
 
-pub use recorder::{BACKUPS, Books, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
+pub use recorder::{BACKUPS, BatchAnalysis, Books, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
 pub use speaker::Speaker;
 
 /// What a kind answers, so that one session can plan, run and report any of them.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey, Session};
@@ -54,6 +54,31 @@ pub struct DatasetRecord {
     pub value: Value,
 }
 
+/// What a kind makes of a whole batch besides the report that every kind has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchAnalysis {
+    /// The page for people, in Markdown that also reads well as it stands.
+    pub page: RunFile,
+    /// Its numbers, one JSON file each.
+    pub numbers: Vec<(String, Value)>,
+}
+
+impl BatchAnalysis {
+    /// The files of the numbers.
+    pub fn files(&self) -> impl Iterator<Item = RunFile> {
+        self.numbers.iter().map(|(path, value)| RunFile { path: path.clone(), text: format!("{value:#}\n") })
+    }
+
+    /// All numbers as one object, by the names of their files: `metrics_analysis` for `analysis/metrics-analysis.json`.
+    pub fn document(&self) -> Map<String, Value> {
+        let name = |path: &str| {
+            let file = path.rsplit('/').next().unwrap_or(path);
+            file.trim_end_matches(".json").replace('-', "_")
+        };
+        self.numbers.iter().map(|(path, value)| (name(path), value.clone())).collect()
+    }
+}
+
 /// Backups stand under this folder of the run folder, or in the folder that `local_backup_dir` names.
 pub const BACKUPS: &str = "local_backups";
 
@@ -91,6 +116,11 @@ pub trait Recorder: Send + Sync {
     /// Files of the batch and of its runs that tell of money, time and halts; written after the others and in their place.
     fn accounts(&self, _runs: &[Ran], _books: &Books) -> Vec<RunFile> {
         Vec::new()
+    }
+
+    /// What the runs of a batch show together; `None`: this kind has nothing to add to the report.
+    fn analysis(&self, _runs: &[Ran], _books: &Books) -> Option<BatchAnalysis> {
+        None
     }
 
     /// What a person reads at the end.

@@ -42,11 +42,14 @@ pub struct ApiOptions {
     pub max_response_bytes: usize,
     /// Instead of the table's.
     pub price: Option<Price>,
+    /// Only asked what it would take and cost: it needs no key, and sends nothing.
+    pub for_plan: bool,
 }
 
 impl Default for ApiOptions {
     fn default() -> Self {
-        Self { base_url: None, timeouts: Timeouts::default(), max_response_bytes: 8 << 20, price: None }
+        let timeouts = Timeouts::default();
+        Self { base_url: None, timeouts, max_response_bytes: 8 << 20, price: None, for_plan: false }
     }
 }
 
@@ -70,7 +73,7 @@ impl ApiModel {
             Problem::new(format!("`{name}` is not the name of a provider's model"))
                 .hint(format!("write provider/model; providers are {known}"))
         })?;
-        let key = key_for(keys, name.provider)?;
+        let key = if options.for_plan { None } else { key_for(keys, name.provider)? };
         let (url, local) = address(&name, options.base_url.as_deref(), key.is_some())?;
         let headers = headers(name.provider, key.as_ref())?;
         let client = wire::client(&options.timeouts, local).map_err(|why| {
@@ -189,6 +192,12 @@ impl Model for ApiModel {
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
         self.check(request).map_err(ModelError::Refused)?;
+        if self.options.for_plan {
+            return Err(ModelError::Refused(Problem::new(format!(
+                "{} was opened for a plan and sends nothing",
+                self.name
+            ))));
+        }
         self.attempt(request).await.map_err(|mut failure| {
             failure.problem = self.scrubber.scrub_problem(failure.problem);
             ModelError::Call(Box::new(failure))

@@ -13,6 +13,30 @@ use time::{OffsetDateTime, macros::format_description};
 use super::files::{WRITING, cannot_read, cannot_write, safe_name};
 use crate::problem::Problem;
 
+/// Folders within folders at most, below a run folder: `<pair>/<level>/result.json`, `runs/<run>/metrics.json`.
+const DEEPEST_FILES: usize = 3;
+
+/// Removes what was left half written in a folder and in those below it, but for folders that are another run's.
+fn swept(dir: &Path, deeper: usize) -> Result<(), Problem> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => return Ok(()),
+        Err(error) => return Err(cannot_read(dir, &error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| cannot_read(dir, &error))?;
+        // Links are not followed: what they lead to is not the run's.
+        let (path, kind) = (entry.path(), entry.file_type().map_err(|error| cannot_read(dir, &error))?);
+        let name = entry.file_name();
+        if kind.is_file() && name.to_str().is_some_and(|name| name.starts_with(WRITING)) {
+            fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
+        } else if kind.is_dir() && deeper > 0 && RunFolder::at(&path).journals().is_ok_and(|found| found.is_empty()) {
+            swept(&path, deeper - 1)?;
+        }
+    }
+    Ok(())
+}
+
 /// A folder that holds one experiment's journal and everything that comes out of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFolder {
@@ -214,27 +238,7 @@ impl RunFolder {
         if self.writer.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
             return Ok(());
         }
-        let mut left = vec![self.dir.clone()];
-        while let Some(dir) = left.pop() {
-            let entries = match fs::read_dir(&dir) {
-                Ok(entries) => entries,
-                Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
-                    continue;
-                }
-                Err(error) => return Err(cannot_read(&dir, &error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(|error| cannot_read(&dir, &error))?;
-                let path = entry.path();
-                let kind = entry.file_type().map_err(|error| cannot_read(&path, &error))?;
-                if kind.is_dir() {
-                    left.push(path);
-                } else if kind.is_file() && entry.file_name().to_str().is_some_and(|name| name.starts_with(WRITING)) {
-                    fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
-                }
-            }
-        }
-        Ok(())
+        swept(&self.dir, DEEPEST_FILES)
     }
 
     /// Whether any journal in the folder has content.
@@ -349,15 +353,27 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let folder = RunFolder::at(base.path());
         folder.sweep().unwrap();
-        fs::create_dir(folder.images_dir()).unwrap();
-        fs::create_dir_all(base.path().join("local_backups/20260101")).unwrap();
-        let day = "local_backups/20260101/.writing-d";
-        for name in [".writing-a", "images/.writing-b", day, "images/a.png", ".hidden", "writing-c"] {
+        let all = [
+            ".writing-a",
+            "images/.writing-b",
+            "images/a.png",
+            ".hidden",
+            "writing-c",
+            "runs/r-001/.writing-d",
+            "runs/r-001/log",
+            "other/journal.jsonl",
+            "other/.writing-e",
+            "other/images/.writing-f",
+        ];
+        for name in all {
+            fs::create_dir_all(base.path().join(name).parent().unwrap()).unwrap();
             fs::write(base.path().join(name), "x").unwrap();
         }
         folder.sweep().unwrap();
-        let left = |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
-        assert_eq!((left(base.path()).len(), left(&folder.images_dir()).len()), (3, 1));
+        let left: Vec<&str> = all.into_iter().filter(|name| base.path().join(name).exists()).collect();
+        let other = ["other/journal.jsonl", "other/.writing-e", "other/images/.writing-f"];
+        let expected = ["images/a.png", ".hidden", "writing-c", "runs/r-001/log"].into_iter().chain(other);
+        assert_eq!(left, expected.collect::<Vec<_>>(), "another run's folder is its own");
     }
 
     #[test]

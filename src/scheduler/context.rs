@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     budget::Budget,
@@ -116,6 +117,35 @@ pub const TOO_LONG: &str = "the run took longer than";
 /// Name of the step that keeps what there is of an outcome.
 pub(super) const KEEP: &str = "keep";
 
+/// An outcome as a run keeps it on its way.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// How many turns of what was kept before stand before these.
+    #[serde(default)]
+    after: usize,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Kept {
+    /// What is new in an outcome; all of it, where it does not go on with the turns before.
+    fn since(before: &[serde_json::Value], outcome: &Outcome) -> Self {
+        let after = if outcome.turns.starts_with(before) { before.len() } else { 0 };
+        let Outcome { labels, metrics, series, transcript, turns } = outcome;
+        let (labels, metrics, series) = (labels.clone(), metrics.clone(), series.clone());
+        let outcome =
+            Outcome { labels, metrics, series, transcript: transcript.clone(), turns: turns[after..].to_vec() };
+        Self { after, outcome }
+    }
+
+    /// The whole outcome, with the turns of what was kept before.
+    pub fn whole(mut self, mut before: Vec<serde_json::Value>) -> Outcome {
+        before.truncate(self.after);
+        before.append(&mut self.outcome.turns);
+        Outcome { turns: before, ..self.outcome }
+    }
+}
+
 /// A run's window on the world.
 pub struct RunContext {
     key: RunKey,
@@ -136,13 +166,16 @@ struct State {
     counts: Counts,
     /// The schedule's own reason to end this run, which the run cannot overrule.
     ended: Option<RunError>,
+    /// Turns of the outcome that the run kept last.
+    kept_turns: Vec<serde_json::Value>,
 }
 
 impl RunContext {
     pub(super) fn new(key: RunKey, shared: Arc<Shared>, record: RunRecord) -> Self {
         let (pass, recorded) = (record.pass(), record.steps);
         let live = recorded.values().all(|step| step.result.is_none());
-        let state = State { recorded, next: 0, in_step: false, live, counts: Counts::new(), ended: None };
+        let (counts, kept_turns) = (Counts::new(), Vec::new());
+        let state = State { recorded, next: 0, in_step: false, live, counts, ended: None, kept_turns };
         Self { id: key.id(), pass, key, shared, state: Mutex::new(state) }
     }
 
@@ -231,9 +264,14 @@ impl RunContext {
         Ok(out)
     }
 
-    /// Keeps what there is of the outcome, so that it is not lost if a later step fails for good. A step like any other.
+    /// Keeps what there is of the outcome, so that it is not lost if a later step fails for good. A step like any other. The journal
+    /// gets the turns that are new since the last one: however often a run keeps what it has, its journal grows with its turns.
     pub async fn keep(&self, outcome: &Outcome) -> Result<(), RunError> {
-        let kept: Outcome = self.numbered(false, KEEP, &(), || async { Ok(outcome.clone()) }).await?;
+        let before = mem::take(&mut self.state().kept_turns);
+        let new = Kept::since(&before, outcome);
+        let kept: Kept = self.numbered(false, KEEP, &(), || async { Ok(new) }).await?;
+        let kept = kept.whole(before);
+        self.state().kept_turns.clone_from(&kept.turns);
         if let Some(observer) = &self.shared.observer {
             observer.kept(&self.key, &kept);
         }

@@ -32,7 +32,8 @@ use crate::{
     record::{Drift, SessionEnd},
 };
 
-/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. 4: `again` lines. Every older format is read.
+/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. 4: `again` lines, and what a
+/// run keeps on its way holds its new turns. Every older format is read.
 pub(super) const FORMAT: u32 = 4;
 
 /// Counted work by unit.

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::{
     budget::Sums,
     call::Halt,
-    context::KEEP,
+    context::{KEEP, Kept},
     lines::{
         AttemptCharge, Counts, Envelope, FORMAT, HaltValue, Kind, ProblemValue, SessionStart, SessionStop, unseal,
         value_of,
@@ -143,8 +143,9 @@ impl RunRecord {
 
     /// What the run has of an outcome it did not come to.
     pub fn kept(&self) -> Option<Outcome> {
-        let mut kept = self.steps.values().rev().filter(|step| step.name == KEEP);
-        kept.find_map(|step| value_of(step.result.as_deref()?).ok())
+        let kept = self.steps.values().filter(|step| step.name == KEEP);
+        let kept = kept.map_while(|step| value_of::<Kept>(step.result.as_deref()?).ok());
+        kept.fold(None, |before, kept| Some(kept.whole(before.map_or_else(Vec::new, |o: Outcome| o.turns))))
     }
 
     /// Intents without an end: nobody knows whether the act took place.

@@ -1,15 +1,16 @@
-//! Owns what can be made of a run folder without its models: its files again from the journal, the methods section, and whether
-//! everything is as it was planned.
+//! Owns what can be made of a run folder without its models: its files again from the journal, a batch's analysis, the methods
+//! section, and whether everything is as it was planned.
 //! Must not know: flags, terminal.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use super::keeping::write_file;
 use super::pages::write_report;
 use super::{exports, find_folder};
-use crate::experiment::{Books, Ran, RanEnd, Recorder, recorder};
+use crate::experiment::{BatchAnalysis, Books, Ran, RanEnd, Recorder, recorder};
 use crate::problem::Problem;
 use crate::record::{FileEntry, Manifest, RunFolder, RunKey, Session, SessionEnd, write_text_atomic};
 use crate::report::Options;
@@ -29,6 +30,72 @@ pub fn collect(path: &Path) -> Result<Vec<PathBuf>, Problem> {
         write_report(&name, &folder, &reported, &mut files)?;
     }
     Ok(files)
+}
+
+/// What the analysis of a batch found, and where it was written.
+pub struct Analysed {
+    pub analysis: BatchAnalysis,
+    /// How far the batch is: `{"folder": …, "under_way": false, "runs_planned": 40, "runs_completed": 38, "runs_failed": 1}`.
+    pub standing: Map<String, Value>,
+    /// What a reader has to know besides.
+    pub notes: Vec<Problem>,
+    pub files: Vec<PathBuf>,
+}
+
+/// Computes the analysis of a batch from its journal and writes its files; the page for people only if asked for. Of a
+/// batch that is still being written runs that are not over are left out.
+///
+/// # Errors
+/// No run to analyse; a kind that has no analysis of its own.
+pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
+    let folder = find_folder(path)?;
+    let under_way = status(&folder)?.writer_active;
+    let recorded = recorded(&folder)?;
+    let mut runs = runs(&recorded);
+    if under_way {
+        runs.retain(|run| run.end != RanEnd::Pending);
+    }
+    let place = || folder.dir().display().to_string();
+    let document = recorded.plan.document();
+    let Some(analysis) = recorder(document).analysis(&runs, &books(&recorded)) else {
+        let kind = document["kind"].as_str().unwrap_or("projection");
+        return Err(Problem::new(format!("`kind: {kind}` has no analysis of its own"))
+            .at(place())
+            .hint(format!("its numbers are in its report: tiltmeter report {}", place())));
+    };
+    if runs.iter().all(|run| run.end == RanEnd::Pending && run.outcome.is_none()) {
+        let hint = match under_way {
+            true => "it is still being written: wait for its first run",
+            false => "go on with it: tiltmeter run FILE --resume",
+        };
+        return Err(Problem::new("no run of this batch is over yet, so there is nothing to analyse")
+            .at(place())
+            .hint(hint));
+    }
+    let count = |end: fn(&RanEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
+    let (done, failed) = (count(|end| *end == RanEnd::Done), count(|end| matches!(end, RanEnd::Failed(_))));
+    let planned = recorded.planned;
+    let mut notes = Vec::new();
+    if under_way {
+        let what = format!("the batch is still being written: {done} of {planned} runs are done, {failed} failed");
+        notes.push(Problem::new(what).hint("the others are left out; analyze it again when they are over"));
+    } else if done < planned {
+        let what = format!("the batch is not complete: {done} of {planned} runs are done, {failed} failed");
+        notes.push(Problem::new(what).hint("go on with it: tiltmeter run FILE --resume"));
+    }
+    let mut files = Vec::new();
+    for file in analysis.files().chain(page.then(|| analysis.page.clone())) {
+        files.push(write_file(&folder, None, &file)?);
+    }
+    let standing = [
+        ("folder", json!(place())),
+        ("under_way", json!(under_way)),
+        ("runs_planned", json!(planned)),
+        ("runs_completed", json!(done)),
+        ("runs_failed", json!(failed)),
+    ];
+    let standing = standing.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Ok(Analysed { analysis, standing, notes, files })
 }
 
 /// The runs of a journal as a kind's recorder takes them: cell by cell in the order of the plan, as a sitting has them.

@@ -16,7 +16,13 @@ use crate::spec::ScenarioSpec;
 pub fn open(spec: ScenarioSpec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Result<Opened, Vec<Problem>> {
     let mut speakers = BTreeMap::new();
     for name in spec.model_names() {
+        let known = opener.problems.len();
         let speaker = opener.speaker("a part of the scenario", &spec.model(&name));
+        if let Some(problem) = opener.problems.get_mut(known).filter(|_| !name.contains('/')) {
+            // A word alone is more often a name that the batch was to explain than a folder.
+            let hint = problem.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            problem.hint = Some(format!("{hint}or say under `models:` what `{name}` stands for"));
+        }
         speakers.extend(speaker.map(|speaker| (name, speaker)));
     }
     let judge = spec.judge.as_ref().and_then(|judge| opener.speaker("judge", judge));

@@ -35,13 +35,15 @@ pub struct Opener<'a> {
     pub ready: Vec<String>,
     /// How many of the problems are with what is outside the experiment: keys, addresses, accounts.
     pub unready: usize,
+    /// What is not there and a plan can do without.
+    pub wanting: Vec<Problem>,
 }
 
 impl<'a> Opener<'a> {
     pub fn new(opening: &'a Opening, keys: &'a Keys, conduct: &'a Conduct) -> Self {
         let (lanes, local) = (BTreeMap::new(), BTreeMap::new());
         let (models, problems, ready) = (Vec::new(), Vec::new(), Vec::new());
-        Self { opening, keys, conduct, lanes, local, models, problems, ready, unready: 0 }
+        Self { opening, keys, conduct, lanes, local, models, problems, ready, unready: 0, wanting: Vec::new() }
     }
 
     /// A model in a part called `part`; `None` after a problem was noted.
@@ -66,6 +68,14 @@ impl<'a> Opener<'a> {
                 self.problems.push(problem.at(format!("{part}: {}", model.name)));
                 None
             }
+        }
+    }
+
+    /// Notes what a run will need from outside, and a plan does not.
+    pub fn wanting(&mut self, problem: Problem) {
+        let note = Problem { what: format!("a run will need this: {}", problem.what), ..problem };
+        if !self.wanting.iter().any(|known| known.what == note.what) {
+            self.wanting.push(note);
         }
     }
 
@@ -127,8 +137,25 @@ impl<'a> Opener<'a> {
         }
         let defaults = ApiOptions::default();
         let options = ApiOptions { base_url: model.base_url.clone(), price: own, ..defaults };
-        let opened = open_api(&model.name, self.keys, options).inspect_err(|_| self.unready += 1)?;
-        self.ready.push(format!("{}: name, key and address are in order", model.name));
+        let opened = match open_api(&model.name, self.keys, options.clone()) {
+            Ok(opened) => {
+                self.ready.push(format!("{}: name, key and address are in order", model.name));
+                opened
+            }
+            // What is wrong with more than the key is wrong without one too.
+            Err(problem) if self.opening.for_plan => {
+                let opened = open_api(&model.name, self.keys, ApiOptions { for_plan: true, ..options })?;
+                self.wanting(match problem.place {
+                    Some(_) => problem,
+                    None => problem.at(model.name.clone()),
+                });
+                opened
+            }
+            Err(problem) => {
+                self.unready += 1;
+                return Err(problem);
+            }
+        };
         self.lane(&facts.lane, facts.preset);
         let policy = CallPolicy {
             attempt_timeout: Duration::from_secs_f64(model.attempt_timeout),

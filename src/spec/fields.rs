@@ -21,13 +21,20 @@ pub(super) struct Reader<'a> {
     pub file: &'a str,
     /// The folder of the file: where relative paths are looked for second.
     pub folder: &'a Path,
+    /// What the file as a whole is called.
+    whole: &'static str,
     problems: RefCell<Vec<(usize, usize, Problem)>>,
     notes: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(file: &'a str, folder: &'a Path) -> Self {
-        Self { file, folder, problems: RefCell::default(), notes: RefCell::default() }
+        Self { file, folder, whole: "the experiment", problems: RefCell::default(), notes: RefCell::default() }
+    }
+
+    /// Of a file that is no experiment.
+    pub fn of(self, whole: &'static str) -> Self {
+        Self { whole, ..self }
     }
 
     /// Reports a problem with a value.
@@ -333,16 +340,16 @@ impl<'a> Fields<'a> {
                 }
                 (None, None) => format!("remove it; the keys here are {}", self.asked.join(", ")),
             };
-            let what = format!("`{}` is not a key of {}", describe::short(&entry.key), whole_name(self.node));
+            let what = format!("`{}` is not a key of {}", describe::short(&entry.key), self.whole_name());
             self.reader.refuse_at(&entry.key_origin, &entry.node.path, what, hint);
         }
         for (key, example) in self.missing.iter().filter(|(key, _)| !misspelt.contains(key)) {
-            let what = format!("`{key}` is missing from {}", whole_name(self.node));
+            let what = format!("`{key}` is missing from {}", self.whole_name());
             self.reader.refuse(self.node, what, format!("add it, as in `{example}`"));
         }
     }
-}
 
-fn whole_name(node: &Node) -> String {
-    if node.path.is_empty() { "the experiment".into() } else { format!("`{}`", node.path) }
+    fn whole_name(&self) -> String {
+        if self.node.path.is_empty() { self.reader.whole.into() } else { format!("`{}`", self.node.path) }
+    }
 }

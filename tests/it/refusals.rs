@@ -133,7 +133,8 @@ fn what_is_not_there_is_named() {
     desk.one("run x.json --set model=./none", &["./none"]);
     desk.one("run x.json --set axis=none.safetensors", &["none.safetensors"]);
     desk.one("run x.json --set transcript=none.json", &["none.json"]);
-    desk.one("status none", &["no run is recorded", "--> none"]);
+    desk.one("status none", &["there is no such folder", "--> none"]);
+    desk.one("analyze none", &["there is no such folder", "--> none"]);
     desk.one("report none", &["cannot be read", "--> none"]);
     desk.one("axis show none.safetensors", &["--> none.safetensors"]);
     desk.one("axis import none.npy --out a.safetensors", &["none.npy"]);

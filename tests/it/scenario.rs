@@ -3,6 +3,8 @@
 //! Must not know: the form of a journal line.
 
 mod analysis;
+#[cfg(unix)]
+mod guide;
 mod halts;
 mod local;
 mod plan;

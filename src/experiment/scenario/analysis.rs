@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::measure::Found;
 use super::record::{Variation, status, turns_of};
-use crate::experiment::{Books, Ran, RanEnd, RunFile};
+use crate::experiment::{BatchAnalysis, Books, Ran, RanEnd, RunFile};
 use crate::spec::{Better, Metric, Scenario};
 use crate::stats::{Counts, fisher, holm, summarise, welch, wilson};
 
@@ -47,20 +47,19 @@ impl Begun<'_> {
     }
 }
 
-pub fn files(seen: &Seen) -> Vec<RunFile> {
+/// The page and its numbers.
+pub fn analyse(seen: &Seen) -> BatchAnalysis {
     let runs = begun(seen);
-    let numbers = [
-        ("metrics-analysis", metrics_analysis(seen.base, &runs)),
-        ("variation-statistics", variation_statistics(seen, &runs)),
-        ("patterns", patterns(seen, &runs)),
-    ];
-    let [(_, metrics), (_, variations), (_, patterns)] = &numbers;
-    let report = report::markdown(seen, metrics, variations, patterns);
-    let mut files = vec![RunFile { path: "analysis/analysis-report.md".to_owned(), text: report }];
-    files.extend(
-        numbers.map(|(stem, value)| RunFile { path: format!("analysis/{stem}.json"), text: format!("{value:#}\n") }),
-    );
-    files
+    let (metrics, variations) = (metrics_analysis(seen.base, &runs), variation_statistics(seen, &runs));
+    let patterns = patterns(seen, &runs);
+    let text = report::markdown(seen, &metrics, &variations, &patterns);
+    let path = |name: &str| format!("analysis/{name}");
+    let numbers =
+        [("metrics-analysis.json", metrics), ("variation-statistics.json", variations), ("patterns.json", patterns)];
+    BatchAnalysis {
+        page: RunFile { path: path("analysis-report.md"), text },
+        numbers: numbers.map(|(name, value)| (path(name), value)).into(),
+    }
 }
 
 fn begun<'a>(seen: &Seen<'a>) -> Vec<Begun<'a>> {

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use super::{Setting, variation_id};
 use crate::probe::Axis;
+use crate::spec::{Dimension, Varied};
 
 /// One `(what, how)` a line.
 pub fn describe(setting: &Setting, axes: &BTreeMap<String, Vec<Axis>>, numbers: &[usize]) -> Vec<(String, String)> {
     let Setting { spec, places, .. } = setting;
     let scenario = &spec.scenario;
     let mut rows = vec![
-        ("experiment", spec.experiment_name.clone()),
+        ("title", spec.experiment_name.clone()),
         ("scenario", format!("{} ({})", scenario.name, spec.base_scenario.display())),
     ];
     let duration = scenario.turn_duration.as_ref().map(|d| format!(" of {}", d.trim())).unwrap_or_default();
@@ -21,7 +22,9 @@ pub fn describe(setting: &Setting, axes: &BTreeMap<String, Vec<Axis>>, numbers: 
     };
     rows.push(("turns", format!("{}{duration}{window}", scenario.turns)));
     for actor in &scenario.actors {
-        rows.push(("actor", format!("{} ({}), played by {}", actor.name, actor.short_name, actor.llm_model)));
+        let varied = |d: &Dimension| matches!(&d.of, Varied::ActorModel { actor: name } if *name == actor.short_name);
+        let model = if spec.variations.iter().any(varied) { "a model that varies" } else { &actor.llm_model };
+        rows.push(("actor", format!("{} ({}), played by {model}", actor.name, actor.short_name)));
     }
     if let Some(rules) = scenario.communication {
         let whom = match (rules.bilateral, rules.coalition) {

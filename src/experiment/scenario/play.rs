@@ -273,11 +273,12 @@ impl Play {
                 });
             }
         }
-        series.extend(self.projections(turns));
         if !finished {
+            // Of a run that is under way only turns are asked for; what is made of all of them would grow with every turn.
             let turns = turns.iter().map(|turn| json!(turn.light())).collect();
-            return Outcome { labels, metrics, series, transcript: Vec::new(), turns };
+            return Outcome { labels, metrics, turns, ..Outcome::default() };
         }
+        series.extend(self.projections(turns));
         let transcript = self.transcript(turns);
         Outcome { labels, metrics, series, transcript, turns: turns.iter().map(|turn| json!(turn)).collect() }
     }

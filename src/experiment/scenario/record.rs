@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{analysis, methods, play::JUDGE_FAILURE, turn::Turn};
-use crate::experiment::{Books, Ran, RanEnd, Recorder, RunFile};
+use crate::experiment::{BatchAnalysis, Books, Ran, RanEnd, Recorder, RunFile};
 use crate::problem::Problem;
 use crate::record::Outcome;
 use crate::scheduler::{Account, HaltReason};
@@ -137,19 +137,23 @@ impl Recorder for Records {
         }
         files.extend(batch::files(self, &own, books));
         if self.plan["aggregate_metrics"] != false
-            && let Some(base) = &self.base
+            && let Some(analysis) = self.analysis(runs, books)
         {
-            let seen = analysis::Seen {
-                title: self.plan["experiment_name"].as_str().unwrap_or("experiment"),
-                base,
-                variations: &self.variations,
-                runs_per_variation: self.runs_per_variation(),
-                runs: &own,
-                books,
-            };
-            files.extend(analysis::files(&seen));
+            files.extend(analysis.files());
+            files.push(analysis.page);
         }
         files
+    }
+
+    fn analysis(&self, runs: &[Ran], books: &Books) -> Option<BatchAnalysis> {
+        Some(analysis::analyse(&analysis::Seen {
+            title: self.plan["experiment_name"].as_str().unwrap_or("experiment"),
+            base: self.base.as_ref()?,
+            variations: &self.variations,
+            runs_per_variation: self.runs_per_variation(),
+            runs: &self.own(runs),
+            books,
+        }))
     }
 
     fn closing(&self, runs: &[Ran]) -> Option<String> {

@@ -31,6 +31,7 @@ use super::{
     actor::{self, Actor},
     metric::{self, Metric},
 };
+use crate::problem::Problem;
 
 /// A scenario with its actors and metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,7 +105,12 @@ fn near_folder(path: &Path) -> Option<String> {
 /// Reads a file of the folder; its problems are reported with the places in it.
 pub(super) fn file<T>(outer: &Reader<'_>, path: &Path, read: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> Option<T> {
     let name = path.display().to_string();
-    let parsed = read_text(path).map_err(|problem| vec![problem]).and_then(|text| parse(&text, path));
+    let filled = |text: String| match text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
+        true => Err(Problem::new("the file is empty").at(name.clone()).hint("fill it in, or put back what it held")),
+        false => Ok(text),
+    };
+    let text = read_text(path).and_then(filled).map_err(|problem| vec![problem]);
+    let parsed = text.and_then(|text| parse(&text, path));
     let (mut root, repeated) = match parsed {
         Ok(parsed) => parsed,
         Err(problems) => {
@@ -113,7 +119,7 @@ pub(super) fn file<T>(outer: &Reader<'_>, path: &Path, read: impl FnOnce(&mut Fi
         }
     };
     root.name_paths(String::new());
-    let reader = Reader::new(&name, path.parent().unwrap_or(Path::new("")));
+    let reader = Reader::new(&name, path.parent().unwrap_or(Path::new(""))).of("the file");
     reader.absorb(repeated);
     let found = Fields::open(&reader, &root).and_then(|mut fields| {
         let found = read(&mut fields);
@@ -138,12 +144,10 @@ pub fn load(outer: &Reader<'_>, folder: &Path) -> Option<Scenario> {
     for metric in &metrics {
         let known = || scenario.actors.iter().map(|actor| actor.short_name.as_str());
         if let Some(actor) = metric.actor.as_deref().filter(|actor| !known().any(|name| name == *actor)) {
-            let problem = crate::problem::Problem::new(format!(
-                "the metric `{}` is of `{actor}`, and no actor has that short_name",
-                metric.id
-            ))
-            .at(folder.join(METRICS).display().to_string())
-            .hint(actor_hint(actor, known()));
+            let problem =
+                Problem::new(format!("the metric `{}` is of `{actor}`, and no actor has that short_name", metric.id))
+                    .at(folder.join(METRICS).display().to_string())
+                    .hint(actor_hint(actor, known()));
             outer.absorb_file(vec![problem], Vec::new());
             return None;
         }

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    scheduler::{HaltReason, StopLevel},
+    record::RunFolder,
+    scheduler::{HaltReason, StopLevel, recorded},
     spec::ScenarioSpec,
 };
 
@@ -136,4 +137,39 @@ fn a_stop_leaves_runs_that_go_on_in_mid_conversation() {
     let before = left.seen.len();
     let left = Stage::of(spec(2)).run_in(left.home);
     assert_eq!((left.summary.completed, before + left.seen.len()), (2, 2 * CALLS as usize), "no call is made twice");
+}
+
+#[test]
+fn what_a_run_kept_turn_by_turn_is_read_back_whole_from_a_journal_that_grows_with_its_turns() {
+    let spec = |turns: usize| {
+        let metrics = "metrics:\n  level: {pattern: 'turn (\\d+)', type: int}\n";
+        small(&folder(&format!("turns: {turns}\n"), metrics), json!({}))
+    };
+    let played = |turns: usize, last: usize| {
+        Stage::of(spec(turns))
+            .answers("world", move |request| {
+                let told = &request.messages[1].content;
+                let turn: usize = told.split("Turn ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+                Ok(if turn > last { String::new() } else { format!("The world after turn {turn}.") })
+            })
+            .run()
+    };
+    let left = played(9, 6);
+    assert_eq!(left.summary.failed, 1);
+    let kept = &left.summary.kept["var-001-run-001"];
+    let turns: Vec<u64> = kept.turns.iter().map(|turn| turn["turn"].as_u64().unwrap()).collect();
+    assert_eq!(turns, [1, 2, 3, 4, 5, 6]);
+    let recorded = recorded(&RunFolder::at(left.home.path())).unwrap();
+    assert_eq!(recorded.runs["var-001-run-001"].outcome.as_ref(), Some(kept));
+
+    let left = Stage::of(spec(9)).answers("world", |_| Ok("It goes on.".to_owned())).run_in(left.home);
+    assert_eq!(left.summary.completed, 1, "it goes on with them");
+
+    let bytes = |turns| {
+        let left = played(turns, turns);
+        assert_eq!(left.summary.completed, 1);
+        std::fs::metadata(left.home.path().join("journal.jsonl")).unwrap().len() as f64
+    };
+    let (few, many) = (bytes(16), bytes(64));
+    assert!(many / few < 4.2, "{few} bytes with 16 turns, {many} with 64");
 }

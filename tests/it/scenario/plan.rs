@@ -13,7 +13,7 @@ use super::{Seen, Stage, batch, folder, good, read, small};
 use crate::program::in_root;
 
 /// The configuration of the guide, as it stands there.
-const GUIDE: &str = r#"# experiments/my-experiment/batch-config.yaml
+pub const GUIDE: &str = r#"# experiments/my-experiment/batch-config.yaml
 experiment_name: "Model Comparison Study"
 description: "Compare GPT-4 vs Claude in regulation negotiation"
 

@@ -1,4 +1,4 @@
-//! Owns `analysis-report.md`: what the analysis found, in words and tables. It computes nothing.
+//! Owns `analysis-report.md`: what the analysis found, in words and tables that read well as they stand. It computes nothing.
 //! Must not know: engine, provider, run folders, terminal.
 
 use serde_json::Value;
@@ -43,11 +43,31 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
+/// A table whose columns stand below each other as they are, numbers to the right.
 fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(heading.iter().map(|cell| (*cell).to_owned()).collect());
-    text += &line(heading.iter().map(|_| "---".to_owned()).collect());
-    text.extend(rows.into_iter().map(line));
+    let width = |text: &str| text.chars().count();
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+    let columns: Vec<(usize, bool)> = (0..heading.len())
+        .map(|column| {
+            let widest = cells(column).map(|cell| width(cell)).max().unwrap_or(0);
+            let number = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit() || "-–".contains(c));
+            (widest.max(width(&heading[column])).max(3), cells(column).all(number))
+        })
+        .collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&columns).map(|(cell, (wide, right))| {
+            let gap = " ".repeat(wide.saturating_sub(width(cell)));
+            if *right { format!("{gap}{cell}") } else { format!("{cell}{gap}") }
+        });
+        format!("| {} |\n", padded.collect::<Vec<_>>().join(" | "))
+    };
+    let rule: Vec<String> = columns
+        .iter()
+        .map(|(wide, right)| if *right { format!("{}:", "-".repeat(wide - 1)) } else { "-".repeat(*wide) })
+        .collect();
+    let mut text = line(&heading) + &line(&rule);
+    text.extend(rows.iter().map(|row| line(row)));
     text + "\n"
 }
 
@@ -197,6 +217,9 @@ fn costs(patterns: &Value) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     if rows.is_empty() {
         return String::new();
+    }
+    if list(&patterns["cost_efficiency"]).all(|entry| entry["total_cost_usd"] == 0.0) {
+        return "## Cost efficiency\n\nNo run cost anything.\n\n".to_owned();
     }
     let heading = ["variation", "what", "completed", "USD in all", "completed runs a dollar"];
     format!("## Cost efficiency\n\n{}", table(&heading, rows))
