@@ -40,8 +40,8 @@ const BAR_SHARE: f64 = 0.66;
 pub(super) fn draw(chart: &StackedBars) -> Canvas {
     let right_edge = SIZE.0 - MARGIN;
     let (narrowest, lines) = match chart.bars.len() {
-        0..=FEW => (NARROW_SLOT, NAME_LINES + 1),
-        0..=SPACIOUS => (NARROW_SLOT, NAME_LINES),
+        count if count <= FEW => (NARROW_SLOT, NAME_LINES + 1),
+        count if count <= SPACIOUS => (NARROW_SLOT, NAME_LINES),
         _ => (TIGHT_SLOT, 1),
     };
     let names: Vec<Vec<String>> =

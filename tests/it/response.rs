@@ -361,7 +361,7 @@ fn colours_part_at_zero_where_both_signs_occur_or_somebody_asks_for_it() {
 fn hard_maps_are_drawn_and_broken_ones_are_refused() {
     for (rows, columns, scale) in [(1, 1, 0.0), (60, 40, 1.0), (2, 40, 1e9), (30, 2, 1e-9), (1, 3, 1e250)] {
         let mut map = tiles(rows, columns, |row, column| {
-            ((row + column) % 3 != 1 || rows == 1).then(|| scale * (row as f64 - column as f64))
+            ((row + column) % 3 != 1 || rows == 1).then_some(scale * (row as f64 - column as f64))
         });
         map.columns[0] = "one_name_that_is_by_far_too_long_for_any_column_of_any_figure_whatever_is_done_".repeat(3);
         map.rows[0] = map.columns[0].clone();

@@ -71,10 +71,7 @@ pub struct ResponseTable {
 /// All numbers of `response`; of the options ddof is used. Errors if its parts do not fit together.
 pub fn analyse_response(response: &Response, options: &Options) -> Result<ResponseAnalysis, Problem> {
     response.check()?;
-    let of = |which: &dyn Fn(&ResponseRun) -> bool| -> Result<RunsMean, Problem> {
-        let runs = response.runs.iter().filter(|run| which(run));
-        summary(runs.filter_map(|run| run.value).collect(), options.ddof)
-    };
+    let of = |which: &dyn Fn(&ResponseRun) -> bool| mean_of(response, options.ddof, which);
     let mut lines = Vec::new();
     if let Some(against) = &response.against {
         let mut levels = against.levels.clone();
@@ -96,7 +93,7 @@ pub fn analyse_response(response: &Response, options: &Options) -> Result<Respon
         }
     }
     let table = match (&response.rows, &response.columns) {
-        (Some(rows), Some(columns)) => Some(table(rows, columns, &of)?),
+        (Some(rows), Some(columns)) => Some(table(response, options.ddof, rows, columns)?),
         _ => None,
     };
     let missing = response.runs.iter().filter(|run| run.value.is_none()).count();
@@ -106,20 +103,20 @@ pub fn analyse_response(response: &Response, options: &Options) -> Result<Respon
     Ok(analysis)
 }
 
-fn table(
-    rows: &Factor,
-    columns: &Factor,
-    of: &dyn Fn(&dyn Fn(&ResponseRun) -> bool) -> Result<RunsMean, Problem>,
-) -> Result<ResponseTable, Problem> {
+fn table(response: &Response, ddof: u8, rows: &Factor, columns: &Factor) -> Result<ResponseTable, Problem> {
     let row = |row: &String| {
-        let cell = |column: &String| of(&|run| run.of(rows) == Some(row) && run.of(columns) == Some(column));
+        let cell = |column: &String| {
+            mean_of(response, ddof, &|run| run.of(rows) == Some(row) && run.of(columns) == Some(column))
+        };
         columns.menu.iter().map(cell).collect()
     };
     let cells = rows.menu.iter().map(row).collect::<Result<_, _>>()?;
     Ok(ResponseTable { rows: rows.menu.clone(), columns: columns.menu.clone(), cells })
 }
 
-fn summary(mut values: Vec<f64>, ddof: u8) -> Result<RunsMean, Problem> {
+/// The mean of the runs that have the number.
+fn mean_of(response: &Response, ddof: u8, which: &dyn Fn(&ResponseRun) -> bool) -> Result<RunsMean, Problem> {
+    let mut values: Vec<f64> = response.runs.iter().filter(|run| which(run)).filter_map(|run| run.value).collect();
     if values.is_empty() {
         return Ok(RunsMean::default());
     }
