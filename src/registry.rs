@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use crate::engine::{config::ModelConfig, hub::Checkpoint};
+use crate::engine::{bench, config::ModelConfig, hub::Checkpoint};
 use crate::model::{ModelError, ScriptedModel};
 use crate::problem::Problem;
 use crate::provider::{ApiModel, lane_name, lane_preset, parse_name, price};
 use crate::secret::Keys;
 
-pub use crate::engine::{EngineOptions, LocalModel, WeightType};
+pub use crate::engine::{Bench, BenchRequest, EngineOptions, LocalModel, WeightType};
 pub use crate::provider::{ApiOptions, LanePreset, Price, PriceNote};
 
 /// Where a local model runs.
@@ -26,10 +26,26 @@ pub enum Device {
 
 /// Opens a folder or a hub id; `local/` before a path is allowed, so that a path cannot be taken for a provider's model.
 pub fn open_local(name: &str, device: Device, options: &EngineOptions) -> Result<Arc<LocalModel>, Problem> {
-    if device == Device::Cuda {
-        return Err(Problem::new("this build has no GPU engine").hint("use --device cpu"));
-    }
+    check(device)?;
     LocalModel::open(name.strip_prefix("local/").unwrap_or(name), options).map(Arc::new)
+}
+
+/// Loads a folder or a hub id and measures how fast it runs here.
+pub fn bench_local(
+    name: &str,
+    device: Device,
+    options: &EngineOptions,
+    request: &BenchRequest,
+) -> Result<Bench, Problem> {
+    check(device)?;
+    bench(name.strip_prefix("local/").unwrap_or(name), options, request)
+}
+
+fn check(device: Device) -> Result<(), Problem> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(()),
+        Device::Cuda => Err(Problem::new("this build has no GPU engine").hint("use --device cpu")),
+    }
 }
 
 /// Whether the name is of a model behind an API: `provider/model`. `local/` before it makes it a path or a hub id.

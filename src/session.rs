@@ -10,6 +10,8 @@ mod kinds;
 mod opening;
 mod pages;
 mod report;
+mod responses;
+mod retry;
 mod slurm;
 mod talk;
 mod upload;
@@ -25,10 +27,13 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 pub use crate::cluster::Resources;
-pub use crate::registry::{Device, EngineOptions, ModelFacts, WeightType, model_facts};
-pub use afterwards::{Analysed, Validation, analyse, collect, live, validate};
+pub use crate::registry::{
+    Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
+};
+pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
+pub use retry::{Invocation, Retry, retry};
 pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry, slurm_submit};
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 pub use upload::{Uploaded, upload_pending};
@@ -138,6 +143,12 @@ pub struct Running {
     pub pause: Option<Pause>,
     /// Carry out only the runs of these ids.
     pub only: Option<Vec<String>>,
+    /// Carry out only the run of this number, with a journal of its own and no exports, so that several processes may do so at once.
+    pub job: Option<usize>,
+    /// Most runs at the same time, whatever the experiment says.
+    pub parallel: Option<usize>,
+    /// What is noted in the folder, so that it can be gone on with by its name alone.
+    pub invocation: Option<Invocation>,
     /// One task of a cluster, by submission and number: its runs and no others, with a journal of its own and no exports.
     pub task: Option<(usize, usize)>,
 }
@@ -173,6 +184,18 @@ impl Prepared {
 
     pub fn plan(&self) -> Plan {
         Plan::freeze(self.experiment.plan())
+    }
+
+    /// Writes the frozen plan and what the kind makes of it into an unused folder, in which it can then be run.
+    pub fn write_plan(&self, dir: &Path) -> Result<Vec<PathBuf>, Problem> {
+        let folder = RunFolder::at(dir);
+        folder.require_unused()?;
+        let plan = self.plan();
+        plan.write(&folder.plan())?;
+        let recorder = crate::experiment::recorder(plan.document());
+        let mut files = exports::plan_files(&folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
+        files.insert(0, folder.plan());
+        Ok(files)
     }
 
     pub fn conduct(&self) -> &Conduct {
@@ -260,6 +283,12 @@ impl Prepared {
             only = Some(Submission::read(&folder, number)?.runs_of(task)?.to_vec());
             folder = folder.for_writer(&Submission::writer(number, task))?;
         }
+        if let Some(number) = running.job {
+            only = Some(vec![self.numbered(number)?]);
+            folder = folder.for_writer(&format!("job-{number}"))?;
+        }
+        // A process among several, each with a journal of its own.
+        let one_of_several = running.task.is_some() || running.job.is_some();
         if running.accept_drift && plan.document()["publication"] == true {
             return Err(Problem::new(
                 "an experiment with `publication: true` keeps to its plan: --accept-drift is refused",
@@ -285,8 +314,21 @@ impl Prepared {
         if conduct.on_run_cost_limit == OnRunCostLimit::HaltBatch {
             budget.run_limit_ends_batch();
         }
+        let mut again = Vec::new();
+        if !one_of_several {
+            again = retry::asked_again(&folder, keeper.recorder(), keeper.backups())?;
+            exports::plan_files(&folder, keeper.recorder(), keeper.backups())?;
+        }
+        for id in &again {
+            progress.say(format!("{id} is carried out anew: its flag was removed"));
+        }
+        if let Some(invocation) = &running.invocation {
+            invocation.write(&folder)?;
+        }
+        let parallel = running.parallel.or(conduct.parallel).unwrap_or(self.experiment.in_flight());
         let mut schedule = Schedule::new(plan.clone(), folder.clone())
-            .parallel(conduct.parallel.unwrap_or(self.experiment.in_flight()))
+            .parallel(parallel)
+            .again(again)
             .order(order)
             .lanes(self.lanes.clone())
             .budget(budget)
@@ -307,12 +349,15 @@ impl Prepared {
             () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
         };
         diary.last_word();
-        let ran: Vec<Ran> = match only {
+        let ran: Vec<Ran> = match &only {
             None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),
             // What is exported is of all runs, whoever carried them out.
             Some(_) => afterwards::runs(&recorded(&folder)?),
         };
-        if running.task.is_some() {
+        if one_of_several {
+            for run in ran.iter().filter(|run| only.as_ref().is_some_and(|only| only.contains(&run.key.id()))) {
+                keeper.write(run);
+            }
             let (work, files) = (self.work(), Vec::new());
             return Ok(Sitting { folder, summary, work, reported: None, closing: None, uploaded: None, files });
         }
@@ -335,6 +380,15 @@ impl Prepared {
             None => None,
         };
         Ok(Sitting { folder, summary, work: self.work(), reported, closing, uploaded, files })
+    }
+
+    /// The id of the run of this number.
+    fn numbered(&self, number: usize) -> Result<String, Problem> {
+        let runs = self.experiment.runs().len();
+        self.experiment.numbered(number).map(|key| key.id()).ok_or_else(|| {
+            Problem::new(format!("there is no run number {number}"))
+                .hint(format!("runs are numbered from 0 to {}", runs - 1))
+        })
     }
 
     /// Ids of all runs, cell by cell.
@@ -426,27 +480,6 @@ fn ran(key: &RunKey, state: &RunState, summary: &Summary) -> Ran {
 fn books(summary: &Summary) -> Books {
     let Summary { sessions, spending, accounts, .. } = summary;
     Books { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
-}
-
-/// A run folder; the folder of an experiment stands for the newest run in it.
-pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
-    let folder = RunFolder::at(path);
-    if folder.holds_journal()? {
-        return Ok(folder);
-    }
-    let runs = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| RunFolder::at(entry.path()));
-    // Names begin with the time, so the greatest is the newest.
-    let newest = runs.filter(|run| run.holds_journal().unwrap_or(false)).max_by_key(|run| run.dir().to_owned());
-    newest.ok_or_else(|| {
-        if !path.exists() {
-            return Problem::new("there is no such folder")
-                .at(path.display().to_string())
-                .hint("check the path; it is relative to the current folder");
-        }
-        Problem::new("no run is recorded in this folder")
-            .at(path.display().to_string())
-            .hint("give a run folder, as `tiltmeter run` names it at its end")
-    })
 }
 
 /// How often a sitting ended before its work.

@@ -25,6 +25,7 @@ mod linear;
 mod rope;
 mod attention;
 
+pub mod machine;
 pub mod reference;
 
 #[cfg(test)]

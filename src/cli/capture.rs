@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{parse_count, parse_site, parse_temperature};
-use crate::probe::Site;
+use crate::{probe::Site, session::WeightType};
 
 /// Save the hidden states of a conversation, one tensor a site.
 ///
@@ -63,6 +63,15 @@ pub enum DtypeChoice {
     F32,
     /// bfloat16
     Bf16,
+}
+
+impl From<DtypeChoice> for WeightType {
+    fn from(choice: DtypeChoice) -> Self {
+        match choice {
+            DtypeChoice::F32 => Self::F32,
+            DtypeChoice::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 fn parse_sites(text: &str) -> Result<SitesChoice, String> {

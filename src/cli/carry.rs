@@ -18,7 +18,7 @@ use super::{
 use crate::{
     problem::Problem,
     record::RunFolder,
-    report::{distribution_terminal, terminal as tables},
+    report::{distribution_terminal, response_terminal, terminal as tables},
     scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal},
     session::{Prepared, Running, Sitting, Uploaded},
 };
@@ -93,8 +93,14 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
         for (comparison, analysis) in &reported.measures {
             stdout(&format!("\n{}", tables(comparison, analysis, false)))?;
         }
+        if let Some(key) = reported.key() {
+            stdout(&format!("\n{key}"))?;
+        }
         for (distribution, analysis) in &reported.distributions {
             stdout(&format!("\n{}", distribution_terminal(distribution, analysis)))?;
+        }
+        for (response, analysis) in &reported.responses {
+            stdout(&format!("\n{}", response_terminal(response, analysis)))?;
         }
     }
     let work = sitting.work;

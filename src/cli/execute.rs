@@ -11,11 +11,12 @@ use std::{
 use super::{
     Command, Exit, Failure,
     axis::{self, AxisCommand, ImportArgs},
-    capture::{CaptureArgs, DtypeChoice, SitesChoice},
+    bench,
+    capture::{CaptureArgs, SitesChoice},
     carry::{carry_out, resume_command, tell_upload, wrote},
     chat::{self, ChatArgs},
     errors,
-    folder::{AnalyzeArgs, CollectArgs, StatusArgs, UploadArgs, ValidateArgs},
+    folder::{AnalyzeArgs, CollectArgs, RetryArgs, StatusArgs, UploadArgs, ValidateArgs},
     report::ReportArgs,
     run::{self, DeviceChoice, PlanArgs, RunArgs},
     slurm, status,
@@ -26,11 +27,12 @@ use crate::{
     model::Sampling,
     probe::{AxisFile, import},
     problem::Problem,
-    report::{Options, distribution_terminal, terminal as tables},
+    record::RunFolder,
+    report::{Options, distribution_terminal, response_terminal, terminal as tables},
     scheduler::dollars,
     session::{
-        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Opening, Prepared, ReportInput, Running, Talk,
-        WeightType,
+        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, Opening, Prepared, ReportInput,
+        Retry, Running, Talk, WeightType,
     },
     spec::Loaded,
 };
@@ -41,6 +43,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Run(args) => run_command(args),
         Command::Plan(args) => plan_command(&args),
         Command::Status(args) => status_command(&args),
+        Command::Retry(args) => retry_command(&args),
         Command::Report(args) => report_command(args),
         Command::Analyze(args) => analyze_command(&args),
         Command::Collect(args) => collect_command(&args),
@@ -48,6 +51,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Upload(args) => upload_command(&args),
         Command::Capture(args) => capture_command(args),
         Command::Chat(args) => chat_command(&args),
+        Command::Bench(args) => bench::execute(&args),
         Command::Slurm(command) => slurm::execute(command),
         Command::Axis(AxisCommand::Show(args)) => {
             stdout(&axis::render(&AxisFile::open(&args.file)?))?;
@@ -96,7 +100,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     };
     let loaded = session::load(&args.file, &args.set)?;
     if args.dry_run {
-        return show_plan(loaded, &opening);
+        return show_plan(loaded, &opening, None);
     }
     errors::print_notes(&loaded.notes);
     let prepared = session::prepare(loaded, &opening)?;
@@ -105,8 +109,12 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     let again = resume_command(&args);
     let running = Running {
         out: args.out,
-        resume: args.resume,
+        // A job begins or goes on, whichever is first.
+        resume: args.resume || args.job.is_some(),
         accept_drift: args.accept_drift,
+        invocation: Some(Invocation::new(&args.file, &args.set)?),
+        parallel: args.parallel,
+        job: args.job,
         only: (!args.only.is_empty()).then(|| args.only.clone()),
         task: args.task,
         pause: Some(Arc::new(|text: &str| Box::pin(run::wait_for_enter(text.to_owned())))),
@@ -121,10 +129,10 @@ fn print_ready(ready: &[String]) {
 }
 
 fn plan_command(args: &PlanArgs) -> Result<Exit, Failure> {
-    show_plan(session::load(&args.file, &args.set)?, &Opening::default())
+    show_plan(session::load(&args.file, &args.set)?, &Opening::default(), args.out.as_deref())
 }
 
-fn show_plan(loaded: Loaded, opening: &Opening) -> Result<Exit, Failure> {
+fn show_plan(loaded: Loaded, opening: &Opening, out: Option<&Path>) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
     let file = loaded.path.display().to_string();
     let prepared = session::prepare(loaded, &Opening { for_plan: true, ..*opening })?;
@@ -134,6 +142,9 @@ fn show_plan(loaded: Loaded, opening: &Opening) -> Result<Exit, Failure> {
     stdout(&forecast(prepared.forecast()))?;
     stdout(&format!("plan        {}\n", prepared.plan().hash()))?;
     stdout(&time(&prepared)?)?;
+    if let Some(out) = out {
+        stdout(&wrote(&RunFolder::at(out), &prepared.write_plan(out)?))?;
+    }
     errors::print_notes(&prepared.notes);
     Ok(Exit::Done)
 }
@@ -187,6 +198,21 @@ fn time(prepared: &Prepared) -> Result<String, Failure> {
     Ok(format!(
         "time        up to about {shown} if every reply is as long as allowed (measured on a few tokens just now)\n"
     ))
+}
+
+fn retry_command(args: &RetryArgs) -> Result<Exit, Failure> {
+    let Some(retry) = session::retry(&args.folder, &Opening::default())? else {
+        stdout("every run is done\n")?;
+        return Ok(Exit::Done);
+    };
+    let Retry { prepared, running, failed, not_finished, archive } = retry;
+    stderr(&format!("trying again: {failed} runs that failed, {not_finished} that are not finished\n"));
+    if let Some(archive) = archive {
+        stderr(&format!("what failed runs left is in {}\n", shown(&archive)));
+    }
+    errors::print_notes(&prepared.notes);
+    let again = format!("tiltmeter retry {}", shown(&args.folder));
+    carry_out(prepared, &Running { parallel: args.parallel, ..running }, args.progress, &again)
 }
 
 fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {
@@ -271,18 +297,23 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
     for (comparison, analysis) in &reported.measures {
         stdout(&tables(comparison, analysis, true))?;
     }
+    if let Some(key) = reported.key() {
+        stdout(&format!("\n{key}"))?;
+    }
     for (index, (distribution, analysis)) in reported.distributions.iter().enumerate() {
         let apart = if index > 0 || !reported.measures.is_empty() { "\n" } else { "" };
         stdout(&format!("{apart}{}", distribution_terminal(distribution, analysis)))?;
+    }
+    for (index, (response, analysis)) in reported.responses.iter().enumerate() {
+        let first = index == 0 && reported.measures.is_empty() && reported.distributions.is_empty();
+        let apart = if first { "" } else { "\n" };
+        stdout(&format!("{apart}{}", response_terminal(response, analysis)))?;
     }
     Ok(Exit::Done)
 }
 
 fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
-    let weights = args.dtype.map(|dtype| match dtype {
-        DtypeChoice::F32 => WeightType::F32,
-        DtypeChoice::Bf16 => WeightType::Bf16,
-    });
+    let weights = args.dtype.map(WeightType::from);
     let opening = Opening { engine: EngineOptions { weights, ..Default::default() }, ..Default::default() };
     let request = CaptureRequest {
         model: args.model,

@@ -11,6 +11,7 @@ pub mod report;
 pub mod capture;
 pub mod chat;
 pub mod axis;
+pub mod bench;
 pub mod errors;
 pub mod view;
 pub mod progress;
@@ -43,6 +44,7 @@ Examples:
   tiltmeter plan experiments/demo.yaml           what would run, and whether it fits
   tiltmeter run experiments/demo.yaml            run it
   tiltmeter run experiments/demo.yaml --resume   go on after a stop
+  tiltmeter retry data/runs/demo                 try again what failed
   tiltmeter report data/runs/demo                tables, figure and report again
 
 Exit codes: 0 all done, 1 internal error, 2 bad plan (nothing ran), 3 budget, 4 some runs failed, 5 quota, 130 interrupted.";
@@ -52,6 +54,7 @@ pub enum Command {
     Run(run::RunArgs),
     Plan(run::PlanArgs),
     Status(folder::StatusArgs),
+    Retry(folder::RetryArgs),
     Report(report::ReportArgs),
     #[command(alias = "analyse")]
     Analyze(folder::AnalyzeArgs),
@@ -60,6 +63,7 @@ pub enum Command {
     Upload(folder::UploadArgs),
     Capture(capture::CaptureArgs),
     Chat(chat::ChatArgs),
+    Bench(bench::BenchArgs),
     #[command(subcommand)]
     Axis(axis::AxisCommand),
     #[command(subcommand)]

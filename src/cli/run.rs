@@ -18,6 +18,8 @@ Examples:
   tiltmeter run experiments/demo.yaml --resume
   tiltmeter run experiments/demo.yaml --set samples=4 --set sampling.temperature=0.7 --out try
   tiltmeter run experiments/demo.yaml --dry-run
+  tiltmeter run experiments/bargain_scaling.yaml --parallel 8
+  tiltmeter run experiments/bargain_scaling.yaml --job 42 --out data/runs/bargain/one
   tiltmeter run experiments/demo.yaml --progress json 2> progress.jsonl")]
 pub struct RunArgs {
     /// Experiment file (YAML, or JSON by its ending)
@@ -44,6 +46,15 @@ pub struct RunArgs {
     /// With --resume: go on although the experiment has changed; the change is recorded
     #[arg(long, requires = "resume")]
     pub accept_drift: bool,
+    /// Most runs at the same time [default: what the experiment says]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub parallel: Option<usize>,
+    /// Carry out only the run of this number, from 0
+    ///
+    /// It begins or goes on, writes its own journal and its own files, and leaves what is made of all runs to `tiltmeter collect`.
+    /// So any number of these may run at once in one folder, as in a Slurm array with `--job $SLURM_ARRAY_TASK_ID`.
+    #[arg(long, value_name = "N", conflicts_with_all = ["only", "task"])]
+    pub job: Option<usize>,
     /// Carry out only these runs, by id; may be repeated
     #[arg(long, value_name = "RUN", requires = "resume")]
     pub only: Vec<String>,
@@ -63,7 +74,8 @@ pub struct RunArgs {
 #[command(after_help = "\
 Examples:
   tiltmeter plan experiments/demo.yaml
-  tiltmeter plan experiments/demo.yaml --set samples=64 --set seeding=per_sample")]
+  tiltmeter plan experiments/demo.yaml --set samples=64 --set seeding=per_sample
+  tiltmeter plan experiments/bargain_local.yaml --out data/runs/bargain_local/planned")]
 pub struct PlanArgs {
     /// Experiment file (YAML, or JSON by its ending)
     #[arg(value_name = "FILE")]
@@ -71,6 +83,9 @@ pub struct PlanArgs {
     /// Change a key of the experiment, by dotted path; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
     pub set: Vec<(String, String)>,
+    /// Also write the frozen plan, and the files that the kind makes of it, to this folder, in which it can then be run
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// Where a model runs.

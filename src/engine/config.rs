@@ -78,6 +78,25 @@ impl ModelConfig {
         Self::from_json(&json, generation.as_ref()).map_err(at)
     }
 
+    /// Weights of all linear layers, the head among them.
+    pub fn linear_weights(&self) -> u64 {
+        let (q, kv) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
+        let block = self.hidden_size * (2 * q + 2 * kv + 3 * self.intermediate_size);
+        (self.num_layers * block) as u64 + self.head_weights()
+    }
+
+    /// Weights of the head.
+    pub fn head_weights(&self) -> u64 {
+        (self.vocab_size * self.hidden_size) as u64
+    }
+
+    /// Bytes of cached keys and values that a query at this position reads, in f32.
+    pub fn kv_bytes_read(&self, position: usize) -> u64 {
+        let keys = |window: &Option<usize>| window.map_or(position + 1, |window| window.min(position + 1));
+        let keys: usize = self.layer_windows.iter().map(keys).sum();
+        (keys * self.num_kv_heads * self.head_dim * 2 * size_of::<f32>()) as u64
+    }
+
     /// Ids that end a reply: the eos ids and the template's turn ends (`spans::turn_ends`), ascending.
     pub fn stop_ids(&self, turn_ends: &[u32]) -> Vec<u32> {
         let mut ids: Vec<u32> = self.eos_ids.iter().chain(turn_ends).copied().collect();

@@ -340,12 +340,12 @@ fn place(checkpoint: &Checkpoint, problem: &Problem) -> String {
     checkpoint.folder.join(file).display().to_string()
 }
 
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
 }
 
 /// Memory that can be taken without swapping; 4 GiB where the system does not say.
-fn free_memory() -> u64 {
+pub(super) fn free_memory() -> u64 {
     let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()

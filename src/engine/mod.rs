@@ -17,7 +17,9 @@ mod sampler;
 mod sequence;
 mod batcher;
 mod local;
+mod bench;
 
+pub use bench::{Bench, BenchRequest, bench};
 pub use capture::RawStates;
 pub use local::{Capture, EngineOptions, LocalModel};
 pub use weights::WeightType;

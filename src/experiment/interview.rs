@@ -18,9 +18,9 @@ use std::sync::{Arc, atomic::AtomicBool};
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker};
+use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
 use crate::model::{ChatRequest, Message, Role, SeedKey};
-use crate::probe::{Axis, Probe, ProbePlan};
+use crate::probe::{Axis, ProbePlan};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey};
 use crate::scheduler::Run;
@@ -82,7 +82,7 @@ pub struct Interview {
 impl Interview {
     /// Whether there is anything to project: a model behind an API does not show its hidden states.
     pub fn can_be_read(spec: &InterviewSpec, steward: &Speaker) -> Result<(), Problem> {
-        if spec.axes.is_empty() || steward.model.card().hidden_size.is_some() {
+        if spec.readouts.axes.is_empty() || steward.model.card().hidden_size.is_some() {
             return Ok(());
         }
         Err(Problem::new(format!("{} does not show its hidden states, so nothing can be projected", spec.steward.name))
@@ -93,22 +93,11 @@ impl Interview {
     /// Checks everything that can be checked before anything is spent: axes, what the models take, and whether the conversations fit.
     pub fn new(spec: InterviewSpec, steward: Speaker, judge: Speaker, axes: Vec<Axis>) -> Result<Self, Vec<Problem>> {
         let mut problems: Vec<Problem> = Self::can_be_read(&spec, &steward).err().into_iter().collect();
-        let mut probes: Vec<Probe> = Vec::new();
-        for axis in &axes {
-            match axis.probe() {
-                Ok(probe) if probes.iter().any(|known| (&known.name, known.site) == (&probe.name, probe.site)) => {
-                    problems.push(
-                        Problem::new(format!("two axes are called `{}` at {}", probe.name, probe.site))
-                            .at("axes")
-                            .hint("give one of them another name: {file: …, name: …}"),
-                    );
-                }
-                Ok(probe) => probes.push(probe),
-                Err(problem) => problems.push(problem),
-            }
-        }
+        let probes = reading::probe_plan(&axes, spec.readouts.span).unwrap_or_else(|found| {
+            problems.extend(found);
+            None
+        });
         let refusal = refusal::compiled(spec.stop_on_refusal.rule).map_err(|problem| vec![problem])?;
-        let probes = (!probes.is_empty()).then(|| Arc::new(ProbePlan { probes, span: spec.span, vectors: Vec::new() }));
         let instructions = judge::instructions(&spec);
         let schema = Some(judge::schema(&spec.menu));
         let announced = spec.variants.iter().map(|_| AtomicBool::new(false)).collect();
@@ -136,16 +125,6 @@ impl Interview {
     }
 }
 
-/// A model in its part, as the plan names it.
-fn part(speaker: &Speaker, base_url: Option<&String>) -> Value {
-    let card = speaker.model.card();
-    json!({
-        "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-        "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
-        "base_url": base_url, "price": speaker.price, "seed_support": speaker.model.seed_support(),
-    })
-}
-
 impl Experiment for Interview {
     fn name(&self) -> &str {
         &self.setting.spec.experiment
@@ -163,28 +142,16 @@ impl Experiment for Interview {
                 })
             })
             .collect();
-        let axes: Vec<Value> = self
-            .axes
-            .iter()
-            .map(|axis| {
-                json!({
-                    "name": axis.name, "site": axis.site, "sha256": axis.sha256,
-                    "span": axis.mean_neg.zip(axis.mean_pos),
-                })
-            })
-            .collect();
+        let axes: Vec<Value> = self.axes.iter().map(|axis| reading::planned(axis, &axis.name, None)).collect();
         let strategies: Vec<&str> = spec.menu.iter().map(|strategy| strategy.name.as_str()).collect();
-        let mut judge_part = part(judge, spec.judge.base_url.as_ref());
-        judge_part["instructions"] = json!(instructions);
-        judge_part["schema"] = json!(schema);
-        judge_part["temperature"] = json!(0);
-        judge_part["max_new_tokens"] = json!(spec.judge_max_tokens);
+        let judge_url = spec.judge.base_url.as_deref();
+        let judge = judge.judging(judge_url, instructions, schema.as_ref(), spec.judge_max_tokens);
         json!({
             "kind": "interview",
             "experiment": spec.experiment,
             "experiment_version": spec.experiment_version,
-            "steward": part(steward, spec.steward.base_url.as_ref()),
-            "judge": judge_part,
+            "steward": steward.part(spec.steward.base_url.as_deref()),
+            "judge": judge,
             "batch": spec.batch,
             "briefing": spec.briefing,
             "conditions": conditions,
@@ -205,7 +172,7 @@ impl Experiment for Interview {
                 "pattern": refusal::pattern(spec.stop_on_refusal.rule),
             },
             "axes": axes,
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "publication": spec.publication,
         })
     }

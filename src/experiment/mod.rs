@@ -10,6 +10,7 @@ pub mod scenario;
 
 // What kinds share: how a model is asked, and what is made of what runs leave.
 mod speaker;
+mod reading;
 mod recorder;
 pub mod extract;
 
@@ -58,6 +59,11 @@ pub trait Experiment: Send + Sync {
 
     /// What was predicted when the experiment was opened.
     fn forecast(&self) -> &Forecast;
+
+    /// The run of this number, from 0, as results name it.
+    fn numbered(&self, number: usize) -> Option<RunKey> {
+        self.runs().get(number).map(|run| run.key().clone())
+    }
 
     /// Puts outcomes together. Runs that did not finish are missing from `outcomes`.
     fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected;

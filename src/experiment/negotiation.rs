@@ -31,9 +31,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker};
+use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
 use crate::model::{ChatRequest, Message, Model, SeedKey};
-use crate::probe::{Axis, Probe, ProbePlan, Span};
+use crate::probe::{Axis, ProbePlan, Span};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey};
 use crate::scheduler::Run;
@@ -77,24 +77,7 @@ impl Voice {
     /// Projects every reply of the model on these axes, which were opened for it.
     pub fn read(&mut self, axes: Vec<Axis>, span: Span) -> Result<(), Vec<Problem>> {
         let Self::Model(voice) = self else { return Ok(()) };
-        let (mut probes, mut problems): (Vec<Probe>, Vec<Problem>) = (Vec::new(), Vec::new());
-        for axis in &axes {
-            match axis.probe() {
-                Ok(probe) if probes.iter().any(|known| (&known.name, known.site) == (&probe.name, probe.site)) => {
-                    problems.push(
-                        Problem::new(format!("two axes are called `{}` at {}", probe.name, probe.site))
-                            .at("axes")
-                            .hint("give one of them another name: {file: …, name: …}"),
-                    );
-                }
-                Ok(probe) => probes.push(probe),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        voice.probes = (!probes.is_empty()).then(|| Arc::new(ProbePlan { probes, span, vectors: Vec::new() }));
+        voice.probes = reading::probe_plan(&axes, span)?;
         voice.axes = axes;
         Ok(())
     }
@@ -140,10 +123,22 @@ impl Setting {
         })
     }
 
-    /// What replies are projected on: every model that can be read has the same axes.
+    /// What replies are projected on.
     fn axes(&self) -> &[Axis] {
-        self.models().find(|voice| !voice.axes.is_empty()).map_or(&[], |voice| &voice.axes)
+        match axes_of(&self.weak) {
+            [] => axes_of(&self.strong),
+            axes => axes,
+        }
     }
+}
+
+/// What replies of these bargainers are projected on: every model that can be read has the same axes.
+fn axes_of(voices: &[Voice]) -> &[Axis] {
+    let axes = voices.iter().filter_map(|voice| match voice {
+        Voice::Model(voice) => Some(voice.axes.as_slice()),
+        Voice::Programmed(_) => None,
+    });
+    axes.into_iter().find(|axes| !axes.is_empty()).unwrap_or_default()
 }
 
 /// A negotiation experiment with everything it needs opened and checked.
@@ -160,7 +155,7 @@ impl Negotiation {
         strong: Vec<Voice>,
         judge: Option<Speaker>,
     ) -> Result<Self, Vec<Problem>> {
-        if !spec.axes.is_empty() && weak.iter().chain(&strong).all(|voice| voice.readable().is_none()) {
+        if !spec.readouts.axes.is_empty() && weak.iter().chain(&strong).all(|voice| voice.readable().is_none()) {
             return Err(vec![
                 Problem::new("no bargainer shows its hidden states, so nothing can be projected")
                     .at("axes")
@@ -193,27 +188,38 @@ impl Negotiation {
     }
 }
 
-/// A model in its part, as the plan names it.
-fn part(speaker: &Speaker, base_url: Option<&String>) -> Value {
-    let card = speaker.model.card();
-    json!({
-        "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-        "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
-        "base_url": base_url, "price": speaker.price, "seed_support": speaker.model.seed_support(),
-    })
-}
-
 fn bargainer(said: &BargainerRef, voice: &Voice) -> Value {
     let base_url = match &said.who {
-        BargainerKind::Model(model) => model.base_url.as_ref(),
+        BargainerKind::Model(model) => model.base_url.as_deref(),
         BargainerKind::Programmed(_) => None,
     };
     let mut own = match voice {
-        Voice::Model(voice) => part(&voice.speaker, base_url),
+        Voice::Model(voice) => voice.speaker.part(base_url),
         Voice::Programmed(how) => json!({"name": PROGRAMMED, "strategy": how}),
     };
     own["label"] = json!(said.label);
     own
+}
+
+/// How much more the strong side gets than the weak one, against the level of competition and pair by pair.
+fn utility_gap(matrix: &Matrix) -> Value {
+    let weak = json!({"label": "weak_model", "title": "weak bargainer", "menu": matrix.weak});
+    json!({
+        "metric": "utility_gap",
+        "title": "Utility gap",
+        "unit": "utility gap (strong − weak)",
+        "centred": true,
+        "against": {
+            "metric": "competition_level", "title": "competition level (cosine similarity of values)", "levels": matrix.levels,
+        },
+        "by": weak,
+        "rows": weak,
+        "columns": {"label": "strong_model", "title": "strong bargainer", "menu": matrix.strong},
+        "notes": [
+            "Both utilities are discounted. A game without a deal gives nobody anything, so its gap is 0; a game that failed is not \
+             counted.",
+        ],
+    })
 }
 
 impl Experiment for Negotiation {
@@ -228,22 +234,22 @@ impl Experiment for Negotiation {
             list.iter().zip(voices).map(|(said, voice)| bargainer(said, voice)).collect()
         };
         let judge = setting.judge.as_ref().map(|speaker| {
-            let mut judge = part(speaker, spec.judge.as_ref().and_then(|judge| judge.base_url.as_ref()));
-            judge["instructions"] = json!(setting.instructions);
-            judge["schema"] = json!(setting.schema);
-            judge["temperature"] = json!(0);
-            judge["max_new_tokens"] = json!(spec.judge_max_tokens);
-            judge
+            let base_url = spec.judge.as_ref().and_then(|judge| judge.base_url.as_deref());
+            speaker.judging(base_url, &setting.instructions, setting.schema.as_ref(), spec.judge_max_tokens)
         });
-        let axis = |axis: &Axis| {
-            let span = axis.mean_neg.zip(axis.mean_pos);
-            json!({"name": axis.name, "site": axis.site, "sha256": axis.sha256, "span": span})
+        // One entry a side that somebody on this machine plays: what is measured of each is its own.
+        let axes = |side: Side, voices: &[Voice]| -> Vec<Value> {
+            let name = |axis: &Axis| format!("{}.{}", side.name(), axis.name);
+            axes_of(voices).iter().map(|axis| reading::planned(axis, &name(axis), Some("reply"))).collect()
         };
+        let axes = [axes(Side::Weak, &setting.weak), axes(Side::Strong, &setting.strong)].concat();
         json!({
             "kind": "negotiation",
             "experiment": spec.experiment,
             "matrix": setting.matrix,
             "cells": setting.matrix.cells().into_iter().map(|cell| setting.matrix.name(cell)).collect::<Vec<_>>(),
+            "conditions": setting.matrix.conditions(),
+            "responses": [utility_gap(&setting.matrix)],
             "weak": side(&spec.weak_models, &setting.weak),
             "strong": side(&spec.strong_models, &setting.strong),
             "judge": judge,
@@ -254,8 +260,8 @@ impl Experiment for Negotiation {
             "seed": spec.seed,
             "sampling": spec.sampling,
             "max_new_tokens": spec.max_new_tokens,
-            "axes": setting.axes().iter().map(axis).collect::<Vec<_>>(),
-            "token_span": spec.span,
+            "axes": axes,
+            "token_span": spec.readouts.span,
             "publication": spec.publication,
         })
     }
@@ -268,6 +274,12 @@ impl Experiment for Negotiation {
         let matrix = &self.setting.matrix;
         let cells = matrix.cells().into_iter().flat_map(|cell| (0..matrix.repetitions).map(move |r| (cell, r)));
         cells.map(|(cell, r)| Arc::new(run::Bargain::new(&self.setting, cell, r)) as Arc<dyn Run>).collect()
+    }
+
+    fn numbered(&self, number: usize) -> Option<RunKey> {
+        let (cell, sample) = self.setting.matrix.run(number)?;
+        let experiment = self.setting.spec.experiment.clone();
+        Some(RunKey { experiment, cell: self.setting.matrix.name(cell), sample })
     }
 
     fn in_flight(&self) -> usize {

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast};
+use super::{Collected, Experiment, Forecast, reading};
 use crate::model::Model;
-use crate::probe::{Axis, Probe, ProbePlan};
+use crate::probe::{Axis, ProbePlan};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey};
 use crate::scheduler::Run;
@@ -47,13 +47,10 @@ impl Projection {
         axes: Vec<Axis>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut probes = Vec::new();
-        for axis in &axes {
-            match axis.unit() {
-                Ok(unit) => probes.push(Probe { name: axis.name.clone(), site: axis.site, unit }),
-                Err(problem) => problems.push(problem),
-            }
-        }
+        let probes = reading::probes(&axes).unwrap_or_else(|found| {
+            problems.extend(found);
+            Vec::new()
+        });
         if spec.conditions.iter().any(|condition| condition.label == REFERENCE) {
             problems.push(
                 Problem::new("a condition cannot be called `reference`: that is the transcript's own trajectory")
@@ -76,7 +73,7 @@ impl Projection {
             vectors.sort_unstable();
             vectors.dedup();
         }
-        let probes = Arc::new(ProbePlan { probes, span: spec.span, vectors });
+        let probes = Arc::new(ProbePlan { probes, span: spec.readouts.span, vectors });
         Ok(Self { spec: Arc::new(spec), transcript: Arc::new(transcript), model, axes, probes, forecast })
     }
 }
@@ -125,7 +122,7 @@ impl Experiment for Projection {
                 "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
             },
             "axes": axes,
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "transcript": {
                 "source": self.source(),
                 "users": self.transcript.turns.iter().map(|turn| &turn.user).collect::<Vec<_>>(),

@@ -93,6 +93,11 @@ pub trait Recorder: Send + Sync {
         Vec::new()
     }
 
+    /// The one of a finished run's files whose removal asks for the run anew. It comes first among them.
+    fn flag(&self, _run: &Ran) -> Option<String> {
+        None
+    }
+
     /// What the dataset and `game_logs.jsonl` get of a run; `None` if there is nothing to show for it.
     fn record(&self, _run: &Ran) -> Option<DatasetRecord> {
         None

@@ -20,9 +20,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker};
+use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
 use crate::model::SeedKey;
-use crate::probe::{Axis, Probe, ProbePlan};
+use crate::probe::{Axis, ProbePlan};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey};
 use crate::scheduler::Run;
@@ -98,7 +98,7 @@ impl ScenarioBatch {
         axes: BTreeMap<String, Vec<Axis>>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        if !spec.axes.is_empty() && axes.is_empty() {
+        if !spec.readouts.axes.is_empty() && axes.is_empty() {
             problems.push(
                 Problem::new("no actor's model shows its hidden states, so nothing can be projected")
                     .at("axes")
@@ -107,8 +107,8 @@ impl ScenarioBatch {
         }
         let mut probes = BTreeMap::new();
         for (model, axes) in &axes {
-            match probe_plan(&spec, axes) {
-                Ok(plan) => drop(probes.insert(model.clone(), Arc::new(plan))),
+            match reading::probe_plan(axes, spec.readouts.span) {
+                Ok(plan) => probes.extend(plan.map(|plan| (model.clone(), plan))),
                 Err(found) => problems.extend(found),
             }
         }
@@ -146,33 +146,12 @@ impl ScenarioBatch {
     }
 }
 
-/// What is read of a model's replies.
-fn probe_plan(spec: &ScenarioSpec, axes: &[Axis]) -> Result<ProbePlan, Vec<Problem>> {
-    let (mut probes, mut problems): (Vec<Probe>, Vec<Problem>) = (Vec::new(), Vec::new());
-    for axis in axes {
-        match axis.probe() {
-            Ok(probe) if probes.iter().any(|known| (&known.name, known.site) == (&probe.name, probe.site)) => {
-                problems.push(
-                    Problem::new(format!("two axes are called `{}` at {}", probe.name, probe.site))
-                        .at("axes")
-                        .hint("give one of them another name: {file: …, name: …}"),
-                );
-            }
-            Ok(probe) => probes.push(probe),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() { Ok(ProbePlan { probes, span: spec.span, vectors: Vec::new() }) } else { Err(problems) }
-}
-
-/// A model in its part, as the plan names it.
-fn part(name: &str, speaker: &Speaker, base_url: Option<String>) -> Value {
-    let card = speaker.model.card();
-    json!({
-        "alias": name, "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-        "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids, "local": speaker.local,
-        "base_url": base_url, "price": speaker.price, "seed_support": speaker.model.seed_support(),
-    })
+/// A model in its part, under the name that scenario and variations use.
+fn part(alias: &str, speaker: &Speaker, base_url: Option<&str>) -> Value {
+    let mut part = speaker.part(base_url);
+    part["alias"] = json!(alias);
+    part["local"] = json!(speaker.local);
+    part
 }
 
 /// What a cell changes, as the guide's files name it.
@@ -196,38 +175,42 @@ impl Experiment for ScenarioBatch {
         let Setting { spec, places, speakers, judge, schema, .. } = self.setting.as_ref();
         let variation = |(place, number): (&Place, &usize)| {
             json!({
-                "label": cell_id(*number), "title": place.title, "variation_id": variation_id(*number),
+                "label": cell_id(*number), "name": variation_id(*number), "title": place.title,
+                "variation_id": variation_id(*number),
                 "modifications": modifications(&place.cell), "cell": place.cell,
             })
         };
         let conditions: Vec<Value> = places.iter().zip(&self.numbers).map(variation).collect();
         let models: Vec<Value> =
-            speakers.iter().map(|(name, speaker)| part(name, speaker, spec.model(name).base_url)).collect();
+            speakers.iter().map(|(name, speaker)| part(name, speaker, spec.model(name).base_url.as_deref())).collect();
         // One entry an actor that some variation has played on this machine.
         let mut axes: Vec<Value> = Vec::new();
-        for actor in places.iter().flat_map(|place| &place.scenario.actors) {
+        for (place, actor) in
+            places.iter().flat_map(|place| place.scenario.actors.iter().map(move |actor| (place, actor)))
+        {
             for axis in self.axes.get(&actor.llm_model).into_iter().flatten() {
-                let entry = json!({
-                    "name": format!("{}.{}", actor.short_name, axis.name), "site": axis.site, "sha256": axis.sha256,
-                    "span": axis.mean_neg.zip(axis.mean_pos),
-                });
-                if !axes.contains(&entry) {
-                    axes.push(entry);
+                let name = |of: &str| format!("{}.{of}{}", actor.short_name, axis.name);
+                let letters = format!("{}.", play::LETTERS);
+                let letters =
+                    place.scenario.communication.map(|_| reading::planned(axis, &name(&letters), Some("message")));
+                for entry in letters.into_iter().chain([reading::planned(axis, &name(""), None)]) {
+                    if !axes.contains(&entry) {
+                        axes.push(entry);
+                    }
                 }
             }
         }
+        let described = spec.scenario.metrics.iter().filter(|metric| metric.kind.is_number());
+        let measures: Vec<Value> = described
+            .filter_map(|metric| Some(json!({"series": metric.id, "title": metric.description.as_ref()?})))
+            .collect();
         let truths = spec.scenario.metrics.iter().filter(|metric| metric.kind == MetricKind::Boolean);
         let categories: Vec<Value> = truths
             .map(|metric| json!({"label": metric.id, "title": metric.description, "menu": ["true", "false"]}))
             .collect();
         let judge = judge.as_ref().map(|speaker| {
-            let base_url = spec.judge.as_ref().and_then(|judge| judge.base_url.clone());
-            let mut judge = part("judge", speaker, base_url);
-            judge["instructions"] = json!(prompt::judge_brief(&spec.scenario));
-            judge["schema"] = json!(schema);
-            judge["temperature"] = json!(0);
-            judge["max_new_tokens"] = json!(spec.judge_max_tokens);
-            judge
+            let base_url = spec.judge.as_ref().and_then(|judge| judge.base_url.as_deref());
+            speaker.judging(base_url, &prompt::judge_brief(&spec.scenario), schema.as_ref(), spec.judge_max_tokens)
         });
         json!({
             "kind": "scenario",
@@ -238,6 +221,7 @@ impl Experiment for ScenarioBatch {
             "scenario": spec.scenario,
             "variations": spec.variations,
             "conditions": conditions,
+            "measures": measures,
             "categories": categories,
             "runs_per_variation": spec.runs_per_variation,
             "models": models,
@@ -247,7 +231,7 @@ impl Experiment for ScenarioBatch {
             "max_new_tokens": spec.max_new_tokens,
             "world_max_tokens": spec.world_max_tokens,
             "axes": axes,
-            "token_span": spec.span,
+            "token_span": spec.readouts.span,
             "save_individual_runs": spec.save_individual_runs,
             "aggregate_metrics": spec.aggregate_metrics,
             "publication": spec.publication,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::{Class, Failure};
 use crate::model::{ChatReply, ChatRequest, Message, Model, ModelError, Sampling, SeedKey};
@@ -38,6 +38,26 @@ struct Asked<'a> {
 }
 
 impl Speaker {
+    /// The model in its part, as the plan names it.
+    pub fn part(&self, base_url: Option<&str>) -> Value {
+        let card = self.model.card();
+        json!({
+            "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
+            "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
+            "base_url": base_url, "price": self.price, "seed_support": self.model.seed_support(),
+        })
+    }
+
+    /// The model in the part of a judge: greedy, and held to a form where it can be held to one.
+    pub fn judging(&self, base_url: Option<&str>, instructions: &str, schema: Option<&Value>, most: usize) -> Value {
+        let mut judge = self.part(base_url);
+        judge["instructions"] = json!(instructions);
+        judge["schema"] = json!(schema);
+        judge["temperature"] = json!(0);
+        judge["max_new_tokens"] = json!(most);
+        judge
+    }
+
     /// One reply.
     pub async fn ask(&self, ctx: &RunContext, step: &str, request: &ChatRequest) -> Result<ChatReply, RunError> {
         self.ask_checked(ctx, step, request, |_| Ok(())).await

@@ -6,7 +6,7 @@
 use plotters::style::WHITE;
 
 use super::canvas::{Align, Canvas, Point, SIZE, Type};
-use super::lines::{LABEL, LEGEND, MARGIN, TICK, TITLE};
+use super::lines::{Heading, LABEL, LEGEND, MARGIN, TICK};
 use super::palette;
 use super::stacked::{Bar, StackedBars};
 
@@ -19,6 +19,9 @@ const NAME_SHARE: f64 = 0.26;
 /// Lines of a bar's name, unless there are more bars than `SPACIOUS`.
 const NAME_LINES: usize = 2;
 const SPACIOUS: usize = 24;
+
+/// With so few bars each has room for one line more.
+const FEW: usize = 6;
 
 /// A legend's entry takes at most this share of the width.
 const LEGEND_SHARE: f64 = 0.46;
@@ -36,8 +39,13 @@ const BAR_SHARE: f64 = 0.66;
 /// Draws `chart`, which has been checked.
 pub(super) fn draw(chart: &StackedBars) -> Canvas {
     let right_edge = SIZE.0 - MARGIN;
-    let (narrowest, lines) = if chart.bars.len() > SPACIOUS { (TIGHT_SLOT, 1) } else { (NARROW_SLOT, NAME_LINES) };
-    let names: Vec<Vec<String>> = chart.bars.iter().map(|bar| wrap(&bar.label, lines, NAME_SHARE * SIZE.0)).collect();
+    let (narrowest, lines) = match chart.bars.len() {
+        0..=FEW => (NARROW_SLOT, NAME_LINES + 1),
+        0..=SPACIOUS => (NARROW_SLOT, NAME_LINES),
+        _ => (TIGHT_SLOT, 1),
+    };
+    let names: Vec<Vec<String>> =
+        chart.bars.iter().map(|bar| NAME.lines(&bar.label, lines, NAME_SHARE * SIZE.0)).collect();
     let name_width = names.iter().flatten().map(|line| NAME.width(line)).fold(0.0, f64::max);
     let totals: Vec<String> = chart.bars.iter().map(|bar| format!("n = {}", total(bar))).collect();
     let total_width = totals.iter().map(|text| TICK.width(text)).fold(0.0, f64::max);
@@ -45,18 +53,15 @@ pub(super) fn draw(chart: &StackedBars) -> Canvas {
     let right = right_edge - total_width - 18.0;
 
     let legend = Legend::new(chart, right_edge - MARGIN);
-    let heading = if chart.title.is_empty() { 0.0 } else { TITLE.em * 0.8 + 24.0 };
-    let top = MARGIN + heading + legend.height + 20.0;
+    let heading = Heading::new(&chart.title, right_edge - MARGIN);
+    let top = MARGIN + heading.height + legend.height + 20.0;
     // Few bars may be thick; many get what is left of the usual height, as long as a name fits beside them.
     let slot = ((SIZE.1 - top - 104.0) / chart.bars.len() as f64).clamp(narrowest, WIDE_SLOT);
     let bottom = top + slot * chart.bars.len() as f64;
     let mut canvas = Canvas::of_height(bottom + 104.0);
 
-    if !chart.title.is_empty() {
-        let title = TITLE.fit(&chart.title, right_edge - MARGIN);
-        canvas.text(title, (MARGIN, MARGIN + TITLE.em * 0.8), Align::Left, TITLE);
-    }
-    legend.draw(&mut canvas, (MARGIN, MARGIN + heading));
+    heading.draw(&mut canvas, MARGIN);
+    legend.draw(&mut canvas, (MARGIN, MARGIN + heading.height));
     scale(&mut canvas, chart, (left, right), (top, bottom));
     for (index, bar) in chart.bars.iter().enumerate() {
         let middle = top + slot * (index as f64 + 0.5);
@@ -121,20 +126,6 @@ fn segments(canvas: &mut Canvas, bar: &Bar, (left, right): (f64, f64), (top, bot
     for x in edges {
         canvas.stroke(vec![(x, top), (x, bottom)], WHITE, 1.0, 2.0);
     }
-}
-
-/// A name in at most `most` lines of `room` pixels, broken between words; the last line is shortened where it must be.
-fn wrap(name: &str, most: usize, room: f64) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in name.split_whitespace() {
-        let last = lines.len() == most;
-        match lines.last_mut() {
-            // Beyond the last line everything is kept, to be shortened in the middle.
-            Some(line) if last || NAME.width(&format!("{line} {word}")) <= room => *line += &format!(" {word}"),
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.iter().map(|line| NAME.fit(line, room)).collect()
 }
 
 /// Entries side by side, wrapped. What does not fit into `LEGEND_ROWS` is counted.

@@ -69,6 +69,22 @@ impl Type {
     }
 }
 
+impl Type {
+    /// `text` in at most `most` lines of `room` pixels, broken between words; what does not fit is shortened.
+    pub(super) fn lines(&self, text: &str, most: usize, room: f64) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.split_whitespace() {
+            let last = lines.len() == most;
+            match lines.last_mut() {
+                // Beyond the last line everything is kept, to be shortened in the middle.
+                Some(line) if last || self.width(&format!("{line} {word}")) <= room => *line += &format!(" {word}"),
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines.iter().map(|line| self.fit(line, room)).collect()
+    }
+}
+
 enum Shape {
     Stroke { points: Vec<Point>, colour: RGBColor, opacity: f64, width: f64 },
     Area { points: Vec<Point>, colour: RGBColor, opacity: f64 },

@@ -5,20 +5,22 @@
 use super::lines;
 use crate::problem::Problem;
 
-/// Lines over whole-numbered positions (turns), counted from 1.
+/// Lines over whole-numbered positions (turns), counted from 1, or over numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineChart {
-    /// Heading; shortened in the middle if it is too long.
+    /// Heading, in up to two lines; shortened if it is too long.
     pub title: String,
     /// Label of the horizontal axis.
     pub x_label: String,
     /// Label of the vertical axis, unit included.
     pub y_label: String,
-    /// The lines, in the legend's order.
+    /// Numbers on the horizontal axis, upwards, to which the values of every line belong; empty for turns 1, 2, ...
+    pub positions: Vec<f64>,
+    /// The lines, in the legend's order. Those with whiskers, and those that would cover each other, are drawn a little apart.
     pub series: Vec<Line>,
 }
 
-/// One line with its band and traces.
+/// One line with its band, whiskers and traces.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
     /// Name in the legend; shortened in the middle if it is too long.
@@ -27,6 +29,8 @@ pub struct Line {
     pub mean: Vec<Option<f64>>,
     /// Half-width of the band (a standard error), per turn; may be empty.
     pub band: Vec<Option<f64>>,
+    /// Half-length of a whisker, per turn; may be empty.
+    pub whiskers: Vec<Option<f64>>,
     /// Single courses behind the line, thin and translucent.
     pub traces: Vec<Vec<Option<f64>>>,
     /// A dashed grey line, for what is shown for orientation only.
@@ -59,10 +63,11 @@ impl LineChart {
         let mut include = |y: f64| extent = Some(extent.map_or((y, y), |(low, high)| (low.min(y), high.max(y))));
         for line in &self.series {
             for (turn, mean) in line.mean.iter().enumerate() {
-                let band = line.band.get(turn).copied().flatten().unwrap_or(0.0);
+                let half = |of: &[Option<f64>]| of.get(turn).copied().flatten().unwrap_or(0.0);
+                let half = half(&line.band).max(half(&line.whiskers));
                 if let Some(mean) = mean {
-                    include(mean - band);
-                    include(mean + band);
+                    include(mean - half);
+                    include(mean + half);
                 }
             }
             line.traces.iter().flatten().flatten().for_each(|&y| include(y));
@@ -72,11 +77,18 @@ impl LineChart {
 
     fn check(&self) -> Result<(), Problem> {
         for line in &self.series {
-            let numbers = line.mean.iter().chain(&line.band).chain(line.traces.iter().flatten()).flatten();
-            if numbers.into_iter().any(|y| !y.is_finite()) {
+            let numbers = line.mean.iter().chain(&line.band).chain(&line.whiskers).chain(line.traces.iter().flatten());
+            let numbers = numbers.flatten();
+            if numbers.into_iter().any(|y: &f64| !y.is_finite()) {
                 return Err(Problem::new(format!("line `{}` holds a number that is not finite", line.label))
                     .hint("leave a gap where there is no value"));
             }
+        }
+        let apart = |pair: &[f64]| pair[0] < pair[1] && (pair[1] - pair[0]).is_finite();
+        let numbers = self.positions.iter().all(|x| x.is_finite()) && self.positions.windows(2).all(apart);
+        if !numbers || (!self.positions.is_empty() && self.turns() > self.positions.len()) {
+            return Err(Problem::new("the numbers on the horizontal axis do not go upwards, one for every value")
+                .hint("give each value of a line its own number, the smallest first"));
         }
         match self.extent() {
             None => Err(Problem::new("the figure has no value to draw").hint("check that the runs have measurements")),

@@ -27,6 +27,33 @@ const LEGEND_ROWS: usize = 10;
 /// A legend's entry takes at most this share of the width.
 const LEGEND_SHARE: f64 = 0.42;
 
+/// The title at the top of a figure, in two lines if it needs them.
+pub(super) struct Heading {
+    lines: Vec<String>,
+    /// Below the margin, air included.
+    pub height: f64,
+}
+
+impl Heading {
+    const LINE: f64 = 1.25 * TITLE.em;
+
+    pub(super) fn new(title: &str, room: f64) -> Self {
+        let lines = TITLE.lines(title, 2, room);
+        let height = match lines.len() {
+            0 => 0.0,
+            count => TITLE.em * 0.8 + Self::LINE * (count - 1) as f64 + 24.0,
+        };
+        Self { lines, height }
+    }
+
+    pub(super) fn draw(&self, canvas: &mut Canvas, left: f64) {
+        for (index, line) in self.lines.iter().enumerate() {
+            let y = MARGIN + TITLE.em * 0.8 + Self::LINE * index as f64;
+            canvas.text(line.clone(), (left, y), Align::Left, TITLE);
+        }
+    }
+}
+
 /// The rectangle that holds the data, and its scales.
 struct Frame {
     left: f64,
@@ -35,11 +62,22 @@ struct Frame {
     bottom: f64,
     x: Scale,
     y: Scale,
+    /// Where the values of lines stand on the horizontal axis.
+    positions: Vec<f64>,
+    /// By how many pixels the line that is drawn now stands beside them.
+    shift: f64,
 }
 
 impl Frame {
     fn at(&self, turn: usize, y: f64) -> Point {
-        (self.across((turn + 1) as f64), self.up(y))
+        let x = self.positions.get(turn).copied().unwrap_or((turn + 1) as f64);
+        (self.across(x) + self.shift, self.up(y))
+    }
+
+    /// The least distance of two positions, in pixels.
+    fn least_gap(&self) -> f64 {
+        let gaps = self.positions.windows(2).map(|pair| self.across(pair[1]) - self.across(pair[0]));
+        gaps.fold(self.right - self.left, f64::min)
     }
 
     fn across(&self, x: f64) -> f64 {
@@ -55,23 +93,25 @@ impl Frame {
 pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
     let mut canvas = Canvas::new();
     let (low, high) = chart.extent().ok_or_else(|| Problem::new("the figure has no value to draw"))?;
-    let (x, y) = (Scale::turns(chart.turns()), Scale::values(low, high));
+    let (x, positions) = match chart.positions.as_slice() {
+        [] => (Scale::turns(chart.turns()), (1..=chart.turns()).map(|turn| turn as f64).collect()),
+        positions => (Scale::positions(positions), positions.to_vec()),
+    };
+    let y = Scale::values(low, high);
     let tick_width = y.ticks.iter().map(|(_, label)| TICK.width(label)).fold(0.0, f64::max);
     let left = MARGIN + LABEL.em + 22.0 + tick_width + 16.0;
     let right = SIZE.0 - MARGIN;
 
-    let mut top = MARGIN;
-    if !chart.title.is_empty() {
-        top += TITLE.em * 0.8;
-        canvas.text(TITLE.fit(&chart.title, right - left), (left, top), Align::Left, TITLE);
-        top += 24.0;
-    }
-    top = legend(&mut canvas, chart, left, right, top) + 20.0;
-    let frame = Frame { left, right, top, bottom: SIZE.1 - 104.0, x, y };
+    let heading = Heading::new(&chart.title, right - left);
+    heading.draw(&mut canvas, left);
+    let top = legend(&mut canvas, chart, left, right, MARGIN + heading.height) + 20.0;
+    let mut frame = Frame { left, right, top, bottom: SIZE.1 - 104.0, x, y, positions, shift: 0.0 };
     axes(&mut canvas, chart, &frame);
 
     let styles = styles(chart);
-    for (line, &(colour, _)) in chart.series.iter().zip(&styles) {
+    let shifts = shifts(chart, &frame);
+    for ((line, &(colour, _)), &shift) in chart.series.iter().zip(&styles).zip(&shifts) {
+        frame.shift = shift;
         // Many traces are as dark together as few.
         let opacity = (3.2 / line.traces.len().max(1) as f64).clamp(0.05, 0.35);
         for trace in &line.traces {
@@ -80,17 +120,73 @@ pub(super) fn draw(chart: &LineChart) -> Result<Canvas, Problem> {
             }
         }
     }
-    for (line, &(colour, _)) in chart.series.iter().zip(&styles) {
+    for ((line, &(colour, _)), &shift) in chart.series.iter().zip(&styles).zip(&shifts) {
+        frame.shift = shift;
         band(&mut canvas, line, colour, &frame);
     }
     // What is shown for orientation goes under what was measured.
-    let dashed_first = chart.series.iter().zip(&styles).filter(|(line, _)| line.dashed);
-    for (line, &(colour, marker)) in
-        dashed_first.chain(chart.series.iter().zip(&styles).filter(|(line, _)| !line.dashed))
-    {
-        mean_line(&mut canvas, line, colour, marker, &frame);
+    let order: Vec<usize> = (0..chart.series.len()).collect();
+    let (dashed, others): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|&line| chart.series[line].dashed);
+    for &index in dashed.iter().chain(&others) {
+        frame.shift = shifts[index];
+        whiskers(&mut canvas, &chart.series[index], styles[index].0, &frame);
+        mean_line(&mut canvas, &chart.series[index], styles[index].0, &frame);
+    }
+    // In front of all lines: where one lies on another its markers still show it.
+    for index in dashed.into_iter().chain(others) {
+        frame.shift = shifts[index];
+        markers(&mut canvas, &chart.series[index], styles[index], &frame);
     }
     Ok(canvas)
+}
+
+/// By how many pixels each line stands beside its positions: lines with whiskers, and lines that would cover each other, side by side,
+/// the others in their place.
+fn shifts(chart: &LineChart, frame: &Frame) -> Vec<f64> {
+    const APART: f64 = 14.0;
+    let whiskered = |line: &Line| !line.whiskers.is_empty();
+    // Lines that stand together, by the first of them.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, line) in chart.series.iter().enumerate().filter(|(_, line)| !line.dashed) {
+        let together = |first: &Line| match (whiskered(first), whiskered(line)) {
+            (true, true) => true,
+            (false, false) => coincide(first, line, frame),
+            _ => false,
+        };
+        match groups.iter_mut().find(|group| together(&chart.series[group[0]])) {
+            Some(group) => group.push(index),
+            None => groups.push(vec![index]),
+        }
+    }
+    let mut shifts = vec![0.0; chart.series.len()];
+    for group in groups {
+        let apart = APART.min(frame.least_gap() / (group.len() + 2) as f64);
+        for (place, &index) in group.iter().enumerate() {
+            shifts[index] = (place as f64 - (group.len() as f64 - 1.0) / 2.0) * apart;
+        }
+    }
+    shifts
+}
+
+/// Whether one line would cover the other nearly everywhere.
+fn coincide(a: &Line, b: &Line, frame: &Frame) -> bool {
+    const NEAR: f64 = 3.0;
+    let both = a.mean.iter().zip(&b.mean).filter_map(|(a, b)| Some(((*a)?, (*b)?)));
+    let near = both.map(|(a, b)| (frame.up(a) - frame.up(b)).abs() < NEAR).collect::<Vec<bool>>();
+    !near.is_empty() && 4 * near.iter().filter(|near| **near).count() >= 3 * near.len()
+}
+
+/// From mean minus half to mean plus half, with a cap at both ends.
+fn whiskers(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
+    const CAP: f64 = 6.0;
+    for (turn, half) in line.whiskers.iter().enumerate() {
+        let Some((mean, half)) = line.mean.get(turn).copied().flatten().zip(*half) else { continue };
+        let ends = [frame.at(turn, mean - half), frame.at(turn, mean + half)];
+        canvas.stroke(ends.to_vec(), colour, 0.75, 2.0);
+        for (x, y) in ends {
+            canvas.stroke(vec![(x - CAP, y), (x + CAP, y)], colour, 0.75, 2.0);
+        }
+    }
 }
 
 /// Colour and marker of each line; dashed lines take none from the palette.
@@ -182,9 +278,7 @@ fn band(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
     }
 }
 
-fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, marker: Marker, frame: &Frame) {
-    // Markers at every turn of a long conversation would be a caterpillar.
-    let markers = frame.x.high - frame.x.low < 70.0;
+fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, frame: &Frame) {
     for run in runs(&line.mean) {
         let points: Vec<Point> = run.iter().map(|&(turn, y)| frame.at(turn, y)).collect();
         if line.dashed {
@@ -192,12 +286,17 @@ fn mean_line(canvas: &mut Canvas, line: &Line, colour: RGBColor, marker: Marker,
                 canvas.stroke(dash, colour, 1.0, 2.6);
             }
         } else {
-            canvas.stroke(points.clone(), colour, 1.0, LINE_WIDTH);
+            canvas.stroke(points, colour, 1.0, LINE_WIDTH);
         }
-        if points.len() == 1 || (markers && !line.dashed) {
-            for &at in &points {
-                point(canvas, at, colour, marker);
-            }
+    }
+}
+
+fn markers(canvas: &mut Canvas, line: &Line, (colour, marker): (RGBColor, Marker), frame: &Frame) {
+    // Markers at every turn of a long conversation would be a caterpillar.
+    let all = frame.positions.len() < 67 && !line.dashed;
+    for run in runs(&line.mean).into_iter().filter(|run| all || run.len() == 1) {
+        for (turn, y) in run {
+            point(canvas, frame.at(turn, y), colour, marker);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Owns figures: lines with bands and traces over turns, stacked bars of shares; as PNG and as SVG, from one drawing.
+//! Owns figures: lines with bands, whiskers and traces over turns or numbers, stacked bars of shares, heatmaps; as PNG and as SVG,
+//! from one drawing.
 //!
 //! Must not know: statistics, runs.
 
@@ -7,6 +8,9 @@ pub mod chart;
 
 /// What stacked bars show.
 pub mod stacked;
+
+/// What a heatmap shows.
+pub mod heatmap;
 
 /// Ranges and ticks.
 mod scale;
@@ -26,5 +30,9 @@ mod lines;
 /// The drawing of stacked bars.
 mod bars;
 
+/// The drawing of a heatmap.
+mod tiles;
+
 pub use chart::{Line, LineChart};
+pub use heatmap::{Heatmap, Tile};
 pub use stacked::{Bar, StackedBars};

@@ -58,6 +58,15 @@ pub(super) fn area(n: usize) -> RGBColor {
     RGBColor(pale(r), pale(g), pale(b))
 }
 
+/// Colour of a share of a scale: from a light grey at 0 to orange at 1, to blue at -1. Both ends are as dark as each other, and stay apart
+/// without colour vision.
+pub(super) fn shade(share: f64) -> RGBColor {
+    let end = if share < 0.0 { RGBColor(0, 82, 140) } else { RGBColor(176, 62, 0) };
+    let share = share.abs().clamp(0.0, 1.0);
+    let channel = |end: u8| (242.0 + (f64::from(end) - 242.0) * share).round() as u8;
+    RGBColor(channel(end.0), channel(end.1), channel(end.2))
+}
+
 /// Black or white, whichever is read better on `ground` (relative luminance as in WCAG 2).
 pub(super) fn text_on(ground: RGBColor) -> RGBColor {
     let linear = |channel: u8| {

@@ -59,6 +59,23 @@ impl Scale {
         Self { low: 1.0 - air, high: turns as f64 + air, ticks: ticks.collect() }
     }
 
+    /// Numbers on the horizontal axis: each has its tick while there are few and they stand apart, else ticks are as of values.
+    pub(super) fn positions(positions: &[f64]) -> Self {
+        const MOST: usize = 16;
+        const LEAST_GAP: f64 = 0.045;
+        let (low, high) = match positions {
+            [] => (0.0, 1.0),
+            [first, ..] => (*first, positions[positions.len() - 1]),
+        };
+        let mut scale = Self::values(low, high);
+        let label = |x: &f64| x.to_string().replace('-', "−");
+        let apart = positions.windows(2).all(|pair| scale.share(pair[1]) - scale.share(pair[0]) > LEAST_GAP);
+        if positions.len() <= MOST && apart && positions.iter().all(|x| label(x).len() <= 7) {
+            scale.ticks = positions.iter().map(|x| (*x, label(x))).collect();
+        }
+        scale
+    }
+
     /// Share of the range that lies below `x`.
     pub(super) fn share(&self, x: f64) -> f64 {
         (x - self.low) / (self.high - self.low)

@@ -8,7 +8,7 @@ use crate::problem::Problem;
 /// One horizontal bar a group, cut into the shares of its categories.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackedBars {
-    /// Heading; shortened in the middle if it is too long.
+    /// Heading, in up to two lines; shortened if it is too long.
     pub title: String,
     /// Label of the horizontal axis, which goes from 0 to 100 %.
     pub x_label: String,

@@ -149,6 +149,11 @@ impl RunFolder {
         Ok(found)
     }
 
+    /// Which file this folder was begun with, and from where.
+    pub fn invocation(&self) -> PathBuf {
+        self.dir.join("invocation.json")
+    }
+
     /// Versions, hashes, sessions and files of this run.
     pub fn manifest(&self) -> PathBuf {
         self.dir.join("manifest.json")
@@ -229,7 +234,8 @@ impl RunFolder {
     /// Removes files that a killed process left half written. Only for whoever holds the journal alone: where others write, too, a
     /// file may be one that is just being written.
     pub fn sweep(&self) -> Result<(), Problem> {
-        if self.writer.is_some() {
+        let own = self.journal();
+        if self.writer.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
             return Ok(());
         }
         swept(&self.dir, DEEPEST_FILES)

@@ -201,6 +201,9 @@ pub struct ContrastPerTurn {
     pub maxt_p: Vec<Option<f64>>,
 }
 
+/// A drift below this share of the size of the data is rounding noise.
+const ROUNDING: f64 = 1e-14;
+
 /// All numbers of `comparison`. Errors if its parts do not fit together, if an option makes no sense, or if leaving cells
 /// out leaves nothing to compare.
 pub fn analyse(comparison: &Comparison, options: &Options) -> Result<Analysis, Problem> {
@@ -217,8 +220,16 @@ pub fn analyse(comparison: &Comparison, options: &Options) -> Result<Analysis, P
             .hint("keep flagged cells, or compare fewer conditions"));
     };
     let level: Vec<Vec<f64>> = scores(&grids, &weights)?;
-    let slopes = stats::slope_weights(&usable).map(|weights| scores(&grids, &weights)).transpose()?;
-    let shifts = stats::late_minus_early_weights(&usable).map(|weights| scores(&grids, &weights)).transpose()?;
+    let values = comparison.groups.iter().flat_map(|group| &group.samples).flat_map(|sample| &sample.values).flatten();
+    let size = values.fold(0.0_f64, |size, value| size.max(value.abs()));
+    let drifts = |weights: Option<Vec<Option<f64>>>| -> Result<Option<Vec<Vec<f64>>>, Problem> {
+        let Some(weights) = weights else { return Ok(None) };
+        let mut drifts = scores(&grids, &weights)?;
+        // What does not move has no slope: rounding leaves one.
+        drifts.iter_mut().flatten().filter(|drift| drift.abs() < ROUNDING * size).for_each(|drift| *drift = 0.0);
+        Ok(Some(drifts))
+    };
+    let (slopes, shifts) = (drifts(stats::slope_weights(&usable))?, drifts(stats::late_minus_early_weights(&usable))?);
 
     let mut conditions = Vec::new();
     for (index, group) in comparison.groups.iter().enumerate() {

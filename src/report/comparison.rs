@@ -17,6 +17,8 @@ pub struct Comparison {
     pub title: String,
     /// What was measured, as `axis@site`, and so the label of the figure's vertical axis.
     pub unit: String,
+    /// What one position of a sequence is, `reply`; `None`: a turn.
+    pub step: Option<String>,
     /// The conditions, the control first.
     pub groups: Vec<GroupData>,
     /// One trajectory to compare by eye, per turn; it is never tested.
@@ -32,6 +34,8 @@ pub struct Comparison {
 pub struct GroupData {
     /// Name of the condition, unique in a comparison.
     pub label: String,
+    /// What it is, in words: told once, in a key.
+    pub title: Option<String>,
     /// Independent repetitions.
     pub samples: Vec<SampleData>,
     /// The system prompt as it was asked for.
@@ -124,6 +128,11 @@ impl GroupData {
 }
 
 impl Comparison {
+    /// What one position of a sequence is.
+    pub fn step(&self) -> &str {
+        self.step.as_deref().unwrap_or("turn")
+    }
+
     /// Turns of the longest condition.
     pub fn turns(&self) -> usize {
         self.groups.iter().map(GroupData::turns).max().unwrap_or(0)

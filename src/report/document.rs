@@ -7,6 +7,7 @@ use super::analysis::Analysis;
 use super::comparison::Comparison;
 use super::distribution::{self, Distribution, analysis::DistributionAnalysis};
 use super::numbers;
+use super::response::{self, Response, analysis::ResponseAnalysis};
 use super::table::Table;
 use super::tables;
 
@@ -17,25 +18,34 @@ pub(super) enum Block {
     /// A paragraph.
     Text(String),
     Table(Table),
-    /// The place of the figure, with its caption.
+    /// The place of the next figure, with its caption.
     Figure(String),
     /// Text to be shown letter by letter.
     Code(String),
     /// Notes; names in them stand between backticks.
     List(Vec<String>),
+    /// Words, and the file beside the report that they lead to.
+    Links(Vec<(String, String)>),
 }
 
-/// A section of the report, with its figure: as SVG for the HTML page, as a path seen from the report for markdown.
+/// A section of the report, with its figures: as SVG for the HTML page, as paths seen from the report for markdown.
 pub struct Section<'a> {
     pub(super) title: &'a str,
     pub(super) blocks: Vec<Block>,
-    pub(super) figure: Option<&'a str>,
+    pub(super) figures: Vec<&'a str>,
 }
 
 impl<'a> Section<'a> {
     /// What is said of a comparison.
     pub fn measure(comparison: &'a Comparison, analysis: &Analysis, figure: Option<&'a str>) -> Self {
-        Self { title: &comparison.title, blocks: report(comparison, analysis), figure }
+        let figures = figure.into_iter().collect();
+        Self { title: &comparison.title, blocks: report(comparison, analysis), figures }
+    }
+
+    /// Pages beside the report: what each holds, and its file.
+    pub fn pages(title: &'a str, pages: Vec<(String, String)>) -> Self {
+        let blocks = vec![Block::Text("Further measures have pages of their own:".to_owned()), Block::Links(pages)];
+        Self { title, blocks, figures: Vec::new() }
     }
 
     /// What is said of a distribution.
@@ -44,24 +54,33 @@ impl<'a> Section<'a> {
         analysis: &DistributionAnalysis,
         figure: Option<&'a str>,
     ) -> Self {
-        Self { title: &distribution.title, blocks: distribution::section::blocks(distribution, analysis), figure }
+        let figures = figure.into_iter().collect();
+        Self { title: &distribution.title, blocks: distribution::section::blocks(distribution, analysis), figures }
+    }
+
+    /// What is said of a response; `figures` are those of `response_figures`, in its order.
+    pub fn response(response: &'a Response, analysis: &ResponseAnalysis, figures: Vec<&'a str>) -> Self {
+        Self { title: &response.title, blocks: response::section::blocks(response, analysis), figures }
     }
 }
 
 /// The blocks of a comparison.
 fn report(comparison: &Comparison, analysis: &Analysis) -> Vec<Block> {
-    let mut blocks =
-        vec![Block::Heading(1, comparison.title.clone()), Block::Text(format!("Measured: {}.", comparison.unit))];
+    let each = comparison.step.as_ref().map(|step| format!(", once per {step}")).unwrap_or_default();
+    let measured = Block::Text(format!("Measured: {}{each}.", comparison.unit));
+    let mut blocks = vec![Block::Heading(1, comparison.title.clone()), measured];
     section(&mut blocks, "Conditions", tables::conditions(analysis));
+    section(&mut blocks, "Conditions in words", tables::key(comparison));
     if let Some(mean) = analysis.reference_mean {
         blocks.push(Block::Text(format!("Reference: mean {} over the turns it has.", numbers::plain(mean))));
     }
-    let caption = "Mean per turn; band: standard error over samples; thin lines: samples.";
-    blocks.push(Block::Figure(caption.to_owned()));
+    let step = comparison.step();
+    let caption = format!("Mean per {step}; band: standard error over samples; thin lines: samples.");
+    blocks.push(Block::Figure(caption));
     section(&mut blocks, "Contrasts", tables::contrasts(analysis));
     section(&mut blocks, "Contrasts per turn", tables::contrasts_per_turn(analysis));
     section(&mut blocks, "Drift", tables::drift(analysis));
-    section(&mut blocks, "Per turn (mean ± SEM)", tables::per_turn(comparison, analysis));
+    section(&mut blocks, &format!("Per {step} (mean ± SEM)"), tables::per_turn(comparison, analysis));
     not_ok(&mut blocks, comparison, analysis);
     detectable(&mut blocks, analysis);
     prompts(&mut blocks, comparison);

@@ -16,7 +16,7 @@ pub fn line_chart(comparison: &Comparison, analysis: &Analysis) -> LineChart {
             mean: condition.per_turn.mean.clone(),
             band: condition.per_turn.sem.clone(),
             traces: group.samples.iter().map(|sample| sample.values.clone()).collect(),
-            dashed: false,
+            ..Line::default()
         });
     }
     if let Some(reference) = &comparison.reference {
@@ -24,9 +24,10 @@ pub fn line_chart(comparison: &Comparison, analysis: &Analysis) -> LineChart {
     }
     LineChart {
         title: comparison.title.clone(),
-        x_label: "turn".to_owned(),
+        x_label: comparison.step().to_owned(),
         y_label: format!("{} (mean ± SEM)", comparison.unit),
         series,
+        ..LineChart::default()
     }
 }
 

@@ -79,6 +79,7 @@ pub fn load_documents<P: AsRef<Path>>(paths: &[P]) -> Result<Comparison, Vec<Pro
     let mut comparison = Comparison {
         title: title(&documents),
         unit: unit(&documents),
+        step: None,
         groups: Vec::new(),
         reference,
         span,
@@ -127,6 +128,7 @@ fn group(document: &Document) -> GroupData {
     let samples = document.projections.iter().enumerate();
     GroupData {
         label: document.condition.clone(),
+        title: None,
         samples: samples.map(|(index, row)| SampleData { values: row.clone(), statuses: statuses(index) }).collect(),
         system_prompt: document.system_prompt.clone(),
         rendered_prompt: document.rendered_prompt.clone(),

@@ -19,6 +19,7 @@ pub fn page_markdown(sections: &[Section]) -> String {
 
 fn section_markdown(section: &Section) -> String {
     let mut out = String::new();
+    let mut figures = section.figures.iter();
     for block in &section.blocks {
         match block {
             Block::Heading(level, text) => out += &format!("{} {}\n\n", "#".repeat(*level), escape(text)),
@@ -31,17 +32,31 @@ fn section_markdown(section: &Section) -> String {
                 }
                 out.push('\n');
             }
+            Block::Links(links) => {
+                for (words, file) in links {
+                    out += &format!("- [{}](<{}>)\n", bracketed(words), address(file));
+                }
+                out.push('\n');
+            }
             Block::Figure(caption) => {
-                let Some(figure) = section.figure else { continue };
-                // Angle brackets: a path may hold spaces and brackets.
-                let path = figure.replace('<', "%3C").replace('>', "%3E").replace('\n', "%0A");
-                let name = escape(section.title).replace('[', "\\[").replace(']', "\\]");
+                let Some(figure) = figures.next() else { continue };
+                let (name, path) = (bracketed(section.title), address(figure));
                 out += &format!("![{name}](<{path}>)\n\n*{}*\n\n", escape(caption));
             }
         }
     }
     out.truncate(out.trim_end().len());
     out + "\n"
+}
+
+/// Text between square brackets.
+fn bracketed(text: &str) -> String {
+    escape(text).replace('[', "\\[").replace(']', "\\]")
+}
+
+/// A path between angle brackets: it may hold spaces and brackets.
+fn address(path: &str) -> String {
+    path.replace('<', "%3C").replace('>', "%3E").replace('\n', "%0A")
 }
 
 /// A fence longer than any run of backticks inside.

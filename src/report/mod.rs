@@ -1,7 +1,8 @@
-//! Owns what is said of a comparison and of a distribution: the input types, their analysis, terminal tables, the figures' data, the
-//! report as markdown and as one HTML page, and the summary JSON.
+//! Owns what is said of a comparison, of a distribution and of a response: the input types, their analysis, terminal tables, the
+//! figures' data, the report as markdown and as one HTML page, and the summary JSON.
 //!
-//! A comparison is groups of sequences, a distribution groups of counts, whatever was measured or judged and wherever it came from.
+//! A comparison is groups of sequences, a distribution groups of counts, a response one number a run, whatever was measured or judged
+//! and wherever it came from.
 //!
 //! Must not know: engine, provider, kinds.
 
@@ -10,6 +11,9 @@ pub mod comparison;
 
 /// What is counted: the categories of a label in groups.
 pub mod distribution;
+
+/// What depends on a factor: one number per run.
+pub mod response;
 
 /// Comparisons out of JSON documents, one per condition.
 pub mod load;
@@ -57,6 +61,12 @@ pub use figure::{bar_chart, line_chart};
 pub use html::{page_html, report_html};
 pub use load::load_documents;
 pub use markdown::{page_markdown, report_markdown};
-pub use summary::{distribution_json, summary_json};
+pub use response::{
+    Against, Factor, Response, ResponseRun,
+    analysis::{AtLevel, MOST_LINES, ResponseAnalysis, ResponseLine, ResponseTable, RunsMean, analyse_response},
+    figure::{ResponseFigure, heatmap, response_chart, response_figures},
+    tables::response_terminal,
+};
+pub use summary::{distribution_json, response_json, summary_json};
 pub use table::Table;
-pub use tables::terminal;
+pub use tables::{terminal, terminal_key};

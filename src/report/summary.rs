@@ -1,4 +1,4 @@
-//! Owns `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts; distributions of labels.
+//! Owns `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts; distributions of labels; responses.
 //!
 //! Must not know: where the file goes.
 
@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::analysis::Analysis;
 use super::comparison::Comparison;
 use super::distribution::{Distribution, analysis::DistributionAnalysis};
+use super::response::{Against, Factor, Response, analysis::ResponseAnalysis};
 
 /// The summary. Keys: `title`, `unit`, `ddof`, `drop_flagged`, `turns_compared`, `conditions` (name to `n`, `ddof`, `mean`,
 /// `sem`, `ci95`, `icc`, `flagged`, `dropped`, `statuses`, `drift`, `system_prompt`, `per_turn`: list of `turn` from 1,
@@ -75,5 +76,28 @@ pub fn distribution_json(distribution: &Distribution, analysis: &DistributionAna
         "draws": analysis.draws,
         "seed": analysis.seed,
         "notes": distribution.notes.iter().chain(&analysis.notes).collect::<Vec<_>>(),
+    })
+}
+
+/// The summary of a response. Keys: `title`, `metric`, `unit`, `against` (`metric`, `title`), `by`, `rows`, `columns` (`label`, `title`) or
+/// null, `overall` (`n`, `mean`, `sem`, `ci95`), `missing`, `lines` (`label`, null for all runs, and `levels`: list of `level`, `n`, `mean`,
+/// `sem`, `ci95`), `table` (`rows`, `columns`, `cells[row][column]`) or null, `ddof`, `notes`.
+pub fn response_json(response: &Response, analysis: &ResponseAnalysis) -> Value {
+    let factor = |factor: &Option<Factor>| factor.as_ref().map(|f| json!({ "label": f.label, "title": f.title }));
+    let against = |against: &Against| json!({ "metric": against.metric, "title": against.title });
+    json!({
+        "title": response.title,
+        "metric": response.metric,
+        "unit": response.unit,
+        "against": response.against.as_ref().map(against),
+        "by": factor(&response.by),
+        "rows": factor(&response.rows),
+        "columns": factor(&response.columns),
+        "overall": analysis.overall,
+        "missing": analysis.missing,
+        "lines": analysis.lines,
+        "table": analysis.table,
+        "ddof": analysis.ddof,
+        "notes": response.notes.iter().chain(&analysis.notes).collect::<Vec<_>>(),
     })
 }

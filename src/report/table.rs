@@ -2,19 +2,26 @@
 //!
 //! Must not know: what stands in the cells.
 
-/// A table; the first column is text, the others are figures.
+/// A table; the first column is text, the others are figures unless all are words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Column headings.
     pub header: Vec<String>,
     /// Rows, each as long as the heading.
     pub rows: Vec<Vec<String>>,
+    /// Whether every column is text.
+    pub words: bool,
 }
 
 impl Table {
     /// An empty table with these headings.
     pub fn new(header: &[&str]) -> Self {
-        Self { header: header.iter().map(|&heading| heading.to_owned()).collect(), rows: Vec::new() }
+        Self { header: header.iter().map(|&heading| heading.to_owned()).collect(), rows: Vec::new(), words: false }
+    }
+
+    /// The same table, every column of text.
+    pub fn of_words(self) -> Self {
+        Self { words: true, ..self }
     }
 
     /// Aligned columns, two spaces apart, a rule under the heading. Ends with a newline.
@@ -29,6 +36,8 @@ impl Table {
                 let pad = " ".repeat(widths[column] - cell.chars().count());
                 if column == 0 {
                     text += &format!("{cell}{pad}");
+                } else if self.words {
+                    text += &format!("  {cell}{pad}");
                 } else {
                     text += &format!("  {pad}{cell}");
                 }
@@ -49,7 +58,8 @@ impl Table {
             let cells: Vec<String> = cells.iter().map(|cell| escape(cell)).collect();
             format!("| {} |\n", cells.join(" | "))
         };
-        let rule: Vec<&str> = (0..self.header.len()).map(|column| if column == 0 { "---" } else { "---:" }).collect();
+        let rule: Vec<&str> =
+            (0..self.header.len()).map(|column| if column == 0 || self.words { "---" } else { "---:" }).collect();
         let mut out = row(&self.header);
         out += &format!("| {} |\n", rule.join(" | "));
         for cells in &self.rows {

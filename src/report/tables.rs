@@ -121,9 +121,23 @@ pub fn flags(comparison: &Comparison) -> Table {
     table
 }
 
+/// The key of the conditions for the terminal, said once for all measures; empty where every name says what it is.
+pub fn terminal_key(comparison: &Comparison) -> String {
+    let table = key(comparison);
+    if table.rows.is_empty() { String::new() } else { format!("Conditions in words\n\n{}", table.text()) }
+}
+
+/// What each condition is, in words; empty where its name says it.
+pub fn key(comparison: &Comparison) -> Table {
+    let mut table = Table::new(&["condition", "in words"]).of_words();
+    let named = comparison.groups.iter().filter_map(|group| Some((group, group.title.as_ref()?)));
+    table.rows = named.map(|(group, title)| vec![group.label.clone(), title.clone()]).collect();
+    table
+}
+
 /// One row per turn: mean ± SEM of each condition, and the reference.
 pub fn per_turn(comparison: &Comparison, analysis: &Analysis) -> Table {
-    let mut table = Table::new(&["turn"]);
+    let mut table = Table::new(&[comparison.step()]);
     table.header.extend(analysis.conditions.iter().map(|(label, _)| label.to_owned()));
     if comparison.reference.is_some() {
         table.header.push("reference".to_owned());

@@ -27,7 +27,7 @@ use super::{
     lines::{Counts, Kind, Line, StepPart, value_of},
     plan::request_hash,
     progress::Progress,
-    recover::{StepRecord, parsed},
+    recover::{RunRecord, StepRecord, parsed},
     stop::{StopLevel, StopSignal},
 };
 use crate::{
@@ -150,6 +150,8 @@ impl Kept {
 pub struct RunContext {
     key: RunKey,
     id: String,
+    /// Goes on every line of the run.
+    pass: u32,
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
@@ -169,11 +171,12 @@ struct State {
 }
 
 impl RunContext {
-    pub(super) fn new(key: RunKey, shared: Arc<Shared>, recorded: BTreeMap<u32, StepRecord>) -> Self {
+    pub(super) fn new(key: RunKey, shared: Arc<Shared>, record: RunRecord) -> Self {
+        let (pass, recorded) = (record.pass(), record.steps);
         let live = recorded.values().all(|step| step.result.is_none());
         let (counts, kept_turns) = (Counts::new(), Vec::new());
         let state = State { recorded, next: 0, in_step: false, live, counts, ended: None, kept_turns };
-        Self { id: key.id(), key, shared, state: Mutex::new(state) }
+        Self { id: key.id(), pass, key, shared, state: Mutex::new(state) }
     }
 
     /// Which run this is.
@@ -438,7 +441,16 @@ impl RunContext {
         counts: Option<&'a Counts>,
         value: &'a T,
     ) -> Line<'a, T> {
-        Line { kind, at: self.shared.journal.now(), run: Some(&self.id), step, money: None, counts, value }
+        Line {
+            kind,
+            at: self.shared.journal.now(),
+            run: Some(&self.id),
+            pass: self.pass,
+            step,
+            money: None,
+            counts,
+            value,
+        }
     }
 
     pub(super) fn counts(&self) -> Option<Counts> {

@@ -1,6 +1,6 @@
 //! Owns the form of one journal line: `<8 hex> <JSON>\n`, the hex being the first 4 bytes of the BLAKE3 of the JSON. The JSON is
 //! one object: `n` (number of the line in its file, from 0, so that a line that was taken out is noticed), `kind`, `at` (Unix
-//! time in ms), then as the kind needs `run`, `step`, `name`, `hash`, `attempt`, `cost`, `counts`, and last `value`.
+//! time in ms), then as the kind needs `run`, `pass` (of a run that is carried out anew, from 1), `step`, `name`, `hash`, `attempt`, `cost`, `counts`, and last `value`.
 //!
 //! | kind | run, step, … | value |
 //! |---|---|---|
@@ -11,6 +11,7 @@
 //! | `done` | run, counts | the outcome |
 //! | `failed` | run, counts | the problem |
 //! | `halted` | run, counts | why the run was left although nobody asked: a limit, an account |
+//! | `again` | run, pass | null; a finished run is carried out anew, from here on as this pass |
 //! | `end` | – | how the session ended |
 //!
 //! Must not know: what a result or an outcome means.
@@ -31,8 +32,8 @@ use crate::{
     record::{Drift, SessionEnd},
 };
 
-/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. 4: what a run keeps
-/// on its way holds its new turns. Every older format is read.
+/// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. 4: `again` lines, and what a
+/// run keeps on its way holds its new turns. Every older format is read.
 pub(super) const FORMAT: u32 = 4;
 
 /// Counted work by unit.
@@ -48,6 +49,7 @@ pub(super) enum Kind {
     Done,
     Failed,
     Halted,
+    Again,
     End,
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Line<'a, T> {
     pub at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_first")]
+    pub pass: u32,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepPart<'a>>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -65,6 +69,10 @@ pub(super) struct Line<'a, T> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<&'a Counts>,
     pub value: &'a T,
+}
+
+fn is_first(pass: &u32) -> bool {
+    *pass == 0
 }
 
 /// Which step, and by what its request is recognised.
@@ -106,6 +114,8 @@ pub(super) struct Envelope<'a> {
     pub at: u64,
     #[serde(borrow, default)]
     pub run: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub pass: u32,
     #[serde(default)]
     pub step: Option<u32>,
     #[serde(borrow, default)]
@@ -222,6 +232,7 @@ mod tests {
             kind: Kind::Result,
             at: 7,
             run: Some("a-000"),
+            pass: 2,
             step: Some(step),
             money: None,
             counts: Some(&counts),
@@ -233,7 +244,7 @@ mod tests {
         assert!(!sealed.contains(&b'\n'));
         let json = unseal(&sealed).unwrap();
         let back: Envelope = serde_json::from_slice(json).unwrap();
-        assert_eq!((back.n, back.kind, back.at, back.step), (12, Kind::Result, 7, Some(3)));
+        assert_eq!((back.n, back.kind, back.at, back.pass, back.step), (12, Kind::Result, 7, 2, Some(3)));
         assert_eq!(
             (back.run.as_deref(), back.name.as_deref(), back.hash.as_deref()),
             (Some("a-000"), Some("turn"), Some("ab"))

@@ -5,9 +5,11 @@
 //! Must not know: what a result or an outcome means.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, HashMap},
     fs::File,
     io::{BufRead, BufReader, Read, Seek},
+    mem,
     path::Path,
 };
 
@@ -62,6 +64,9 @@ pub(super) struct RunRecord {
     pub results: u64,
     /// Money of steps that were dropped.
     closed: Sums,
+    /// How often the run was begun anew after it was done, and what it did before that: paid for, and otherwise void.
+    pass: u32,
+    earlier: Option<Box<RunRecord>>,
 }
 
 /// One step of a run: an intent, a result, or both.
@@ -148,8 +153,37 @@ impl RunRecord {
         self.steps.values().filter(|step| step.uncertain()).count()
     }
 
-    /// What its calls cost, or may have cost.
+    /// Which pass counts, from 0.
+    pub fn pass(&self) -> u32 {
+        self.pass
+    }
+
+    /// The record of this pass. A later one than is known takes the place of all earlier ones.
+    pub fn of_pass(&mut self, pass: u32) -> &mut Self {
+        match pass.cmp(&self.pass) {
+            Ordering::Equal => self,
+            Ordering::Greater => {
+                let earlier = mem::take(self);
+                *self = Self { pass, earlier: Some(Box::new(earlier)), ..Self::default() };
+                self
+            }
+            Ordering::Less => {
+                self.earlier.get_or_insert_with(|| Box::new(Self { pass, ..Self::default() })).of_pass(pass)
+            }
+        }
+    }
+
+    /// What its calls cost, or may have cost, those of earlier passes too.
     pub fn money(&self) -> Sums {
+        let mut sums = self.own_money();
+        if let Some(earlier) = self.earlier.as_ref().map(|earlier| earlier.money()) {
+            sums.settled += earlier.settled;
+            sums.uncertain += earlier.uncertain;
+        }
+        sums
+    }
+
+    fn own_money(&self) -> Sums {
         let mut sums = self.closed;
         for attempt in self.steps.values().flat_map(|step| &step.attempts) {
             sums.settled += attempt.money.settled;
@@ -244,18 +278,20 @@ impl Recovered {
                 }
                 return Ok(());
             }
-            Kind::Intent | Kind::Attempt | Kind::Result | Kind::Done | Kind::Failed | Kind::Halted => {}
+            Kind::Intent | Kind::Attempt | Kind::Result | Kind::Done | Kind::Failed | Kind::Halted | Kind::Again => {}
         }
         let id = envelope.run.as_deref().ok_or("it names no run")?;
         if !self.runs.contains_key(id) {
             self.runs.insert(id.to_owned(), RunRecord::default());
         }
         let Some(run) = self.runs.get_mut(id) else { return Ok(()) };
+        let run = run.of_pass(envelope.pass);
         for (unit, n) in &envelope.counts {
             let known = run.counts.entry(unit.clone()).or_default();
             *known = (*known).max(*n);
         }
         match envelope.kind {
+            Kind::Again => Ok(()),
             Kind::Done => run.finish(id, json),
             Kind::Failed => {
                 if run.failed.as_ref().is_none_or(|(latest, _)| *latest <= at) {
@@ -284,7 +320,7 @@ impl RunRecord {
             return Ok(());
         }
         self.done = Some(json.into());
-        self.closed = self.money();
+        self.closed = self.own_money();
         self.steps.clear();
         Ok(())
     }
@@ -345,4 +381,21 @@ fn moment(at_ms: u64) -> String {
 pub(super) fn time_of(at_ms: u64) -> time::OffsetDateTime {
     let seconds = i64::try_from(at_ms / 1000).unwrap_or(i64::MAX);
     time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_may_be_read_in_any_order_and_all_of_them_cost() {
+        for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
+            let mut run = RunRecord::default();
+            for pass in order {
+                run.of_pass(pass).closed.settled += 1 << pass;
+            }
+            assert_eq!((run.pass(), run.money().settled, run.own_money().settled), (2, 7, 4), "{order:?}");
+            assert_eq!(run.of_pass(1).closed.settled, 2, "{order:?}");
+        }
+    }
 }

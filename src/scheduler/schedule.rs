@@ -59,6 +59,7 @@ pub struct Schedule {
     disk: Option<WrapDisk>,
     observer: Option<Arc<dyn Observer>>,
     planned: Option<usize>,
+    again: Vec<String>,
 }
 
 /// How long dropped runs get to let go of what they hold.
@@ -83,6 +84,7 @@ impl Schedule {
             disk: None,
             observer: None,
             planned: None,
+            again: Vec::new(),
         }
     }
 
@@ -152,6 +154,12 @@ impl Schedule {
         self
     }
 
+    /// Finished runs, by id, that are carried out anew, with nothing of what they did but its price.
+    pub fn again(mut self, runs: Vec<String>) -> Self {
+        self.again = runs;
+        self
+    }
+
     /// Who is told what runs leave.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -193,6 +201,7 @@ impl Schedule {
 
         let mut states = vec![RunState::Pending; runs.len()];
         let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
+        self.begin_anew(&journal, &mut records).await?;
         let uncertain_steps = records.values().map(|record| record.uncertain_steps()).sum();
         self.progress.begin(runs.len());
         self.progress.watch(&self.lanes, &self.budget);
@@ -287,6 +296,19 @@ impl Schedule {
         })
     }
 
+    /// Makes finished runs that are asked for again unfinished ones.
+    async fn begin_anew(&self, journal: &Journal, records: &mut HashMap<String, RunRecord>) -> Result<(), Problem> {
+        for id in &self.again {
+            let Some(record) = records.get_mut(id).filter(|record| record.done.is_some()) else { continue };
+            let pass = record.pass() + 1;
+            let (kind, at, run) = (Kind::Again, journal.now(), Some(id.as_str()));
+            let line = Line { kind, at, run, pass, step: None, money: None, counts: None, value: &() };
+            journal.commit(Journal::encode(&line)?).await?;
+            record.of_pass(pass);
+        }
+        Ok(())
+    }
+
     /// Whether another run could still make a call.
     fn admits(&self) -> bool {
         let all_off = !self.lanes.is_empty() && self.lanes.iter().all(|lane| lane.off().is_some());
@@ -365,11 +387,11 @@ impl Schedule {
                 let Some(index) = queue.pop_front() else { break };
                 next_start = Instant::now() + self.inter_run_delay;
                 let run = Arc::clone(&runs[index]);
-                let recorded = records.remove(&run.key().id()).map(|record| record.steps).unwrap_or_default();
+                let record = records.remove(&run.key().id()).unwrap_or_default();
                 flight.start(
                     index,
                     run,
-                    RunContext::new(runs[index].key().clone(), Arc::clone(shared), recorded),
+                    RunContext::new(runs[index].key().clone(), Arc::clone(shared), record),
                     self.run_time_limit,
                 );
                 self.progress.running.store(flight.tasks.len(), Relaxed);
@@ -433,5 +455,7 @@ impl Schedule {
 
 /// A line of the schedule itself.
 async fn commit_own<T: Serialize>(journal: &Journal, kind: Kind, at: u64, value: &T) -> Result<(), Problem> {
-    journal.commit(Journal::encode(&Line { kind, at, run: None, step: None, money: None, counts: None, value })?).await
+    journal
+        .commit(Journal::encode(&Line { kind, at, run: None, pass: 0, step: None, money: None, counts: None, value })?)
+        .await
 }

@@ -34,8 +34,7 @@ pub fn open(spec: ScenarioSpec, opener: &mut Opener<'_>, notes: &mut Vec<Problem
         let model = speakers.get(&name).map(|speaker| speaker.model.clone());
         // What shows no hidden states is not asked for them: a batch may have actors of both sorts.
         let Some(model) = model.filter(|model| model.card().hidden_size.is_some()) else { continue };
-        let accept = spec.accept_axis_of_other_model;
-        let opened = open_axes(&spec.axes, &spec.sites, model.as_ref(), accept, notes)?;
+        let opened = open_axes(&spec.readouts, model.as_ref(), notes)?;
         if !opened.is_empty() {
             axes.insert(name, opened);
         }

@@ -76,14 +76,14 @@ impl Keeper {
         self.recorder.standing(&done)
     }
 
-    fn write_all(&self, key: &RunKey, outcome: &Outcome, end: RanEnd) {
-        let ran = Ran { key: key.clone(), outcome: Some(outcome.clone()), end };
-        let standing = if ran.end == RanEnd::Done { self.standing(key.id()) } else { Vec::new() };
-        for file in self.recorder.run_files(&ran).into_iter().chain(standing) {
+    /// Writes the files of a run, and what the batch has to show with it.
+    pub fn write(&self, ran: &Ran) {
+        let standing = if ran.end == RanEnd::Done { self.standing(ran.key.id()) } else { Vec::new() };
+        for file in self.recorder.run_files(ran).into_iter().chain(standing) {
             if let Err(problem) = write_file(&self.folder, self.backups(), &file) {
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                 if refused.is_none() {
-                    self.progress.note(format!("a file of {} cannot be written now: {problem}", key.id()));
+                    self.progress.note(format!("a file of {} cannot be written now: {problem}", ran.key.id()));
                     *refused = Some(problem);
                 }
             }
@@ -95,7 +95,7 @@ impl Keeper {
 const STANDING_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a file of a run or of the batch stands.
-fn place(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) -> Result<PathBuf, Problem> {
+pub fn place(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) -> Result<PathBuf, Problem> {
     let mut parts = file.path.split('/').peekable();
     let mut path = match backups {
         Some(dir) if parts.next_if_eq(&BACKUPS).is_some() => dir.to_owned(),
@@ -120,11 +120,11 @@ pub fn write_file(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) ->
 #[async_trait::async_trait]
 impl Observer for Keeper {
     fn kept(&self, key: &RunKey, outcome: &Outcome) {
-        self.write_all(key, outcome, RanEnd::Pending);
+        self.write(&Ran { key: key.clone(), outcome: Some(outcome.clone()), end: RanEnd::Pending });
     }
 
     fn done(&self, key: &RunKey, outcome: &Outcome) {
-        self.write_all(key, outcome, RanEnd::Done);
+        self.write(&Ran { key: key.clone(), outcome: Some(outcome.clone()), end: RanEnd::Done });
     }
 
     async fn pause(&self, text: &str) {

@@ -7,7 +7,7 @@ use crate::experiment::{Experiment, interview::Interview, projection::Projection
 use crate::model::Model;
 use crate::probe::{Axis, AxisFile, Site};
 use crate::problem::Problem;
-use crate::spec::{self, AxisRef, BargainerKind, BargainerRef, ModelRef, SiteRef, Spec};
+use crate::spec::{self, BargainerKind, BargainerRef, ModelRef, Readouts, SiteRef, Spec};
 
 /// An experiment, and the axes it projects on.
 pub type Opened = (Box<dyn Experiment>, Vec<Axis>);
@@ -20,16 +20,14 @@ pub fn open(spec: Spec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Re
             let transcript = spec::transcript::load(&spec.transcript)?;
             notes.extend(transcript.notes.iter().cloned());
             let speaker = opener.speaker("model", &ModelRef::named(&spec.model)).ok_or_else(|| all(opener))?;
-            let accept = spec.accept_axis_of_other_model;
-            let axes = open_axes(&spec.axes, &spec.sites, speaker.model.as_ref(), accept, notes)?;
+            let axes = open_axes(&spec.readouts, speaker.model.as_ref(), notes)?;
             Ok((Box::new(Projection::new(*spec, transcript, speaker.model, axes.clone())?), axes))
         }
         Spec::Interview(spec) => {
             let speakers = (opener.speaker("steward", &spec.steward), opener.speaker("judge", &spec.judge));
             let (steward, judge) = speakers.0.zip(speakers.1).ok_or_else(|| all(opener))?;
             Interview::can_be_read(&spec, &steward).map_err(|problem| vec![problem])?;
-            let accept = spec.accept_axis_of_other_model;
-            let axes = open_axes(&spec.axes, &spec.sites, steward.model.as_ref(), accept, notes)?;
+            let axes = open_axes(&spec.readouts, steward.model.as_ref(), notes)?;
             Ok((Box::new(Interview::new(*spec, steward, judge, axes.clone())?), axes))
         }
         Spec::Negotiation(spec) => {
@@ -49,9 +47,8 @@ pub fn open(spec: Spec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Re
             let mut axes = Vec::new();
             for voice in weak.iter_mut().chain(&mut strong) {
                 let Some(model) = voice.readable() else { continue };
-                let accept = spec.accept_axis_of_other_model;
-                axes = open_axes(&spec.axes, &spec.sites, model.as_ref(), accept, notes)?;
-                voice.read(axes.clone(), spec.span)?;
+                axes = open_axes(&spec.readouts, model.as_ref(), notes)?;
+                voice.read(axes.clone(), spec.readouts.span)?;
             }
             Ok((Box::new(Negotiation::new(*spec, weak, strong, judge)?), axes))
         }
@@ -60,18 +57,13 @@ pub fn open(spec: Spec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Re
 }
 
 /// Every axis at every site asked for, checked against the model.
-pub fn open_axes(
-    axes: &[AxisRef],
-    sites: &[SiteRef],
-    model: &dyn Model,
-    accept_axis_of_other_model: bool,
-    notes: &mut Vec<Problem>,
-) -> Result<Vec<Axis>, Vec<Problem>> {
+pub fn open_axes(readouts: &Readouts, model: &dyn Model, notes: &mut Vec<Problem>) -> Result<Vec<Axis>, Vec<Problem>> {
+    let Readouts { axes, sites, accept_axis_of_other_model, .. } = readouts;
     let layers = model.card().num_layers.unwrap_or(0);
     let mut opened_axes = Vec::new();
     let mut problems = Vec::new();
     for wanted in axes {
-        let sites: Vec<Option<SiteRef>> = match (wanted.site, sites) {
+        let sites: Vec<Option<SiteRef>> = match (wanted.site, sites.as_slice()) {
             (Some(site), _) => vec![Some(site)],
             (None, []) => vec![None],
             (None, sites) => sites.iter().copied().map(Some).collect(),
@@ -80,7 +72,7 @@ pub fn open_axes(
             let opened = AxisFile::open(&wanted.file).and_then(|file| {
                 let mut axis = file.axis(site.map(|site| resolve(site, layers)).transpose()?)?;
                 axis.site.check(layers)?;
-                notes.extend(axis.check(model.card(), accept_axis_of_other_model)?.map(Problem::new));
+                notes.extend(axis.check(model.card(), *accept_axis_of_other_model)?.map(Problem::new));
                 axis.name = wanted.name.clone().unwrap_or(axis.name);
                 Ok(axis)
             });

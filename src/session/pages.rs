@@ -1,4 +1,4 @@
-//! Owns what the numbers of a run become in its folder: one figure a measure and a distribution, one summary, one report.
+//! Owns what the numbers of a run become in its folder: figures of measures, distributions and responses, one summary, one report.
 //! Must not know: flags, terminal, how runs are made.
 
 use std::path::PathBuf;
@@ -9,11 +9,12 @@ use super::report::Reported;
 use crate::problem::Problem;
 use crate::record::{RunFolder, write_atomic, write_json_atomic, write_text_atomic};
 use crate::report::{
-    Section, bar_chart, distribution_json, line_chart, page_html, page_markdown, report_html, summary_json,
+    ResponseFigure, Section, bar_chart, distribution_json, line_chart, page_html, page_markdown, report_html,
+    response_figures, response_json, summary_json,
 };
 
-/// Writes figures, summary and report and adds their paths to `files`. The first measure is the main one, or the first distribution
-/// where nothing was measured; distributions stand in the report after the measures. Further measures have pages of their own.
+/// Writes figures, summary and report and adds their paths to `files`. The first measure is the main one, or what comes first where
+/// nothing was measured; distributions stand in the report after the measures, then responses. Further measures have pages of their own.
 pub fn write_report(
     name: &str,
     folder: &RunFolder,
@@ -42,15 +43,23 @@ pub fn write_report(
         let chart = bar_chart(distribution);
         figure(&distribution.label, chart.svg()?, &chart.png()?)?;
     }
+    for (shown, chart) in of_responses(reported).into_iter().flatten() {
+        figure(&shown, chart.svg()?, &chart.png()?)?;
+    }
 
     let mut main = sections(reported, &figures);
     // Further measures have pages of their own.
     main.drain(1.min(reported.measures.len())..reported.measures.len());
-    let mut pages = vec![("report.html".to_owned(), page_html(&main))];
+    let (mut pages, mut links) = (Vec::new(), Vec::new());
     for ((comparison, analysis), svg) in reported.measures.iter().zip(&figures).skip(1) {
         let page = format!("report_{}.html", file_safe(&comparison.unit));
+        links.push((comparison.title.clone(), page.clone()));
         pages.push((page, report_html(comparison, analysis, Some(svg))));
     }
+    if let (Some((first, _)), false) = (reported.measures.first(), links.is_empty()) {
+        main.insert(0, Section::pages(&first.title, links));
+    }
+    pages.insert(0, ("report.html".to_owned(), page_html(&main)));
     for (page, text) in pages {
         let path = folder.dir().join(page);
         write_text_atomic(&path, &text)?;
@@ -65,7 +74,12 @@ pub fn write_report(
     Ok(())
 }
 
-/// All sections, measures first, each with its figure.
+/// The figures of each response, with their names.
+fn of_responses(reported: &Reported) -> Vec<Vec<(String, ResponseFigure)>> {
+    reported.responses.iter().map(|(response, analysis)| response_figures(response, analysis)).collect()
+}
+
+/// All sections, measures first, each with its figures.
 fn sections<'a>(reported: &'a Reported, figures: &'a [String]) -> Vec<Section<'a>> {
     let mut figures = figures.iter().map(String::as_str);
     let mut sections = Vec::new();
@@ -75,10 +89,13 @@ fn sections<'a>(reported: &'a Reported, figures: &'a [String]) -> Vec<Section<'a
     for (distribution, analysis) in &reported.distributions {
         sections.push(Section::distribution(distribution, analysis, figures.next()));
     }
+    for ((response, analysis), own) in reported.responses.iter().zip(of_responses(reported)) {
+        sections.push(Section::response(response, analysis, figures.by_ref().take(own.len()).collect()));
+    }
     sections
 }
 
-/// The main measure at the top level, so that one reader fits all; the others and the distributions beside it.
+/// The main measure at the top level, so that one reader fits all; the others, distributions and responses beside it.
 fn summary(name: &str, reported: &Reported) -> Value {
     let mut measures = reported.measures.iter().map(|(comparison, analysis)| summary_json(comparison, analysis));
     let mut main = measures.next().unwrap_or_else(|| json!({ "title": name }));
@@ -89,6 +106,10 @@ fn summary(name: &str, reported: &Reported) -> Value {
     let distributions: Vec<Value> = reported.distributions.iter().map(|(d, a)| distribution_json(d, a)).collect();
     if !distributions.is_empty() {
         main["distributions"] = json!(distributions);
+    }
+    let responses: Vec<Value> = reported.responses.iter().map(|(r, a)| response_json(r, a)).collect();
+    if !responses.is_empty() {
+        main["responses"] = json!(responses);
     }
     main
 }

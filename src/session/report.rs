@@ -1,5 +1,16 @@
 //! Owns the way from records to an analysis: a run folder's journal, or documents in the published schema, become comparisons of
-//! measured series and distributions of labels.
+//! measured series, distributions of labels and responses of numbers.
+//!
+//! A kind says in its frozen plan what is shown of its runs; it is not known here which kind that is:
+//!
+//! | key | each entry |
+//! |---|---|
+//! | `conditions` | `label`; `cells` whose runs are its own, or else the one called like it; a shorter `name` for people; a `title` in words |
+//! | `measures` | `series` and a `title` for it; every series of the runs is shown, whether it has one or not |
+//! | `axes` | `name`, `site`; `span` of the two poles; `step`, what one position is, where that is no turn |
+//! | `categories` | `label`, `title`, `menu` |
+//! | `responses` | `metric`, `title`, `unit`, `centred`; `against`: `metric`, `title`, `levels`; `by`, `rows`, `columns`: `label`, `title`, `menu` |
+//!
 //! Must not know: flags, terminal.
 
 use std::path::PathBuf;
@@ -7,11 +18,13 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::responses::responses;
 use crate::problem::Problem;
 use crate::record::{Outcome, RunFolder, RunKey};
 use crate::report::{
-    Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, SampleData,
-    analyse, analyse_distribution, distribution_json, load_documents,
+    Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, Response,
+    ResponseAnalysis, SampleData, analyse, analyse_distribution, analyse_response, distribution_json, load_documents,
+    response_json, terminal_key,
 };
 use crate::scheduler::{Plan, finished_runs};
 
@@ -28,22 +41,34 @@ pub enum ReportInput {
     Documents(Vec<PathBuf>),
 }
 
-/// What was measured and what was judged, with its numbers. One of the two lists may be empty.
+/// What was measured, what was judged and what depends on what, with its numbers. Not all of the lists are empty.
 #[derive(Clone, Debug, Default)]
 pub struct Reported {
     /// The main measure first.
     pub measures: Vec<(Comparison, Analysis)>,
     /// In the order of the plan.
     pub distributions: Vec<(Distribution, DistributionAnalysis)>,
+    pub responses: Vec<(Response, ResponseAnalysis)>,
 }
 
 impl Reported {
-    /// The numbers as JSON: the main measure's, with `distributions` beside them where there are any.
+    /// What the conditions of the measures are, in words; `None` where their names say it. The measure with the most conditions tells
+    /// all there are: the others leave out those without a value.
+    pub fn key(&self) -> Option<String> {
+        let comparisons = self.measures.iter().map(|(comparison, _)| comparison);
+        let most = comparisons.rev().max_by_key(|comparison| comparison.groups.len())?;
+        Some(terminal_key(most)).filter(|key| !key.is_empty())
+    }
+
+    /// The numbers as JSON: the main measure's, with `distributions` and `responses` beside them where there are any.
     pub fn json(&self) -> Value {
         let mut main = self.measures.first().map_or_else(|| json!({}), |(_, analysis)| json!(analysis));
         if !self.distributions.is_empty() {
             main["distributions"] =
                 self.distributions.iter().map(|(d, numbers)| distribution_json(d, numbers)).collect();
+        }
+        if !self.responses.is_empty() {
+            main["responses"] = self.responses.iter().map(|(r, numbers)| response_json(r, numbers)).collect();
         }
         main
     }
@@ -63,7 +88,8 @@ pub fn report(input: &ReportInput, options: &Options) -> Result<Reported, Vec<Pr
             reported.ok_or_else(|| {
                 let nothing = if has_run(&conditions(&plan), &outcomes) {
                     Problem::new(
-                        "the finished runs hold no measured series and no categories, so there is nothing to report",
+                        "the finished runs hold no measured series and no categories, and the plan no responses, so there is \
+                         nothing to report",
                     )
                     .hint("look at their transcripts in the folder")
                 } else {
@@ -103,16 +129,29 @@ fn label(condition: &Value) -> &str {
     condition["label"].as_str().unwrap_or_default()
 }
 
-fn has_run(conditions: &[&Value], outcomes: &[(RunKey, Outcome)]) -> bool {
-    outcomes.iter().any(|(key, _)| conditions.iter().any(|condition| label(condition) == key.cell))
+/// What people read: the condition's `name`, or else its label.
+fn name(condition: &Value) -> &str {
+    condition["name"].as_str().unwrap_or_else(|| label(condition))
 }
 
-fn title(plan: &Plan) -> &str {
+/// Whether a run of this cell is one of the condition's: of those it lists as `cells`, or else of the one that is called like it.
+fn holds(condition: &Value, cell: &str) -> bool {
+    match condition["cells"].as_array() {
+        Some(cells) => cells.iter().any(|own| own == cell),
+        None => label(condition) == cell,
+    }
+}
+
+fn has_run(conditions: &[&Value], outcomes: &[(RunKey, Outcome)]) -> bool {
+    outcomes.iter().any(|(key, _)| conditions.iter().any(|condition| holds(condition, &key.cell)))
+}
+
+pub(super) fn title(plan: &Plan) -> &str {
     plan.document()["experiment"].as_str().unwrap_or("experiment")
 }
 
-/// One comparison per series that the outcomes hold, one distribution per label that the plan has categories for; conditions in the
-/// order of the plan. `None` if no condition has a run, or there is neither series nor category.
+/// One comparison per series that the outcomes hold, one distribution per label that the plan has categories for, one response per
+/// metric that the plan has one for; conditions in the order of the plan. `None` if no condition has a run, or there is none of these.
 pub fn analyse_outcomes(
     plan: &Plan,
     outcomes: &[(RunKey, Outcome)],
@@ -124,8 +163,15 @@ pub fn analyse_outcomes(
     }
     let mut reported = Reported::default();
     let mut left_out: Vec<Problem> = Vec::new();
-    for name in series_names(outcomes) {
+    let names = series_names(outcomes);
+    for name in names.iter().copied() {
         let mut comparison = comparison(plan, outcomes, name);
+        // What alone is measured needs no name in the heading, unless the plan has words for it.
+        match measured(plan, name) {
+            Some(words) => comparison.title += &format!(": {words}"),
+            None if names.len() > 1 => comparison.title += &format!(": {name}"),
+            None => {}
+        }
         comparison.notes.splice(..0, notes.iter().cloned());
         let analysis = match comparison.groups.as_slice() {
             [] => Err(Problem::new("no run has a value of it").hint("look at the statuses of its turns")),
@@ -147,11 +193,19 @@ pub fn analyse_outcomes(
         let analysis = analyse_distribution(&distribution, options)?;
         reported.distributions.push((distribution, analysis));
     }
+    for mut response in responses(plan, outcomes)? {
+        if reported.measures.is_empty() && reported.distributions.is_empty() {
+            response.notes.extend_from_slice(notes);
+        }
+        let analysis = analyse_response(&response, options)?;
+        reported.responses.push((response, analysis));
+    }
     // One measure that says nothing does not take the others along.
-    let notes = match (reported.measures.first_mut(), reported.distributions.first_mut()) {
-        (Some((comparison, _)), _) => &mut comparison.notes,
-        (None, Some((distribution, _))) => &mut distribution.notes,
-        (None, None) => return left_out.into_iter().next().map_or(Ok(None), Err),
+    let of_measures = reported.measures.iter_mut().map(|(comparison, _)| &mut comparison.notes);
+    let of_distributions = reported.distributions.iter_mut().map(|(distribution, _)| &mut distribution.notes);
+    let of_responses = reported.responses.iter_mut().map(|(response, _)| &mut response.notes);
+    let Some(notes) = of_measures.chain(of_distributions).chain(of_responses).next() else {
+        return left_out.into_iter().next().map_or(Ok(None), Err);
     };
     notes.extend(left_out.iter().map(|problem| format!("{}.", problem.what)));
     Ok(Some(reported))
@@ -170,6 +224,12 @@ fn series_names(outcomes: &[(RunKey, Outcome)]) -> Vec<&str> {
     names
 }
 
+/// What a series is, in the words of the plan.
+fn measured<'a>(plan: &'a Plan, series: &str) -> Option<&'a str> {
+    let measures = plan.document()["measures"].as_array()?;
+    measures.iter().find(|measure| measure["series"] == series)?["title"].as_str()
+}
+
 /// The conditions that have a value of the series; what is missing is noted.
 fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Comparison {
     let document = plan.document();
@@ -178,17 +238,18 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
         Some(SampleData { values: series.values.clone(), statuses: series.statuses.clone() })
     };
     let mut notes = Vec::new();
-    let mut groups = Vec::new();
+    let (mut groups, mut valueless) = (Vec::new(), Vec::new());
     for condition in conditions(plan) {
-        let label = label(condition);
+        let label = self::name(condition);
         let text = |key: &str| condition[key].as_str().map(str::to_owned);
-        let runs: Vec<&Outcome> = outcomes.iter().filter(|(key, _)| key.cell == label).map(|(_, run)| run).collect();
+        let runs: Vec<&Outcome> =
+            outcomes.iter().filter(|(key, _)| holds(condition, &key.cell)).map(|(_, run)| run).collect();
         let mut samples: Vec<SampleData> = runs.iter().filter_map(|run| sample(run)).collect();
         if runs.is_empty() {
             continue;
         }
         if !samples.iter().any(|sample| sample.values.iter().any(Option::is_some)) {
-            notes.push(format!("No run of `{label}` has a value of `{name}`: the condition is left out."));
+            valueless.push(format!("`{label}`"));
             continue;
         }
         if samples.len() < runs.len() {
@@ -201,7 +262,21 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
             ));
         }
         let (system_prompt, rendered_prompt) = (text("system_prompt"), text("rendered_prompt"));
-        groups.push(GroupData { label: label.to_owned(), samples, system_prompt, rendered_prompt });
+        groups.push(GroupData {
+            label: label.to_owned(),
+            title: text("title"),
+            samples,
+            system_prompt,
+            rendered_prompt,
+        });
+    }
+    match valueless.as_slice() {
+        [] => {}
+        [one] => notes.push(format!("No run of {one} has a value of `{name}`: the condition is left out.")),
+        several => {
+            let all = several.join(", ");
+            notes.push(format!("No run of these has a value of `{name}`, and they are left out: {all}."));
+        }
     }
     let reference = outcomes.iter().find(|(key, _)| key.cell == REFERENCE);
     let axes = document["axes"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -211,6 +286,7 @@ fn comparison(plan: &Plan, outcomes: &[(RunKey, Outcome)], name: &str) -> Compar
     Comparison {
         title: title(plan).to_owned(),
         unit: name.to_owned(),
+        step: axis.and_then(|axis| axis["step"].as_str()).map(str::to_owned),
         groups,
         reference: reference.and_then(|(_, outcome)| sample(outcome)).map(|series| series.values),
         span: span.and_then(|ends| ends.first()?.as_f64().zip(ends.get(1)?.as_f64())),
@@ -254,10 +330,15 @@ fn categories(plan: &Plan) -> Result<Vec<Category>, Problem> {
 fn distribution(plan: &Plan, outcomes: &[(RunKey, Outcome)], category: Category) -> Result<Distribution, Problem> {
     let Category { label: name, title: heading, menu } = category;
     let group = |condition: &&Value| {
-        let label = label(condition);
-        let of_condition = outcomes.iter().filter(|(key, _)| key.cell == label);
+        let label = self::name(condition);
+        let of_condition = outcomes.iter().filter(|(key, _)| holds(condition, &key.cell));
         let runs = of_condition.map(|(key, run)| (key.id(), run.labels.get(&name).map(String::as_str)));
-        DistributionGroup::tally(label, condition["title"].as_str(), &menu, runs)
+        // A short name stands before the words, so that a bar is found again where the name alone is used.
+        let words = condition["title"].as_str().map(|words| match condition["name"].as_str() {
+            Some(name) => format!("{name}: {words}"),
+            None => words.to_owned(),
+        });
+        DistributionGroup::tally(label, words.as_deref(), &menu, runs)
             .map_err(|problem| Problem { what: format!("label `{name}`: {}", problem.what), ..problem })
     };
     let groups = conditions(plan).iter().map(group).collect::<Result<_, _>>()?;

@@ -39,10 +39,11 @@ use super::{
     conduct::{self, Conduct},
     fields::{Fields, Reader},
     model_ref::{self, ModelRef},
-    projection::{self, AxisRef, SamplingKeys, SiteRef},
+    readouts::{self, Readouts},
+    sampling::{self, SamplingKeys},
     tree::{Node, Origin, Value},
 };
-use crate::{model::Sampling, probe::Span};
+use crate::model::Sampling;
 
 pub use prompt_set::Variant;
 
@@ -82,13 +83,8 @@ pub struct InterviewSpec {
     /// Longest verdict.
     pub judge_max_tokens: usize,
     /// What replies are projected on; may be empty.
-    pub axes: Vec<AxisRef>,
-    /// Where to read; empty means where each axis says.
-    pub sites: Vec<SiteRef>,
-    /// Which tokens of a reply are measured.
-    pub span: Span,
-    /// Use an axis that was built from another model.
-    pub accept_axis_of_other_model: bool,
+    #[serde(flatten)]
+    pub readouts: Readouts,
     /// The plan is kept to.
     pub publication: bool,
     /// Folder for the results.
@@ -185,33 +181,21 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<InterviewSpec> {
     let seeding = seeding_node.map_or(Some(RunSeeding::default()), |n| {
         reader.choice(n, &[("per_run", RunSeeding::PerRun), ("fixed", RunSeeding::Fixed)])
     });
-    for key in ["temperature", "top_p", "top_k", "min_p", "max_new_tokens"] {
-        fields.belongs(key, "under `sampling:`");
-    }
     fields.belongs("max_tokens", "under `sampling:`, as `max_new_tokens`");
     for key in ["name", "tone", "prompts"] {
         fields.belongs(key, "in an entry of `prompt_variants:`");
     }
     fields.belongs("briefing", "in the file that `prompt_set` names");
     let sampling = Sampling { temperature: 0.7, top_p: Some(0.95), top_k: None, min_p: None };
-    let sampling_node = fields.get("sampling");
     let default = SamplingKeys { sampling, max_new_tokens: 500 };
-    let sampling = sampling_node.map_or(Some(default), |n| projection::sampling(reader, n, default));
+    let sampling = sampling::read(fields, default);
     let stop = fields.or("stop_on_refusal", StopOnRefusal { after: 4, rule: RefusalRule::default() }, |n| {
         stop_on_refusal(reader, n)
     });
     let menu = fields.or("menu", default_menu(), |n| menu(reader, n));
     let judge_max_tokens = fields.or("judge_max_tokens", 1000, |n| reader.size(n, 1..=MAX_RUNS));
 
-    let axes = projection::axes(fields, false);
-    let place_node = fields.get("site").or(fields.get("layer"));
-    let sites = projection::sites(fields, |n, read| reader.one_or_list(n, read));
-    let span_node = fields.get("span");
-    let span = span_node.map_or(Some(Span::default()), |n| projection::span(reader, n));
-    let accept = fields.or("accept_axis_of_other_model", false, |n| reader.boolean(n));
-    if let (Some(node), Some([])) = (place_node.or(span_node), axes.as_deref()) {
-        reader.refuse(node, "there is no axis to read there", "add `axis: data/axes/…`, or remove this key");
-    }
+    let readouts = readouts::read(fields, false);
     let publication = fields.or("publication", false, |n| reader.boolean(n));
     let output = fields.maybe("output", |n| reader.filled_text(n).map(PathBuf::from));
     let conduct = conduct::read(fields);
@@ -223,12 +207,8 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<InterviewSpec> {
             "use it to replicate a study that did so; `per_run` gives every run a seed of its own",
         );
     }
-    if let (Some(node), Some(keys), Some(2..)) = (sampling_node, sampling, runs)
-        && keys.sampling.temperature == 0.0
-    {
-        let what = "temperature 0 is greedy: the repetitions of a variant will differ little or not at all";
-        reader.note(node, what, "use runs_per_variant: 1, or a temperature above 0");
-    }
+    let greedy = "temperature 0 is greedy: the repetitions of a variant will differ little or not at all";
+    sampling::note_greedy(fields, sampling, runs, greedy, "use runs_per_variant: 1, or a temperature above 0");
 
     let ((prompt_set, briefing, mut variants), SamplingKeys { sampling, max_new_tokens }) = (set?, sampling?);
     let (batch, mut runs_per_variant) = (batch?, runs?);
@@ -254,10 +234,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<InterviewSpec> {
         stop_on_refusal: stop?,
         menu: menu?,
         judge_max_tokens: judge_max_tokens?,
-        axes: axes?,
-        sites: sites?,
-        span: span?,
-        accept_axis_of_other_model: accept?,
+        readouts: readouts?,
         publication: publication?,
         output: output?,
         conduct: conduct?,

@@ -61,6 +61,8 @@ mod nearest;
 mod negotiation;
 mod overrides;
 mod projection;
+mod readouts;
+mod sampling;
 mod scenario;
 pub mod transcript;
 mod tree;
@@ -78,7 +80,8 @@ pub use conduct::{Conduct, LaneSpec, OnRunCostLimit, RunOrder};
 pub use interview::{InterviewSpec, RefusalRule, RunSeeding, StopOnRefusal, Strategy, Variant};
 pub use model_ref::{ModelRef, PriceSpec, SCRIPTED, ScriptRule};
 pub use negotiation::{BargainerKind, BargainerRef, Bargaining, NegotiationSpec, PROGRAMMED, SpeakingOrder};
-pub use projection::{AxisRef, Condition, OverflowPolicy, Placement, ProjectionSpec, Seeding, SiteRef};
+pub use projection::{Condition, OverflowPolicy, Placement, ProjectionSpec, Seeding};
+pub use readouts::{AxisRef, Readouts, SiteRef};
 pub use scenario::{
     Actor, Better, Cell, Communication, Dimension, Extraction, Metric, MetricKind, Scenario, ScenarioSpec, Varied,
 };

@@ -36,10 +36,11 @@ use super::{
     conduct::{self, Conduct},
     fields::{Fields, Reader, name_of},
     model_ref::{self, ModelRef},
-    projection::{self, AxisRef, SamplingKeys, SiteRef},
+    readouts::{self, Readouts},
+    sampling::{self, SamplingKeys},
     tree::{Node, Value},
 };
-use crate::{model::Sampling, probe::Span};
+use crate::model::Sampling;
 
 /// Weak against strong bargainers, at several levels of competition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,13 +72,8 @@ pub struct NegotiationSpec {
     /// Longest verdict.
     pub judge_max_tokens: usize,
     /// What replies of bargainers on this machine are projected on; may be empty.
-    pub axes: Vec<AxisRef>,
-    /// Where to read; empty means where each axis says.
-    pub sites: Vec<SiteRef>,
-    /// Which tokens of a reply are measured.
-    pub span: Span,
-    /// Use an axis that was built from another model.
-    pub accept_axis_of_other_model: bool,
+    #[serde(flatten)]
+    pub readouts: Readouts,
     /// The plan is kept to.
     pub publication: bool,
     /// Folder for the results.
@@ -149,27 +145,16 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<NegotiationSpec> {
     });
     let repetitions = fields.or("repetitions", 1, |n| reader.size(n, 1..=MOST_RUNS as u64));
     let seed = fields.or("seed", 42, |n| reader.whole(n, 0..=u64::MAX));
-    for key in ["temperature", "top_p", "top_k", "min_p", "max_new_tokens"] {
-        fields.belongs(key, "under `sampling:`");
-    }
     fields.belongs("max_tokens", "under `sampling:`, as `max_new_tokens`");
     fields.belongs("random_seed", "here as `seed`: run i has the seed plus i");
     fields.belongs("competition_level", "in the list `competition_levels`");
     let sampling = Sampling { temperature: 1.0, top_p: None, top_k: None, min_p: None };
     let default = SamplingKeys { sampling, max_new_tokens: 1000 };
-    let sampling = fields.get("sampling").map_or(Some(default), |n| projection::sampling(reader, n, default));
+    let sampling = sampling::read(fields, default);
     let judge = fields.maybe("judge", |n| model_ref::read(reader, n));
     let judge_max_tokens = fields.or("judge_max_tokens", 1000, |n| reader.size(n, 1..=1_000_000));
 
-    let axes = projection::axes(fields, false);
-    let place_node = fields.get("site").or(fields.get("layer"));
-    let sites = projection::sites(fields, |n, read| reader.one_or_list(n, read));
-    let span_node = fields.get("span");
-    let span = span_node.map_or(Some(Span::default()), |n| projection::span(reader, n));
-    let accept = fields.or("accept_axis_of_other_model", false, |n| reader.boolean(n));
-    if let (Some(node), Some([])) = (place_node.or(span_node), axes.as_deref()) {
-        reader.refuse(node, "there is no axis to read there", "add `axis: data/axes/…`, or remove this key");
-    }
+    let readouts = readouts::read(fields, false);
     let publication = fields.or("publication", false, |n| reader.boolean(n));
     let output = fields.maybe("output", |n| reader.filled_text(n).map(PathBuf::from));
     let conduct = conduct::read(fields).map(|conduct| Conduct {
@@ -202,10 +187,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<NegotiationSpec> {
         max_new_tokens,
         judge: judge?,
         judge_max_tokens: judge_max_tokens?,
-        axes: axes?,
-        sites: sites?,
-        span: span?,
-        accept_axis_of_other_model: accept?,
+        readouts: readouts?,
         publication: publication?,
         output: output?,
         conduct: conduct?,

@@ -44,10 +44,11 @@ use super::{
     describe,
     fields::{Fields, Reader},
     model_ref::{self, ModelRef, SCRIPTED},
-    projection::{self, AxisRef, SamplingKeys, SiteRef},
+    readouts::{self, Readouts},
+    sampling::{self, SamplingKeys},
     tree::{Node, Value},
 };
-use crate::{model::Sampling, probe::Span};
+use crate::model::Sampling;
 
 pub use actor::Actor;
 pub use folder::{Communication, Scenario};
@@ -89,13 +90,8 @@ pub struct ScenarioSpec {
     /// Longest world state.
     pub world_max_tokens: usize,
     /// What replies of actors on this machine are projected on; may be empty.
-    pub axes: Vec<AxisRef>,
-    /// Where to read; empty means where each axis says.
-    pub sites: Vec<SiteRef>,
-    /// Which tokens of a reply are measured.
-    pub span: Span,
-    /// Use an axis that was built from another model.
-    pub accept_axis_of_other_model: bool,
+    #[serde(flatten)]
+    pub readouts: Readouts,
     /// The plan is kept to.
     pub publication: bool,
     /// Folder for the results.
@@ -174,9 +170,6 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<ScenarioSpec> {
     let judge = judge_node.map_or(Some(None), |n| model_ref::read(reader, n).map(Some));
     let judge_max_tokens = fields.or("judge_max_tokens", 800, |n| reader.size(n, 1..=MAX_RUNS));
     let seed = fields.or("seed", 42, |n| reader.whole(n, 0..=u64::MAX));
-    for key in ["temperature", "top_p", "top_k", "min_p", "max_new_tokens"] {
-        fields.belongs(key, "under `sampling:`");
-    }
     fields.belongs("max_tokens", "under `sampling:`, as `max_new_tokens`");
     for key in ["turns", "world_state_model", "initial_world_state", "actors", "context_window_size"] {
         fields.belongs(key, "in scenario.yaml of the folder that `base_scenario` names");
@@ -190,29 +183,16 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<ScenarioSpec> {
         sampling: Sampling { temperature: 0.7, top_p: None, top_k: None, min_p: None },
         max_new_tokens: 1000,
     };
-    let sampling_node = fields.get("sampling");
-    let sampling = sampling_node.map_or(Some(default), |n| projection::sampling(reader, n, default));
+    let sampling = sampling::read(fields, default);
     let world_max_tokens = fields.or("world_max_tokens", 1500, |n| reader.size(n, 1..=MAX_RUNS));
 
-    let axes = projection::axes(fields, false);
-    let place_node = fields.get("site").or(fields.get("layer"));
-    let sites = projection::sites(fields, |n, read| reader.one_or_list(n, read));
-    let span_node = fields.get("span");
-    let span = span_node.map_or(Some(Span::default()), |n| projection::span(reader, n));
-    let accept = fields.or("accept_axis_of_other_model", false, |n| reader.boolean(n));
-    if let (Some(node), Some([])) = (place_node.or(span_node), axes.as_deref()) {
-        reader.refuse(node, "there is no axis to read there", "add `axis: data/axes/…`, or remove this key");
-    }
+    let readouts = readouts::read(fields, false);
     let publication = fields.or("publication", false, |n| reader.boolean(n));
     let output = fields.maybe("output_dir", |n| reader.filled_text(n).map(PathBuf::from));
     let conduct = conduct::read_as(fields, "max_parallel");
 
-    if let (Some(node), Some(keys), Some(2..)) = (sampling_node, sampling, runs)
-        && keys.sampling.temperature == 0.0
-    {
-        let what = "temperature 0 is greedy: the repetitions of a variation will differ little or not at all";
-        reader.note(node, what, "use runs_per_variation: 1, or a temperature above 0");
-    }
+    let greedy = "temperature 0 is greedy: the repetitions of a variation will differ little or not at all";
+    sampling::note_greedy(fields, sampling, runs, greedy, "use runs_per_variation: 1, or a temperature above 0");
     if let (Some(scenario), Some(judge)) = (scenario, &judge) {
         let judged = scenario.metrics.iter().find(|metric| metric.extraction_method == Extraction::Judge);
         match (judged, judge_node, judge) {
@@ -249,10 +229,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<ScenarioSpec> {
         sampling,
         max_new_tokens,
         world_max_tokens: world_max_tokens?,
-        axes: axes?,
-        sites: sites?,
-        span: span?,
-        accept_axis_of_other_model: accept?,
+        readouts: readouts?,
         publication: publication?,
         output: output?,
         conduct,

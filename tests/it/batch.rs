@@ -321,7 +321,8 @@ async fn collect_makes_every_file_again() {
     let batch = Batch::new(steward(&server), scripted_judge(), json!({"lanes": fast()}));
     assert_eq!(batch.run(&[]).await.code, Some(0));
     let before = files(&batch.out());
-    let made = |name: &str| !["journal.jsonl", "plan.json", "manifest.json", "session.log"].contains(&name);
+    let made =
+        |name: &str| !["invocation.json", "journal.jsonl", "plan.json", "manifest.json", "session.log"].contains(&name);
     // Made by the experiment with its models at hand: tables and transcripts.
     let with_models = |name: &str| name.ends_with(".parquet") || name.starts_with("generated_transcripts/");
     for name in before.keys().filter(|name| made(name) && !with_models(name)) {

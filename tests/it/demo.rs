@@ -135,6 +135,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
             "demo_summary.json",
             "images/demo.png",
             "images/demo.svg",
+            "invocation.json",
             "journal.jsonl",
             "manifest.json",
             "methods.md",
@@ -151,7 +152,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
     promised.sort();
     assert_eq!(found.keys().cloned().collect::<Vec<_>>(), promised);
     let said: Vec<&str> = demo.out.lines().filter_map(|line| line.strip_prefix("wrote      ")).collect();
-    let unsaid = ["journal.jsonl", "plan.json", "session.log"];
+    let unsaid = ["invocation.json", "journal.jsonl", "plan.json", "session.log"];
     for name in promised.iter().filter(|name| !unsaid.contains(&name.as_str())) {
         assert!(said.contains(&demo.dir.join(name).to_str().unwrap()), "{name} is not said to be written: {said:?}");
     }

@@ -8,6 +8,7 @@ mod transcript;
 
 // What the engine reads, and the engine against its oracles.
 mod axis;
+mod sweep;
 mod template;
 mod parity;
 mod candle_peer;
@@ -27,6 +28,7 @@ mod budget;
 mod stats;
 mod report;
 mod distribution;
+mod response;
 
 // The program as a person meets it: a process, its words, its files.
 mod program;

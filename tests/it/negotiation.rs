@@ -2,6 +2,7 @@
 //! files there are and when, what is kept of a run that fails, and what a person is told.
 //! Must not know: the form of a journal line.
 
+mod figures;
 mod plan;
 
 use std::{

@@ -457,9 +457,9 @@ fn gaps_break_lines_and_lone_turns_are_still_seen() {
         mean: vec![Some(1.0), Some(2.0), None, Some(4.0), None],
         band: vec![Some(0.1), Some(0.1), None, Some(0.2), None],
         traces: vec![vec![Some(1.0), None, Some(3.0)]],
-        dashed: false,
+        ..Line::default()
     };
-    let chart = LineChart { title: String::new(), x_label: "turn".into(), y_label: "y".into(), series: vec![line] };
+    let chart = LineChart { x_label: "turn".into(), y_label: "y".into(), series: vec![line], ..LineChart::default() };
     let svg = chart.svg().unwrap();
     assert_eq!(svg.matches("stroke-width=\"3.4\"").count(), 2, "one stretch, one swatch in the legend");
     assert_eq!(svg.matches("fill=\"#0072b2\"/>").count(), 4, "three markers and the legend's");
@@ -479,7 +479,8 @@ fn hard_figures_are_drawn() {
     {
         let series = (0..lines).map(|_| line(turns, scale)).collect();
         let title = "A long title, again and again. ".repeat(9);
-        let chart = LineChart { title, x_label: "turn".into(), y_label: "y ".repeat(200), series };
+        let y_label = "y ".repeat(200);
+        let chart = LineChart { title, x_label: "turn".into(), y_label, series, ..LineChart::default() };
         let svg = chart.svg().unwrap();
         assert!(svg.contains('…') && !svg.contains("NaN") && !svg.contains("inf"), "{lines} {turns} {scale}");
         decode(&chart.png().unwrap());

@@ -64,11 +64,11 @@ impl Bench {
     }
 }
 
-/// Everything that must not depend on what happened on the way: all files but the journal, the log and the methods, which tell just that, and the manifest,
+/// Everything that must not depend on what happened on the way: all files but what was asked for, the journal, the log and the methods, which tell just that, and the manifest,
 /// of which only the story and the work of this sitting are left out.
 fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = files(folder);
-    for name in ["journal.jsonl", "methods.md", "session.log"] {
+    for name in ["invocation.json", "journal.jsonl", "methods.md", "session.log"] {
         assert!(found.remove(name).is_some(), "{name}");
     }
     let mut manifest: Value = serde_json::from_slice(&found.remove("manifest.json").unwrap()).unwrap();

@@ -87,8 +87,8 @@ fn what_is_not_written_has_the_documented_default() {
     assert_eq!((spec.sampling.temperature, spec.max_new_tokens), (1.0, 512));
     assert_eq!((spec.sampling.top_p, spec.sampling.top_k, spec.sampling.min_p), (None, None, None));
     assert_eq!((spec.max_seq_len, spec.on_context_overflow), (None, OverflowPolicy::Error));
-    assert_eq!((spec.span, spec.reference, spec.vectors), (Span::Content, false, true));
-    assert_eq!((spec.sites.len(), spec.output, spec.accept_axis_of_other_model), (0, None, false));
+    assert_eq!((spec.readouts.span, spec.reference, spec.vectors), (Span::Content, false, true));
+    assert_eq!((spec.readouts.sites.len(), spec.output, spec.readouts.accept_axis_of_other_model), (0, None, false));
     assert_eq!((spec.conditions[0].system_prompt.clone(), spec.conditions[0].placement), (None, Placement::Start));
 }
 
@@ -130,19 +130,19 @@ output: data/runs/x
     );
     let layer = SiteRef::Layer { layer: 21, convention: LayerConvention::HiddenStates };
     assert_eq!(
-        spec.axes.iter().map(|axis| axis.site).collect::<Vec<_>>(),
+        spec.readouts.axes.iter().map(|axis| axis.site).collect::<Vec<_>>(),
         [None, Some(layer), Some(SiteRef::Site(Site::FinalNorm))]
     );
-    assert_eq!(spec.axes[1].name.as_deref(), Some("warm"));
-    assert_eq!(spec.sites, [SiteRef::Site(Site::BlockOut(20)), SiteRef::Site(Site::Embed)]);
+    assert_eq!(spec.readouts.axes[1].name.as_deref(), Some("warm"));
+    assert_eq!(spec.readouts.sites, [SiteRef::Site(Site::BlockOut(20)), SiteRef::Site(Site::Embed)]);
     assert_eq!(spec.conditions[1].placement, Placement::AfterEachUser);
     assert_eq!(spec.conditions[2].system_prompt.as_deref(), Some(""), "an empty system prompt is not the same as none");
     assert_eq!((spec.samples, spec.micro_batch, spec.seed, spec.seeding), (8, 4, u64::MAX, Seeding::PerSample));
     let s = spec.sampling;
     assert_eq!((s.temperature, s.top_p, s.top_k, s.min_p), (0.5, Some(1.0), Some(50), Some(0.0)));
     assert_eq!((spec.max_new_tokens, spec.max_seq_len), (128, Some(8192)));
-    assert_eq!((spec.on_context_overflow, spec.span), (OverflowPolicy::DropOldestTurns, Span::ContentAndStop));
-    assert!(spec.reference && !spec.vectors && spec.accept_axis_of_other_model);
+    assert_eq!((spec.on_context_overflow, spec.readouts.span), (OverflowPolicy::DropOldestTurns, Span::ContentAndStop));
+    assert!(spec.reference && !spec.vectors && spec.readouts.accept_axis_of_other_model);
     assert_eq!(spec.output, Some("data/runs/x".into()));
 }
 
@@ -278,8 +278,8 @@ fn the_checks_that_need_no_model() {
         assert!(problem.contains(expected), "{lines}\n  said     {problem}\n  expected {expected}");
     }
     desk.good(&format!("{SMALLEST}samples: 1001\nseeding: per_sample\n"));
-    assert_eq!(desk.good(&format!("{SMALLEST}span: first_k(3)\n")).span, Span::FirstK(3));
-    assert_eq!(desk.good(&format!("{SMALLEST}span: {{first_k: 3}}\n")).span, Span::FirstK(3));
+    assert_eq!(desk.good(&format!("{SMALLEST}span: first_k(3)\n")).readouts.span, Span::FirstK(3));
+    assert_eq!(desk.good(&format!("{SMALLEST}span: {{first_k: 3}}\n")).readouts.span, Span::FirstK(3));
 }
 
 #[test]
@@ -377,8 +377,8 @@ fn set_wins_over_the_file() {
     assert_eq!((spec.sampling.temperature, spec.samples), (0.7, 5));
     assert_eq!(spec.conditions[0].label, "calm");
     assert_eq!(spec.conditions[0].system_prompt.as_deref(), Some("Reminder: be kind"));
-    assert_eq!(spec.sites, [SiteRef::Site(Site::Embed), SiteRef::Site(Site::FinalNorm)]);
-    assert!(spec.accept_axis_of_other_model);
+    assert_eq!(spec.readouts.sites, [SiteRef::Site(Site::Embed), SiteRef::Site(Site::FinalNorm)]);
+    assert!(spec.readouts.accept_axis_of_other_model);
     let nothing = desk.load_with(&format!("{SMALLEST}max_seq_len: 9000\n"), &[("max_seq_len", "null")]).unwrap();
     let nothing = projection(nothing);
     assert_eq!(nothing.max_seq_len, None, "null takes a key away");

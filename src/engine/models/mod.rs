@@ -141,6 +141,12 @@ impl Decoder {
         })
     }
 
+    /// Bytes of a weight in the linear layers.
+    pub fn bytes_per_weight(&self) -> u64 {
+        let head = &self.head.weights;
+        (head.bytes() / (head.n_out() * head.k_in()).max(1)) as u64
+    }
+
     /// One pass over `batch`; `seen` is shown the hidden state `[rows, hidden]` of each site in `sites` as it passes by.
     /// Gives the logits `[logit_rows, vocab]`.
     pub fn forward(

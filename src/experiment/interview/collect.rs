@@ -64,7 +64,7 @@ fn document(setting: &Setting, axes: &[Axis], variant: &Variant, runs: &[&Interv
         "label": variant.id,
         "axis": axes[0].name,
         "site": axes[0].site,
-        "token_span": spec.span,
+        "token_span": spec.readouts.span,
         "span": axes[0].mean_neg.zip(axes[0].mean_pos),
         "statuses": runs.iter().map(|run| run.outcome.series.first().map(|series| &series.statuses)).collect::<Vec<_>>(),
         "strategies": runs.iter().map(|run| run.outcome.labels.get("strategy")).collect::<Vec<_>>(),

@@ -78,6 +78,7 @@ fn runs_table(setting: &Setting, runs: &[Played]) -> Table {
 const NUMBERS: &[&str] = &[
     "weak_utility",
     "strong_utility",
+    "utility_gap",
     "strong_share",
     "strong_fair_share",
     "exploitation",

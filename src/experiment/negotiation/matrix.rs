@@ -6,6 +6,7 @@
 //! Must not know: models, what a run does.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::spec::SpeakingOrder;
 
@@ -129,6 +130,19 @@ impl Matrix {
             strong: self.strong.iter().position(|known| known == strong)?,
             level: self.levels.iter().position(|known| level_name(*known) == level)?,
         })
+    }
+
+    /// What is compared: the pairs, each over all levels, orders and repetitions; in listed order.
+    pub fn conditions(&self) -> Vec<Value> {
+        let mut pairs: Vec<(String, Vec<String>)> = Vec::new();
+        for cell in self.cells() {
+            let pair = self.pair(cell);
+            match pairs.iter_mut().find(|(known, _)| *known == pair) {
+                Some((_, cells)) => cells.push(self.name(cell)),
+                None => pairs.push((pair, vec![self.name(cell)])),
+            }
+        }
+        pairs.into_iter().map(|(pair, cells)| json!({"label": pair, "cells": cells})).collect()
     }
 
     /// Below the run folder, where the runs of a cell leave their results: `gpt-4o_vs_o3/comp_0.1`.

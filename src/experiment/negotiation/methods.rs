@@ -45,7 +45,7 @@ pub fn methods(plan: &Value) -> Vec<String> {
         ),
         format!(
             "An agent's utility is the sum of its values of the items it gets, times {} to the power of the round less one; without an \
-             agreement it is 0. Exploitation is the strong agent's share of both utilities less its share at the Nash bargaining \
+             agreement it is 0. The utility gap is the strong agent's utility less the weak one's. Exploitation is the strong agent's share of both utilities less its share at the Nash bargaining \
              solution (averaged where there are several), and is not defined without an agreement. Utilitarian efficiency relates \
              the sum of utilities to the greatest sum of values; Nash distance is the Euclidean distance of the undiscounted values to \
              the nearest Nash solution.",

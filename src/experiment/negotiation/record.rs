@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `configs/config_<i>.json` | what run i is; of all planned runs, whether anything has run or not |
 //! | `logs/experiment_<i>.log` | the game as it goes; of a run that did not succeed, FAILED or TIMEOUT and why |
-//! | `logs/completed_<i>.flag` | there for success alone |
+//! | `logs/completed_<i>.flag` | there for success alone; whoever removes it asks for the run anew |
 //! | `<weak>_vs_<strong>/comp_<level>/result_<i>.json` | what run i came to, with everything said |
 //! | `all_results.json` | the results of all runs that ended, without what was said |
 //! | `summary.json` | counts and means, in all, by pair and by level |
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::matrix::{Cell, Matrix};
 use super::{methods, run};
-use crate::experiment::{DatasetRecord, Ran, RanEnd, Recorder, RunFile};
+use crate::experiment::{Books, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
 use crate::problem::Problem;
 use crate::scheduler::TOO_LONG;
 
@@ -60,6 +60,14 @@ impl Records {
         Some((matrix, Placed { run, cell, index: matrix.index(cell, run.key.sample) }))
     }
 
+    /// The runs that ended, by number, each with its result but for what was said.
+    fn results<'a>(&self, runs: &'a [Ran]) -> Vec<(Placed<'a>, Value)> {
+        let mut placed: Vec<Placed> = runs.iter().filter_map(|run| Some(self.placed(run)?.1)).collect();
+        placed.sort_by_key(|placed| placed.index);
+        let result = |placed| result::result(self, &placed).map(|result| (placed, result::short(result)));
+        placed.into_iter().filter_map(result).collect()
+    }
+
     /// What a run is.
     fn config(&self, matrix: &Matrix, cell: Cell, repetition: usize) -> Value {
         let index = matrix.index(cell, repetition);
@@ -89,6 +97,10 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
+fn flag(index: usize) -> String {
+    format!("logs/completed_{index}.flag")
+}
+
 fn file(path: String, text: String) -> RunFile {
     RunFile { path, text }
 }
@@ -100,15 +112,20 @@ impl Recorder for Records {
         if run.outcome.is_none() && run.end == RanEnd::Pending {
             return Vec::new();
         }
-        let mut files = vec![file(format!("logs/experiment_{index}.log"), log::log(self, &placed))];
+        let mut files = Vec::new();
+        if run.end == RanEnd::Done {
+            files.push(file(flag(index), "SUCCESS\n".to_owned()));
+        }
+        files.push(file(format!("logs/experiment_{index}.log"), log::log(self, &placed)));
         if let Some(result) = result::result(self, &placed) {
             let path = format!("{}/result_{index}.json", matrix.folder(placed.cell));
             files.push(file(path, pretty(&result)));
         }
-        if run.end == RanEnd::Done {
-            files.push(file(format!("logs/completed_{index}.flag"), "SUCCESS\n".to_owned()));
-        }
         files
+    }
+
+    fn flag(&self, run: &Ran) -> Option<String> {
+        self.placed(run).map(|(_, placed)| flag(placed.index))
     }
 
     fn record(&self, run: &Ran) -> Option<DatasetRecord> {
@@ -130,17 +147,21 @@ impl Recorder for Records {
 
     fn batch_files(&self, runs: &[Ran]) -> Vec<RunFile> {
         let Some(matrix) = &self.matrix else { return Vec::new() };
-        let mut placed: Vec<Placed> = runs.iter().filter_map(|run| Some(self.placed(run)?.1)).collect();
-        placed.sort_by_key(|placed| placed.index);
-        let result = |placed| Some((placed, result::short(result::result(self, placed)?)));
-        let results: Vec<(&Placed, Value)> = placed.iter().filter_map(result).collect();
-        let summary = summary::summary(self, matrix, &results);
+        let results = self.results(runs);
+        let summary = summary::summary(self, matrix, &results, None);
         let results: Vec<Value> = results.into_iter().map(|(_, result)| result).collect();
         vec![
             file("summary.json".to_owned(), pretty(&summary)),
             file("results.csv".to_owned(), summary::csv(&results)),
             file("all_results.json".to_owned(), pretty(&Value::Array(results))),
         ]
+    }
+
+    fn accounts(&self, runs: &[Ran], books: &Books) -> Vec<RunFile> {
+        let Some(matrix) = &self.matrix else { return Vec::new() };
+        let results = self.results(runs);
+        let summary = summary::summary(self, matrix, &results, Some(&books.spending));
+        vec![file("summary.json".to_owned(), pretty(&summary))]
     }
 
     fn closing(&self, runs: &[Ran]) -> Option<String> {

@@ -18,7 +18,7 @@ use super::rows::{Agent, Judgement, Row, Said, Setup, Side, Told, status};
 use super::{Setting, Voice, cast, judge, programmed, values};
 use crate::model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Role, SeedKey, Usage};
 use crate::problem::Problem;
-use crate::record::{Outcome, RunKey, timestamp};
+use crate::record::{Outcome, RunKey, Series, timestamp};
 use crate::scheduler::{Run, RunContext, RunError};
 use crate::spec::SpeakingOrder;
 
@@ -200,6 +200,7 @@ impl Bargain {
                 ("final_round".to_owned(), end.round as f64),
                 ("weak_utility".to_owned(), found.utilities[weak]),
                 ("strong_utility".to_owned(), found.utilities[strong]),
+                ("utility_gap".to_owned(), found.utilities[strong] - found.utilities[weak]),
                 ("strong_fair_share".to_owned(), found.fair_shares[strong]),
                 ("utilitarian_efficiency".to_owned(), found.utilitarian_efficiency),
                 ("nash_distance".to_owned(), found.nash_distance),
@@ -222,7 +223,26 @@ impl Bargain {
         };
         let transcript = public.map(message).collect();
         let turns = table.rows.iter().map(|row| json!(row)).collect();
-        Outcome { labels, metrics, series: Vec::new(), transcript, turns }
+        let series = self.projections(setup, &said().collect::<Vec<_>>());
+        Outcome { labels, metrics, series, transcript, turns }
+    }
+
+    /// One series a bargainer and probe: the mean over the span of each of its replies, in the order of speaking.
+    fn projections(&self, setup: &Setup, said: &[&Said]) -> Vec<Series> {
+        let mut series = Vec::new();
+        for side in [Side::Weak, Side::Strong] {
+            let Voice::Model(voice) = self.voice(side) else { continue };
+            let own = |said: &&&Said| setup.agents.get(said.agent).is_some_and(|agent| agent.side == side);
+            for (index, probe) in voice.probes.iter().flat_map(|plan| &plan.probes).enumerate() {
+                let mean = |said: &Said| Some(f64::from(said.readout.as_ref()?.projections.get(index)?.mean));
+                series.push(Series {
+                    name: format!("{}.{}@{}", side.name(), probe.name, probe.site),
+                    values: said.iter().filter(own).map(|said| mean(said)).collect(),
+                    statuses: said.iter().filter(own).map(|said| said.status.clone()).collect(),
+                });
+            }
+        }
+        series
     }
 }
 

@@ -92,7 +92,7 @@ fn document(
         "model_fingerprint": card.fingerprint,
         "axis": experiment.axes[0].name,
         "site": experiment.axes[0].site,
-        "token_span": spec.span,
+        "token_span": spec.readouts.span,
         "span": experiment.axes[0].mean_neg.zip(experiment.axes[0].mean_pos),
         "reference": reference,
         "rendered_prompt": prompt,
@@ -149,7 +149,7 @@ fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
             rows.extend((0..measured).map(|index| (rollout.key, turn, index)));
         }
     }
-    let generated = matches!(experiment.spec.span, Span::Content | Span::ContentAndStop | Span::FirstK(_));
+    let generated = matches!(experiment.spec.readouts.span, Span::Content | Span::ContentAndStop | Span::FirstK(_));
     // Only generated spans consist of the turn's own tokens; of a prompt span the ids are not the reply's.
     let id = |turn: &TurnRecord, index: usize| turn.token_ids.get(index).filter(|_| generated).map(|&id| i64::from(id));
     let mut table = Table::new("tokens")

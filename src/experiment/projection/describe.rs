@@ -7,13 +7,13 @@ use crate::spec::{Condition, OverflowPolicy, Placement, ProjectionSpec, Seeding,
 /// One `(what, how)` a line.
 pub fn describe(spec: &ProjectionSpec, transcript: &Transcript) -> Vec<(String, String)> {
     let mut rows = vec![("model", spec.model.clone())];
-    rows.extend(spec.axes.iter().map(|axis| {
+    rows.extend(spec.readouts.axes.iter().map(|axis| {
         let name = axis.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
         let site = axis.site.as_ref().map(|site| format!(" at {}", site_name(site))).unwrap_or_default();
         ("axis", format!("{name}{}{site}", axis.file.display()))
     }));
-    if !spec.sites.is_empty() {
-        rows.push(("site", spec.sites.iter().map(site_name).collect::<Vec<_>>().join(", ")));
+    if !spec.readouts.sites.is_empty() {
+        rows.push(("site", spec.readouts.sites.iter().map(site_name).collect::<Vec<_>>().join(", ")));
     }
     let (turns, samples, conditions) = (transcript.turns.len(), spec.samples, spec.conditions.len());
     let total = (turns as u128) * (samples as u128) * (conditions as u128);
@@ -23,12 +23,12 @@ pub fn describe(spec: &ProjectionSpec, transcript: &Transcript) -> Vec<(String, 
         ("sampling", sampling(spec)),
         ("seed", seed(spec)),
         ("context", context(spec)),
-        ("span", span(spec.span)),
+        ("span", span(spec.readouts.span)),
     ]);
     let kept = [
         (spec.reference, "the transcript's own replies are measured too"),
         (spec.vectors, "mean vectors are kept"),
-        (spec.accept_axis_of_other_model, "an axis of another model is accepted"),
+        (spec.readouts.accept_axis_of_other_model, "an axis of another model is accepted"),
     ];
     let kept: Vec<_> = kept.iter().filter(|(on, _)| *on).map(|(_, what)| *what).collect();
     if !kept.is_empty() {

@@ -58,6 +58,9 @@ impl Began {
     }
 }
 
+/// What stands between an actor's name and an axis' where its private messages are projected.
+pub const LETTERS: &str = "letters";
+
 /// One repetition of one variation.
 pub struct Play {
     key: RunKey,
@@ -280,12 +283,24 @@ impl Play {
         Outcome { labels, metrics, series, transcript, turns: turns.iter().map(|turn| json!(turn)).collect() }
     }
 
-    /// One series an actor and probe: the mean over the span of what it said when it decided.
+    /// One series an actor and probe: the mean over the span of what it said when it decided, turn by turn; and where actors write to
+    /// each other, one of everything that it wrote, in order.
     fn projections(&self, turns: &[Turn]) -> Vec<Series> {
         let mut series = Vec::new();
         for actor in &self.scenario().actors {
             let plan = self.setting.probes.get(&actor.llm_model);
             for (index, probe) in plan.iter().flat_map(|plan| &plan.probes).enumerate() {
+                if self.scenario().communication.is_some() {
+                    let letters = turns.iter().flat_map(|turn| &turn.written);
+                    let own: Vec<&Taken> =
+                        letters.filter(|one| one.from == actor.short_name).map(|one| &one.taken).collect();
+                    let mean = |taken: &&Taken| Some(f64::from(taken.readout.as_ref()?.projections.get(index)?.mean));
+                    series.push(Series {
+                        name: format!("{}.{LETTERS}.{}@{}", actor.short_name, probe.name, probe.site),
+                        values: own.iter().map(mean).collect(),
+                        statuses: own.iter().map(|taken| spoken(taken)).collect(),
+                    });
+                }
                 let taken = |turn: &Turn| turn.decision(&actor.short_name).map(|decision| decision.taken.clone());
                 let mean = |taken: Taken| Some(f64::from(taken.readout?.projections.get(index)?.mean));
                 series.push(Series {

@@ -16,8 +16,12 @@ pub(in crate::report) fn blocks(distribution: &Distribution, analysis: &Distribu
         Block::Table(tables::shares(analysis)),
     ];
     if distribution.groups.iter().any(|group| group.title.is_some()) {
-        let mut table = Table::new(&["group", "in words"]);
-        let row = |group: &super::DistributionGroup| vec![group.label.clone(), group.name().to_owned()];
+        let mut table = Table::new(&["group", "in words"]).of_words();
+        // Where the words begin with the label it has just been said.
+        let row = |group: &super::DistributionGroup| {
+            let (label, words) = (&group.label, group.name());
+            vec![label.clone(), words.strip_prefix(&format!("{label}: ")).unwrap_or(words).to_owned()]
+        };
         table.rows = distribution.groups.iter().map(row).collect();
         blocks.extend([Block::Heading(2, "Groups".to_owned()), Block::Table(table)]);
     }

@@ -112,7 +112,7 @@ fn by_group(
         grid = (0..grid[0].len()).map(|column| grid.iter().map(|row| row[column].clone()).collect()).collect();
     }
     let header = grid.remove(0);
-    Table { header, rows: grid }
+    Table { header, rows: grid, words: false }
 }
 
 fn cells(test: &Independence) -> Vec<String> {

@@ -34,7 +34,9 @@ impl Books {
         let mut attempts: BTreeMap<(String, u64, u64), Option<(u64, bool)>> = BTreeMap::new();
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let line: Value = serde_json::from_str(&line[9..]).unwrap();
-            let run = line["run"].as_str().unwrap_or_default().to_owned();
+            // A run that is carried out anew is another one for what must not be done twice.
+            let pass = line["pass"].as_u64().unwrap_or(0);
+            let run = format!("{}/{pass}", line["run"].as_str().unwrap_or_default());
             let attempt = || Some((run.clone(), line["step"].as_u64()?, line["attempt"].as_u64()?));
             let cost = line["cost"]["micro_usd"].as_u64();
             match line["kind"].as_str().unwrap() {

@@ -124,7 +124,7 @@ impl Shop {
         let moment = Regex::new(r"\d{4}-\d{2}-\d{2}T[\d:.]+Z").unwrap();
         let day = Regex::new(r"/\d{8}/").unwrap();
         let timeless = |text: &str| moment.replace_all(&unix.replace_all(text, "_T_"), "T").into_owned();
-        let story = ["journal.jsonl", "session.log", "manifest.json", "methods.md", "plan.json"];
+        let story = ["invocation.json", "journal.jsonl", "session.log", "manifest.json", "methods.md", "plan.json"];
         let mut results = BTreeMap::new();
         for (name, bytes) in files(&self.folder()) {
             if story.contains(&name.as_str()) || name.ends_with(".parquet") {

@@ -156,3 +156,33 @@ fn an_axis_goes_in_and_comes_out_as_it_was() {
     let shown = Ended::of(&mut tiltmeter(["axis", "show", &path("v.safetensors")])).done();
     assert!(said.starts_with(&shown) && shown.contains(&read.sha256), "{said}\n{shown}");
 }
+
+#[test]
+fn a_bench_says_what_the_machine_does_beside_what_it_can() {
+    let bench = ["bench", MODEL, "--batch", "1,3", "--context", "24", "--tokens", "6", "--json"];
+    let said: serde_json::Value = serde_json::from_str(&Ended::of(&mut tiltmeter(bench)).done()).unwrap();
+    let number = |pointer: &str| said.pointer(pointer).and_then(|x| x.as_f64()).unwrap_or_else(|| panic!("{pointer}"));
+    assert_eq!((number("/decode/0/batch"), number("/decode/1/batch"), number("/prefill/tokens")), (1.0, 3.0, 24.0));
+    // Eight blocks of four square projections and three of the feed-forward, and the head, in bf16.
+    let config = json(Path::new(&in_root(MODEL)).join("config.json"));
+    let size = |key: &str| config[key].as_u64().unwrap();
+    let (hidden, blocks) = (size("hidden_size"), size("num_hidden_layers"));
+    let weights = blocks * hidden * (4 * hidden + 3 * size("intermediate_size")) + size("vocab_size") * hidden;
+    assert_eq!(number("/weight_bytes"), 2.0 * weights as f64);
+    for pointer in ["/read_bytes_per_s", "/peak_flops", "/prefill/tokens_per_s", "/decode/0/tokens_per_s"] {
+        assert!(number(pointer) > 0.0, "{pointer}");
+    }
+    for row in ["/decode/0", "/decode/1"] {
+        let step = number(&format!("{row}/step_s"));
+        assert!((number(&format!("{row}/tokens_per_s")) * step / number(&format!("{row}/batch")) - 1.0).abs() < 1e-9);
+        let share = number(&format!("{row}/flops")) / number("/peak_flops");
+        assert!((share - number(&format!("{row}/share_of_peak"))).abs() < 1e-9);
+    }
+    let table = Ended::of(&mut tiltmeter(["bench", MODEL, "--batch", "2", "--context", "24", "--tokens", "6"])).done();
+    for part in ["machine ", "prefill ", "decode x2 ", "capture    8 axes at 9 sites"] {
+        assert!(table.contains(part), "{part}:\n{table}");
+    }
+    let refused = Ended::of(&mut tiltmeter(["bench", MODEL, "--context", "1000000"]));
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.problems()[0].contains("lower --context"), "{}", refused.err);
+}

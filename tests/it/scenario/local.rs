@@ -49,6 +49,22 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
     let tiltmeter::scheduler::RunState::Done(outcome) = series else { panic!("{series:?}") };
     let projected = outcome.series.iter().find(|series| series.name == "regulator.quay-assistant@block.4.out").unwrap();
     assert!(projected.values.iter().all(Option::is_some), "{projected:?}");
+    // The report shows the course of every metric and of the projection, and calls a variation by its name.
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    for (what, figure) in [
+        ("cooperation_level", ""),
+        ("safety_commitment", "_safety_commitment"),
+        ("release_delay_weeks", "_release_delay_weeks"),
+        ("regulator.quay-assistant@block.4.out", "_regulator.quay-assistant_block.4.out"),
+    ] {
+        assert!(report.contains(&format!("Measured: {what}.\n")), "{what}: {report}");
+        assert!(report.contains(&format!("](<images/regulation-local{figure}.png>)")), "{what}: {report}");
+        assert!(out.join(format!("images/regulation-local{figure}.png")).is_file(), "{figure}");
+    }
+    assert!(report.contains("# regulation-local: Level of cooperation between the actors"), "{report}");
+    assert!(report.contains("| var-002 | regulator=by-the-book |") && !report.contains("-run"), "{report}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<a href=\"report_safety_commitment.html\">"), "further pages are found");
     for name in ["runs.parquet", "turns.parquet", "report.md", "methods.md", "manifest.json"] {
         assert!(out.join(name).is_file(), "{name}");
     }
@@ -69,4 +85,50 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
     let validation = session::validate(&out).unwrap();
     let unsound: Vec<String> = validation.defects.iter().map(|problem| problem.what.clone()).collect();
     assert!(unsound.iter().all(|what| what.contains("cut at its longest length")), "{unsound:?}");
+}
+
+/// The scenario of the shipped batch, with private messages before every decision.
+fn with_letters(home: &Path) -> std::path::PathBuf {
+    let (from, to) = (in_root("experiments/scenarios/test-regulation-negotiation"), home.join("scenario"));
+    fs::create_dir_all(to.join("actors")).unwrap();
+    for (name, bytes) in files(Path::new(&from)) {
+        fs::write(to.join(name), bytes).unwrap();
+    }
+    let file = to.join("scenario.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}\ncommunication: {{bilateral: true}}\n")).unwrap();
+    let batch = shipped(home);
+    let text = fs::read_to_string(&batch).unwrap();
+    let old = format!("{ROOT}/experiments/scenarios/test-regulation-negotiation");
+    let text = text.replace(&old, &to.display().to_string()).replace("runs_per_variation: 3", "runs_per_variation: 1");
+    fs::write(&batch, text).unwrap();
+    batch
+}
+
+#[test]
+fn private_messages_of_a_local_actor_have_a_trace_of_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("out");
+    let loaded = session::load(&with_letters(home.path()), &[]).map_err(|problems| format!("{problems:?}")).unwrap();
+    let prepared = session::prepare(loaded, &Opening::default()).map_err(|problems| format!("{problems:?}")).unwrap();
+    let running = Running { out: Some(out.clone()), ..Running::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let sitting =
+        runtime.block_on(prepared.run(&running, Arc::new(Progress::default()), StopSignal::new())).expect("it runs");
+    let (_, state) = sitting.summary.outcomes.iter().find(|(key, _)| key.cell == "var-001-run").unwrap();
+    let tiltmeter::scheduler::RunState::Done(outcome) = state else { panic!("{state:?}") };
+    let name = "regulator.letters.quay-assistant@block.4.out";
+    let letters = outcome.series.iter().find(|series| series.name == name).unwrap();
+    let means: Vec<Option<f64>> = outcome
+        .turns
+        .iter()
+        .flat_map(|turn| turn["written"].as_array().unwrap())
+        .filter(|one| one["from"] == "regulator")
+        .map(|one| one["taken"]["readout"]["projections"][0]["mean"].as_f64())
+        .collect();
+    assert!(means.len() == 3 && means.iter().all(Option::is_some), "one message a turn: {means:?}");
+    let close = |(a, b): (&Option<f64>, &Option<f64>)| (a.unwrap() - b.unwrap()).abs() < 1e-6;
+    assert!(letters.values.len() == 3 && letters.values.iter().zip(&means).all(close), "{letters:?} {means:?}");
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains(&format!("Measured: {name}, once per message.")), "{report}");
 }

@@ -6,7 +6,7 @@ use super::{Placed, Records};
 use crate::experiment::RanEnd;
 use crate::experiment::negotiation::matrix::Matrix;
 use crate::experiment::negotiation::protocol::{Game, Invalid, Move, Phase, Rules};
-use crate::experiment::negotiation::rows::{Setup, Told, status};
+use crate::experiment::negotiation::rows::{Setup, Side, Told, status};
 use crate::experiment::negotiation::{run, utility, values};
 use crate::problem::Problem;
 use crate::record::Outcome;
@@ -90,7 +90,15 @@ fn game(records: &Records, outcome: &Outcome, told: &Told, setup: &Setup) -> Vec
     }
     if let (Some(end), Some(gamma)) = (game.end(), records.plan["gamma"].as_f64()) {
         let values: Vec<Vec<f64>> = setup.agents.iter().map(|agent| agent.values.clone()).collect();
-        for (agent, utility) in setup.agents.iter().zip(utility::utilities(&values, end, gamma)) {
+        let utilities = utility::utilities(&values, end, gamma);
+        let of = |side| setup.agents.iter().zip(&utilities).find(|(agent, _)| agent.side == side).map(|(_, own)| *own);
+        if let (Some(weak), Some(strong), Some(gap)) =
+            (of(Side::Weak), of(Side::Strong), outcome.metrics.get("utility_gap"))
+            && (strong - weak - gap).abs() > 1e-6
+        {
+            found.push((format!("the utility gap is {}, and the record has another", strong - weak), BROKEN));
+        }
+        for (agent, utility) in setup.agents.iter().zip(utilities) {
             let recorded = outcome.metrics.get(&format!("{}_utility", agent.side.name()));
             if recorded.is_none_or(|recorded| (recorded - utility).abs() > 1e-6) {
                 found.push((format!("the utility of {} is {utility}, and the record has another", agent.name), BROKEN));

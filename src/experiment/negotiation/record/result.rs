@@ -44,7 +44,7 @@ pub fn result(records: &Records, placed: &Placed<'_>) -> Option<Value> {
     add("final_round", json!(count("final_round")));
     add("winner_agent_id", json!(winner(outcome, &told)));
     add("final_utilities", json!(utilities(outcome, &told)));
-    for name in ["weak_utility", "strong_utility", "strong_share", "strong_fair_share", "exploitation"] {
+    for name in ["weak_utility", "strong_utility", "utility_gap", "strong_share", "strong_fair_share", "exploitation"] {
         add(name, json!(metric(name)));
     }
     for name in ["utilitarian_efficiency", "nash_distance"] {

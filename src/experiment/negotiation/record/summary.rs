@@ -8,10 +8,12 @@ use super::{Placed, Records, status};
 use crate::experiment::RanEnd;
 use crate::experiment::negotiation::matrix::{Matrix, level_name};
 use crate::record::{ColumnData, Table};
+use crate::scheduler::Spending;
 
 const MEANS: &[&str] = &[
     "weak_utility",
     "strong_utility",
+    "utility_gap",
     "exploitation",
     "utilitarian_efficiency",
     "nash_distance",
@@ -19,8 +21,14 @@ const MEANS: &[&str] = &[
     "invalid_proposals",
 ];
 
-/// `results` are those of the runs that ended, each with its place.
-pub fn summary(records: &Records, matrix: &Matrix, results: &[(&Placed<'_>, Value)]) -> Value {
+/// `results` are those of the runs that ended, each with its place. Their `cost_usd` is what they were made of; what the batch cost is
+/// in `spending`, with failed attempts and calls that a kill cut off.
+pub fn summary(
+    records: &Records,
+    matrix: &Matrix,
+    results: &[(Placed<'_>, Value)],
+    spending: Option<&Spending>,
+) -> Value {
     let all: Vec<&Value> = results.iter().map(|(_, result)| result).collect();
     let (cells, total) = (matrix.cells(), matrix.total_runs());
     let mut pairs: Vec<String> = Vec::new();
@@ -54,6 +62,16 @@ pub fn summary(records: &Records, matrix: &Matrix, results: &[(&Placed<'_>, Valu
         ("total_experiments".to_owned(), json!(total)),
     ]);
     summary.extend(counts(total, &all));
+    if let Some(spending) = spending {
+        let usd = |micro: u64| micro as f64 / 1e6;
+        summary.insert(
+            "spending".to_owned(),
+            json!({
+                "settled_usd": usd(spending.settled_micro_usd), "uncertain_usd": usd(spending.uncertain_micro_usd),
+                "budget_limit_usd": spending.limit_micro_usd.map(usd),
+            }),
+        );
+    }
     summary.insert("by_model_pair".to_owned(), Value::Object(by_pair));
     summary.insert("by_competition_level".to_owned(), Value::Object(by_level));
     summary.insert("failed_experiments".to_owned(), Value::Array(failed));
@@ -103,6 +121,7 @@ const COLUMNS: &[(&str, Kind)] = &[
     ("winner_agent_id", Kind::Text),
     ("weak_utility", Kind::Fraction),
     ("strong_utility", Kind::Fraction),
+    ("utility_gap", Kind::Fraction),
     ("strong_share", Kind::Fraction),
     ("strong_fair_share", Kind::Fraction),
     ("exploitation", Kind::Fraction),
@@ -181,6 +200,7 @@ pub fn closing(placed: &[Placed<'_>]) -> String {
         for (title, name, digits) in [
             ("Mean utility, weak", "weak_utility", 2),
             ("Mean utility, strong", "strong_utility", 2),
+            ("Mean utility gap", "utility_gap", 2),
             ("Mean exploitation", "exploitation", 4),
         ] {
             let values = values(name);
