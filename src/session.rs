@@ -30,7 +30,7 @@ pub use crate::cluster::Resources;
 pub use crate::registry::{
     Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
 };
-pub use afterwards::{Analysed, Validation, analyse, collect, live, validate};
+pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
 pub use retry::{Invocation, Retry, retry};
@@ -479,27 +479,6 @@ fn ran(key: &RunKey, state: &RunState, summary: &Summary) -> Ran {
 fn books(summary: &Summary) -> Books {
     let Summary { sessions, spending, accounts, .. } = summary;
     Books { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
-}
-
-/// A run folder; the folder of an experiment stands for the newest run in it.
-pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
-    let folder = RunFolder::at(path);
-    if folder.holds_journal()? {
-        return Ok(folder);
-    }
-    let runs = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| RunFolder::at(entry.path()));
-    // Names begin with the time, so the greatest is the newest.
-    let newest = runs.filter(|run| run.holds_journal().unwrap_or(false)).max_by_key(|run| run.dir().to_owned());
-    newest.ok_or_else(|| {
-        if !path.exists() {
-            return Problem::new("there is no such folder")
-                .at(path.display().to_string())
-                .hint("check the path; it is relative to the current folder");
-        }
-        Problem::new("no run is recorded in this folder")
-            .at(path.display().to_string())
-            .hint("give a run folder, as `tiltmeter run` names it at its end")
-    })
 }
 
 /// How often a sitting ended before its work.

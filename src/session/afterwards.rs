@@ -1,5 +1,5 @@
-//! Owns what can be made of a run folder without its models: its files again from the journal, a batch's analysis, the methods
-//! section, and whether everything is as it was planned.
+//! Owns finding a run folder, and what can be made of it without its models: its files again from the journal, a batch's analysis,
+//! the methods section, and whether everything is as it was planned.
 //! Must not know: flags, terminal.
 
 use std::collections::HashMap;
@@ -7,14 +7,35 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::exports;
 use super::keeping::write_file;
 use super::pages::write_report;
-use super::{exports, find_folder};
 use crate::experiment::{BatchAnalysis, Books, Ran, RanEnd, Recorder, recorder};
 use crate::problem::Problem;
 use crate::record::{FileEntry, Manifest, RunFolder, RunKey, Session, SessionEnd, write_text_atomic};
 use crate::report::Options;
 use crate::scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
+
+/// A run folder; the folder of an experiment stands for the newest run in it.
+pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
+    let folder = RunFolder::at(path);
+    if folder.holds_journal()? {
+        return Ok(folder);
+    }
+    let runs = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| RunFolder::at(entry.path()));
+    // Names begin with the time, so the greatest is the newest.
+    let newest = runs.filter(|run| run.holds_journal().unwrap_or(false)).max_by_key(|run| run.dir().to_owned());
+    newest.ok_or_else(|| {
+        if !path.exists() {
+            return Problem::new("there is no such folder")
+                .at(path.display().to_string())
+                .hint("check the path; it is relative to the current folder");
+        }
+        Problem::new("no run is recorded in this folder")
+            .at(path.display().to_string())
+            .hint("give a run folder, as `tiltmeter run` names it at its end")
+    })
+}
 
 /// Writes every file again that the journal can give.
 pub fn collect(path: &Path) -> Result<Vec<PathBuf>, Problem> {
