@@ -10,6 +10,7 @@ mod kinds;
 mod opening;
 mod pages;
 mod report;
+mod sharing;
 mod slurm;
 mod talk;
 mod upload;
@@ -33,7 +34,6 @@ pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 pub use upload::{Uploaded, upload_pending};
 
-use crate::cluster::Submission;
 use crate::dataset::Dataset;
 pub use crate::experiment::Forecast;
 use crate::experiment::{Books, Experiment, Ran, RanEnd};
@@ -45,6 +45,7 @@ use crate::secret::{Keys, read_env_file};
 use crate::spec::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
 use keeping::{Diary, Keeper};
 use opening::Opener;
+use sharing::Share;
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -133,6 +134,8 @@ pub struct Running {
     pub only: Option<Vec<String>>,
     /// One task of a cluster, by submission and number: its runs and no others, with a journal of its own and no exports.
     pub task: Option<(usize, usize)>,
+    /// One of several workers, by its name: it takes runs that no other has, with a journal of its own and no exports.
+    pub pull: Option<String>,
 }
 
 /// A sitting that came to its end, be it the experiment's or not.
@@ -249,9 +252,10 @@ impl Prepared {
         let mut folder = self.folder(running)?;
         let plan = self.plan();
         let mut only = running.only.clone();
-        if let Some((number, task)) = running.task {
-            only = Some(Submission::read(&folder, number)?.runs_of(task)?.to_vec());
-            folder = folder.for_writer(&Submission::writer(number, task))?;
+        let share = Share::of(&folder, &plan, &self.conduct, running)?;
+        if let Some(share) = &share {
+            only = share.runs.clone();
+            folder = share.folder.clone();
         }
         if running.accept_drift && plan.document()["publication"] == true {
             return Err(Problem::new(
@@ -259,7 +263,9 @@ impl Prepared {
             )
             .hint("undo the change, or begin again in another folder"));
         }
-        if let Some(name) = self.experiment.kept_config() {
+        if let Some(name) = self.experiment.kept_config()
+            && !(folder.is_shared() && folder.dir().join(name).is_file())
+        {
             write_text_atomic(&folder.dir().join(name), &self.text)?;
         }
         let conduct = &self.conduct;
@@ -275,6 +281,7 @@ impl Prepared {
             RunOrder::Sequential => Order::Sequential,
         };
         let budget = Budget::limited(conduct.budget_limit, conduct.cost_per_run_limit);
+        let budget = share.as_ref().map_or(budget.clone(), |share| share.part_of(budget));
         if conduct.on_run_cost_limit == OnRunCostLimit::HaltBatch {
             budget.run_limit_ends_batch();
         }
@@ -293,22 +300,26 @@ impl Prepared {
         if let Some(seconds) = conduct.timeout_per_run {
             schedule = schedule.run_time_limit(Duration::from_secs_f64(seconds));
         }
+        if let Some(claims) = share.as_ref().and_then(|share| share.claims.clone()) {
+            schedule = schedule.claims(claims);
+        }
         self.experiment.opening().into_iter().for_each(|line| progress.say(line));
         let mut diary = Diary::new(folder.clone(), progress, self.keys.scrubber());
-        let summary = tokio::select! {
+        let mut summary = tokio::select! {
             summary = schedule.run(self.runs(only.as_deref())?) => summary?,
             () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
         };
         diary.last_word();
+        if let Some(share) = share {
+            share.explain(&mut summary);
+            let (work, files) = (self.work(), Vec::new());
+            return Ok(Sitting { folder, summary, work, reported: None, closing: None, uploaded: None, files });
+        }
         let ran: Vec<Ran> = match only {
             None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),
             // What is exported is of all runs, whoever carried them out.
             Some(_) => afterwards::runs(&recorded(&folder)?),
         };
-        if running.task.is_some() {
-            let (work, files) = (self.work(), Vec::new());
-            return Ok(Sitting { folder, summary, work, reported: None, closing: None, uploaded: None, files });
-        }
         let mut manifest = self.manifest(&plan, &summary);
         let books = books(&summary);
         let written = exports::write(

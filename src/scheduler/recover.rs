@@ -62,6 +62,10 @@ pub(super) struct RunRecord {
     pub results: u64,
     /// Money of steps that were dropped.
     closed: Sums,
+    /// What other writers of the folder paid for it.
+    pub paid_by_others: Sums,
+    /// Another writer's journal has the outcome.
+    pub done_by_others: bool,
 }
 
 /// One step of a run: an intent, a result, or both.
@@ -169,6 +173,14 @@ pub(super) struct FileEnd {
 }
 
 impl Recovered {
+    /// Everything read so far is another writer's doing.
+    pub fn is_of_others(&mut self) {
+        for run in self.runs.values_mut() {
+            run.paid_by_others = run.money();
+            run.done_by_others = run.done.is_some();
+        }
+    }
+
     /// Reads one journal file from its beginning and adds what it says.
     pub fn read(&mut self, path: &Path, mut file: &File) -> Result<FileEnd, Problem> {
         let unreadable =

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    budget::Budget,
+    budget::{Budget, Sums},
     call::Halt,
     context::{Observer, Run, RunContext, Shared, Tally},
     flight::Flight,
@@ -23,12 +23,13 @@ use super::{
     plan::Plan,
     progress::{EventKind, Progress},
     recover::{Recovered, RunRecord, time_of},
+    share::Claims,
     stop::{StopLevel, StopSignal},
     summary::{RunState, Summary},
 };
 use crate::{
     problem::Problem,
-    record::{Drift, RunFolder, Session, SessionEnd, timestamp},
+    record::{Drift, RunFolder, RunKey, Session, SessionEnd, timestamp},
 };
 
 /// In which order runs start.
@@ -59,6 +60,7 @@ pub struct Schedule {
     disk: Option<WrapDisk>,
     observer: Option<Arc<dyn Observer>>,
     planned: Option<usize>,
+    claims: Option<Arc<dyn Claims>>,
 }
 
 /// How long dropped runs get to let go of what they hold.
@@ -83,6 +85,7 @@ impl Schedule {
             disk: None,
             observer: None,
             planned: None,
+            claims: None,
         }
     }
 
@@ -152,6 +155,13 @@ impl Schedule {
         self
     }
 
+    /// Other processes take their runs from the same list: a run is carried out by whoever claims it first. Those of others take no
+    /// part in the summary.
+    pub fn claims(mut self, claims: Arc<dyn Claims>) -> Self {
+        self.claims = Some(claims);
+        self
+    }
+
     /// Who is told what runs leave.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -176,7 +186,8 @@ impl Schedule {
         // Each journal file carries its plan, so that it can be read without the others.
         let new_plan = !own_end.has_session || !drift.is_empty();
         let session_at = journal.now();
-        self.budget.restore(recovered.runs.iter().map(|(id, run)| (id.clone(), run.money())));
+        let by_others = recovered.runs.values().map(|run| run.paid_by_others).fold(Sums::default(), Sums::plus);
+        self.budget.restore(recovered.runs.iter().map(|(id, run)| (id.clone(), run.money())), by_others)?;
         let limits = self.budget.spending();
         let start = SessionStart {
             format: FORMAT,
@@ -189,7 +200,9 @@ impl Schedule {
             run_limit_micro_usd: limits.run_limit_micro_usd,
         };
         commit_own(&journal, Kind::Session, session_at, &start).await?;
-        self.plan.write(&self.folder.plan())?;
+        if !self.folder.is_shared() || !self.folder.plan().is_file() {
+            self.plan.write(&self.folder.plan())?;
+        }
 
         let mut states = vec![RunState::Pending; runs.len()];
         let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
@@ -199,10 +212,15 @@ impl Schedule {
         let mut queue = VecDeque::new();
         let mut known = 0;
         let mut kept = BTreeMap::new();
+        let mut of_others = HashSet::new();
         for index in self.sequence(&runs) {
             let id = runs[index].key().id();
             let record = records.get(&id);
             known += usize::from(record.is_some());
+            if record.is_some_and(|record| record.done_by_others) {
+                of_others.insert(index);
+                continue;
+            }
             match record.map(|record| record.outcome(&id)).transpose()?.flatten() {
                 Some(outcome) => {
                     // Whoever was stopped between the journal and a file of the run makes up for it now.
@@ -235,14 +253,18 @@ impl Schedule {
             kept: Mutex::new(kept),
             observer: self.observer.take(),
         });
-        self.carry_out(&runs, &mut queue, &mut records, &mut states, &shared).await;
+        let unshared = self.carry_out(&runs, &mut queue, &mut records, &mut states, &mut of_others, &shared).await;
 
+        let mut number = 0..;
+        let mut outcomes: Vec<(RunKey, RunState)> = runs.iter().map(|run| run.key().clone()).zip(states).collect();
+        outcomes.retain(|_| number.next().is_some_and(|index| !of_others.contains(&index)));
+        let states: Vec<&RunState> = outcomes.iter().map(|(_, state)| state).collect();
         let pending = states.iter().filter(|state| matches!(state, RunState::Pending)).count();
         let completed = states.iter().filter(|state| matches!(state, RunState::Done(_))).count();
         let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
         let halt = halts.into_iter().next().filter(|_| pending > 0);
         let halt = halt.map(|(reason, problem)| {
-            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, runs.len())
+            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, outcomes.len())
         });
         let level = self.stop.level();
         let how = match level {
@@ -257,6 +279,8 @@ impl Schedule {
         let ended = commit_own(&shared.journal, Kind::End, ended_at, &SessionStop { how }).await;
         shared.journal.close();
         ended?;
+        self.budget.leave()?;
+        unshared?;
 
         let mut sessions = recovered.sessions;
         let moment = |at| timestamp(time_of(at));
@@ -269,7 +293,7 @@ impl Schedule {
         Ok(Summary {
             accounts,
             completed,
-            failed: states.iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
+            failed: states.into_iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
             pending,
             halt,
             spending: self.budget.spending(),
@@ -283,7 +307,7 @@ impl Schedule {
             accepted_drifts: recovered.accepted_drift,
             work: self.progress.work(),
             kept: mem::take(&mut *shared.kept.lock().unwrap_or_else(PoisonError::into_inner)),
-            outcomes: runs.iter().map(|run| run.key().clone()).zip(states).collect(),
+            outcomes,
         })
     }
 
@@ -343,15 +367,23 @@ impl Schedule {
         sequence
     }
 
-    /// Starts runs and collects their ends until there is nothing left to start or to wait for.
+    /// Whether nobody else carries this run out.
+    fn takes(&self, run: &dyn Run) -> Result<bool, Problem> {
+        self.claims.as_ref().map_or(Ok(true), |claims| claims.take(&run.key().id()))
+    }
+
+    /// Starts runs and collects their ends until there is nothing left to start or to wait for. An error: it cannot be found out
+    /// which runs are this process's.
     async fn carry_out(
         &self,
         runs: &[Arc<dyn Run>],
         queue: &mut VecDeque<usize>,
         records: &mut HashMap<String, RunRecord>,
         states: &mut [RunState],
+        of_others: &mut HashSet<usize>,
         shared: &Arc<Shared>,
-    ) {
+    ) -> Result<(), Problem> {
+        let mut unshared = Ok(());
         let mut flight = Flight::default();
         let mut level = StopLevel::None;
         let mut next_start = Instant::now();
@@ -363,6 +395,18 @@ impl Schedule {
                     break;
                 }
                 let Some(index) = queue.pop_front() else { break };
+                match self.takes(runs[index].as_ref()) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        of_others.insert(index);
+                        continue;
+                    }
+                    Err(problem) => {
+                        unshared = Err(problem);
+                        queue.clear();
+                        break;
+                    }
+                }
                 next_start = Instant::now() + self.inter_run_delay;
                 let run = Arc::clone(&runs[index]);
                 let recorded = records.remove(&run.key().id()).map(|record| record.steps).unwrap_or_default();
@@ -375,7 +419,7 @@ impl Schedule {
                 self.progress.running.store(flight.tasks.len(), Relaxed);
             }
             if flight.tasks.is_empty() && !delayed {
-                return;
+                return unshared;
             }
             let watched = match level {
                 StopLevel::None => StopLevel::Drain,
@@ -409,6 +453,7 @@ impl Schedule {
         // A run inside a long computation cannot be dropped; its later lines find the journal closed.
         let _ = tokio::time::timeout(ABORT_PATIENCE, drop_all).await;
         self.progress.running.store(0, Relaxed);
+        unshared
     }
 
     fn take(&self, ended: Option<(usize, RunState)>, runs: &[Arc<dyn Run>], states: &mut [RunState]) {
