@@ -313,7 +313,8 @@ impl Prepared {
         if let Some(share) = share {
             share.explain(&mut summary);
             let (work, files) = (self.work(), Vec::new());
-            return Ok(Sitting { folder, summary, work, reported: None, closing: None, uploaded: None, files });
+            let closing = share.closing;
+            return Ok(Sitting { folder, summary, work, reported: None, closing, uploaded: None, files });
         }
         let ran: Vec<Ran> = match only {
             None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),

@@ -232,8 +232,8 @@ impl Budget {
             books.all.uncertain += sums.uncertain;
             books.runs.insert(run, sums);
         }
-        books.all.settled -= by_others.settled;
-        books.all.uncertain -= by_others.uncertain;
+        books.all.settled = books.all.settled.saturating_sub(by_others.settled);
+        books.all.uncertain = books.all.uncertain.saturating_sub(by_others.uncertain);
         books.inherited_excess = books.limit.map_or(0, |limit| books.all.held().saturating_sub(limit));
         Ok(())
     }

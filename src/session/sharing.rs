@@ -22,7 +22,12 @@ pub(super) struct Share {
     purse: Option<Arc<dyn Purse>>,
     /// How to go on with what is left.
     again: String,
+    /// What is left to do when there is nothing to go on with.
+    pub closing: Option<String>,
 }
+
+/// Claimed like a run, with the hash of the plan that all carry out; runs have a number in their names.
+const PLAN: &str = "plan";
 
 /// Longest name of a worker: it becomes a part of names of files.
 const LONGEST_NAME: usize = 60;
@@ -76,7 +81,7 @@ impl Share {
         };
         let again = format!("tiltmeter slurm retry {}", folder.dir().display());
         let folder = folder.for_writer(&writer)?.going_on_from(earlier);
-        Ok(Self { folder, runs: Some(runs), claims, purse, again })
+        Ok(Self { folder, runs: Some(runs), claims, purse, again, closing: None })
     }
 
     /// A worker that was begun by hand takes whatever nobody has.
@@ -94,12 +99,21 @@ impl Share {
             .at(place())
             .hint(format!("tiltmeter slurm retry {} --pull N hands in N workers for what is left", place())));
         }
+        let claims = Claims::open(&folder.claims_dir("runs"), name)?;
+        let other = |what: String| {
+            Err(Problem::new(format!("the workers of this folder carry out another plan{what}"))
+                .at(place())
+                .hint("give all workers the same file and the same --set, or another folder with --out"))
+        };
         if folder.plan().is_file() {
-            let drift = Plan::drift(&Plan::read(&folder.plan())?, plan);
-            if let Some(first) = drift.first() {
-                return Err(Problem::new(format!("the workers of this folder carry out another plan: {first}"))
-                    .at(place())
-                    .hint("give all workers the same file and the same --set, or another folder with --out"));
+            if let Some(first) = Plan::drift(&Plan::read(&folder.plan())?, plan).first() {
+                return other(format!(": {first}"));
+            }
+        } else if !claims.take_with(PLAN, plan.hash())? {
+            // Whoever was first has not written it yet.
+            let holder = Claims::holder(&folder.claims_dir("runs"), PLAN)?;
+            if holder.is_some_and(|(_, hash)| hash != plan.hash()) {
+                return other(String::new());
             }
         }
         let purse = match conduct.budget_limit {
@@ -109,7 +123,9 @@ impl Share {
         let claims = Arc::new(Claims::open(&folder.claims_dir("runs"), name)?);
         let again =
             format!("begin the workers again, each with its --pull NAME and a higher budget_limit ({})", place());
-        Ok(Self { folder: folder.for_writer(name)?, runs: None, claims: Some(claims), purse, again })
+        let closing = Some(format!("when all workers have ended: tiltmeter collect {}", place()));
+        let claims: Option<Arc<dyn scheduler::Claims>> = Some(Arc::new(claims));
+        Ok(Self { folder: folder.for_writer(name)?, runs: None, claims, purse, again, closing })
     }
 
     /// A budget of which this process has its part.

@@ -14,7 +14,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -97,7 +97,7 @@ fn many_workers_pull_runs_from_one_folder_and_each_is_done_exactly_once() {
     let file = experiment(home.path(), 1, runs, scripted(), json!({}));
     let folder = home.path().join("out");
     let began = Instant::now();
-    let start = |who: usize| worker(&file, &folder, &format!("w{who}")).stderr(std::process::Stdio::null()).spawn();
+    let start = |who: usize| worker(&file, &folder, &format!("w{who}")).stderr(Stdio::null()).spawn();
     let children: Vec<Child> = (0..workers).map(|who| start(who).unwrap()).collect();
     let ended: Vec<Ended> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
     assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
@@ -124,7 +124,9 @@ fn workers_that_are_killed_go_on_with_their_own_and_nothing_is_done_twice() {
     let file = experiment(home.path(), 2, RUNS, scripted(), json!({"parallel": 3}));
     let folder = home.path().join("out");
     let name = |who: usize| format!("node-{who}");
-    let start = |who: usize| worker(&file, &folder, &name(who)).spawn().unwrap();
+    // Nobody reads what they say while they run.
+    let start =
+        |who: usize| worker(&file, &folder, &name(who)).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let mut children: Vec<Child> = (0..6).map(start).collect();
     let mut kills = 0;
     for round in 0..10_u64 {

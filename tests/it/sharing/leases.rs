@@ -115,7 +115,7 @@ fn carry_out(bench: &Bench, submission: usize, tasks: usize, draws: u64, limit: 
             assert!(ended.err.contains("Budget limit reached") && ended.err.contains("slurm retry"), "{}", ended.err);
         }
     }
-    assert!(looks > 3, "it was over too soon to look");
+    assert!(looks > 3 || draws == 0, "it was over too soon to look");
     kills
 }
 
