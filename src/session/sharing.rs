@@ -109,8 +109,9 @@ impl Share {
             if let Some(first) = Plan::drift(&Plan::read(&folder.plan())?, plan).first() {
                 return other(format!(": {first}"));
             }
-        } else if !claims.take_with(PLAN, plan.hash())? {
-            // Whoever was first has not written it yet.
+        } else {
+            // Whoever is first has not written it yet, but has claimed which it is.
+            claims.take_with(PLAN, plan.hash())?;
             let holder = Claims::holder(&folder.claims_dir("runs"), PLAN)?;
             if holder.is_some_and(|(_, hash)| hash != plan.hash()) {
                 return other(String::new());
@@ -120,7 +121,6 @@ impl Share {
             Some(limit) => Some(Arc::new(covered(folder, name, limit)?) as Arc<dyn Purse>),
             None => None,
         };
-        let claims = Arc::new(Claims::open(&folder.claims_dir("runs"), name)?);
         let again =
             format!("begin the workers again, each with its --pull NAME and a higher budget_limit ({})", place());
         let closing = Some(format!("when all workers have ended: tiltmeter collect {}", place()));
