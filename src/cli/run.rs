@@ -18,7 +18,7 @@ Examples:
   tiltmeter run experiments/demo.yaml --resume
   tiltmeter run experiments/demo.yaml --set samples=4 --set sampling.temperature=0.7 --out try
   tiltmeter run experiments/demo.yaml --dry-run
-  tiltmeter run experiments/demo.yaml --out shared --resume --pull node7     one of several workers
+  tiltmeter run experiments/demo.yaml --out shared --resume --pull node7
   tiltmeter run experiments/demo.yaml --progress json 2> progress.jsonl")]
 pub struct RunArgs {
     /// Experiment file (YAML, or JSON by its ending)

@@ -156,7 +156,12 @@ impl Leases {
         let mut left = Vec::new();
         for entry in entries {
             let path = entry.map_err(|error| cannot_read(&dir, &error))?.path();
-            let name = format!("{LEFT}-{}", path.file_name().and_then(|name| name.to_str()).unwrap_or_default());
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            // What a file system keeps for itself is hidden.
+            if name.starts_with('.') {
+                continue;
+            }
+            let name = format!("{LEFT}-{name}");
             let Some(amount) = amount(&name) else { return Err(strange(&path)) };
             left.push(Lease { name, amount });
         }

@@ -2,7 +2,8 @@
 //! them together within the budget.
 //!
 //! ```text
-//! TILTMETER_PULL=8x1000 cargo test --release --test it sharing:: -- --nocapture     workers x runs; else 32x10000
+//! cargo test --release --test it sharing:: -- --nocapture                               32 processes and 2,000 runs
+//! TILTMETER_PULL=32x10000 cargo test --release --test it sharing::many -- --nocapture   10,000
 //! ```
 //!
 //! Must not know: how anything is done inside; it reads the journal's lines as they are documented.
@@ -91,7 +92,7 @@ fn collected(folder: &Path) -> usize {
 
 #[test]
 fn many_workers_pull_runs_from_one_folder_and_each_is_done_exactly_once() {
-    let size = std::env::var("TILTMETER_PULL").unwrap_or("32x10000".into());
+    let size = std::env::var("TILTMETER_PULL").unwrap_or("32x2000".into());
     let (workers, runs) = size.split_once('x').map(|(w, r)| (w.parse().unwrap(), r.parse().unwrap())).unwrap();
     let home = tempfile::tempdir().unwrap();
     let file = experiment(home.path(), 1, runs, scripted(), json!({}));
