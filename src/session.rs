@@ -12,6 +12,7 @@ mod pages;
 mod report;
 mod responses;
 mod retry;
+mod sharing;
 mod slurm;
 mod talk;
 mod upload;
@@ -38,7 +39,6 @@ pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 pub use upload::{Uploaded, upload_pending};
 
-use crate::cluster::Submission;
 use crate::dataset::Dataset;
 pub use crate::experiment::Forecast;
 use crate::experiment::{Books, Experiment, Ran, RanEnd};
@@ -50,6 +50,7 @@ use crate::secret::{Keys, read_env_file};
 use crate::spec::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
 use keeping::{Diary, Keeper};
 use opening::Opener;
+use sharing::Share;
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,6 +152,8 @@ pub struct Running {
     pub invocation: Option<Invocation>,
     /// One task of a cluster, by submission and number: its runs and no others, with a journal of its own and no exports.
     pub task: Option<(usize, usize)>,
+    /// One of several workers, by its name: it takes runs that no other has, with a journal of its own and no exports.
+    pub pull: Option<String>,
 }
 
 /// A sitting that came to its end, be it the experiment's or not.
@@ -278,23 +281,21 @@ impl Prepared {
         let mut folder = self.folder(running)?;
         let plan = self.plan();
         let mut only = running.only.clone();
-        if let Some((number, task)) = running.task {
-            only = Some(Submission::read(&folder, number)?.runs_of(task)?.to_vec());
-            folder = folder.for_writer(&Submission::writer(number, task))?;
+        let job = running.job.map(|number| self.numbered(number).map(|run| (number, run))).transpose()?;
+        let share = Share::of(&folder, &plan, &self.conduct, running, job)?;
+        if let Some(share) = &share {
+            only = share.runs.clone();
+            folder = share.folder.clone();
         }
-        if let Some(number) = running.job {
-            only = Some(vec![self.numbered(number)?]);
-            folder = folder.for_writer(&format!("job-{number}"))?;
-        }
-        // A process among several, each with a journal of its own.
-        let one_of_several = running.task.is_some() || running.job.is_some();
         if running.accept_drift && plan.document()["publication"] == true {
             return Err(Problem::new(
                 "an experiment with `publication: true` keeps to its plan: --accept-drift is refused",
             )
             .hint("undo the change, or begin again in another folder"));
         }
-        if let Some(name) = self.experiment.kept_config() {
+        if let Some(name) = self.experiment.kept_config()
+            && !(folder.is_shared() && folder.dir().join(name).is_file())
+        {
             write_text_atomic(&folder.dir().join(name), &self.text)?;
         }
         let conduct = &self.conduct;
@@ -310,11 +311,12 @@ impl Prepared {
             RunOrder::Sequential => Order::Sequential,
         };
         let budget = Budget::limited(conduct.budget_limit, conduct.cost_per_run_limit);
+        let budget = share.as_ref().map_or(budget.clone(), |share| share.part_of(budget));
         if conduct.on_run_cost_limit == OnRunCostLimit::HaltBatch {
             budget.run_limit_ends_batch();
         }
         let mut again = Vec::new();
-        if !one_of_several {
+        if share.is_none() {
             again = retry::asked_again(&folder, keeper.recorder(), keeper.backups())?;
             exports::plan_files(&folder, keeper.recorder(), keeper.backups())?;
         }
@@ -341,25 +343,31 @@ impl Prepared {
         if let Some(seconds) = conduct.timeout_per_run {
             schedule = schedule.run_time_limit(Duration::from_secs_f64(seconds));
         }
+        if let Some(claims) = share.as_ref().and_then(|share| share.claims.clone()) {
+            schedule = schedule.claims(claims);
+        }
         self.experiment.opening().into_iter().for_each(|line| progress.say(line));
         let mut diary = Diary::new(folder.clone(), progress, self.keys.scrubber());
-        let summary = tokio::select! {
+        let mut summary = tokio::select! {
             summary = schedule.run(self.runs(only.as_deref())?) => summary?,
             () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
         };
         diary.last_word();
+        if let Some(share) = share {
+            share.explain(&mut summary);
+            // Those that are done or kept something have theirs already.
+            for (key, state) in summary.outcomes.iter().filter(|(_, state)| matches!(state, RunState::Failed(_))) {
+                keeper.write(&ran(key, state, &summary));
+            }
+            let (work, files) = (self.work(), Vec::new());
+            let closing = share.closing;
+            return Ok(Sitting { folder, summary, work, reported: None, closing, uploaded: None, files });
+        }
         let ran: Vec<Ran> = match &only {
             None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),
             // What is exported is of all runs, whoever carried them out.
             Some(_) => afterwards::runs(&recorded(&folder)?),
         };
-        if one_of_several {
-            for run in ran.iter().filter(|run| only.as_ref().is_some_and(|only| only.contains(&run.key.id()))) {
-                keeper.write(run);
-            }
-            let (work, files) = (self.work(), Vec::new());
-            return Ok(Sitting { folder, summary, work, reported: None, closing: None, uploaded: None, files });
-        }
         let mut manifest = self.manifest(&plan, &summary);
         let books = books(&summary);
         let written = exports::write(

@@ -72,6 +72,7 @@ pub fn carry_out(prepared: Prepared, running: &Running, mode: ProgressMode, agai
 pub fn resume_command(args: &RunArgs) -> String {
     let mut command = format!("tiltmeter run {} --resume", shown(&args.file));
     command.extend(args.out.iter().map(|out| format!(" --out {}", shown(out))));
+    command.extend(args.pull.iter().map(|name| format!(" --pull {}", escape(name))));
     command.extend(args.set.iter().map(|(key, value)| format!(" --set '{}={}'", escape(key), escape(value))));
     command
 }

@@ -117,6 +117,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
         job: args.job,
         only: (!args.only.is_empty()).then(|| args.only.clone()),
         task: args.task,
+        pull: args.pull,
         pause: Some(Arc::new(|text: &str| Box::pin(run::wait_for_enter(text.to_owned())))),
     };
     carry_out(prepared, &running, args.progress, &again)

@@ -20,6 +20,7 @@ Examples:
   tiltmeter run experiments/demo.yaml --dry-run
   tiltmeter run experiments/bargain_scaling.yaml --parallel 8
   tiltmeter run experiments/bargain_scaling.yaml --job 42 --out data/runs/bargain/one
+  tiltmeter run experiments/demo.yaml --out shared --resume --pull node7
   tiltmeter run experiments/demo.yaml --progress json 2> progress.jsonl")]
 pub struct RunArgs {
     /// Experiment file (YAML, or JSON by its ending)
@@ -61,8 +62,11 @@ pub struct RunArgs {
     /// Carry out one task of a Slurm submission, as its script says
     #[arg(long, value_name = "N.K", value_parser = parse_task, hide = true, requires = "resume", conflicts_with = "only")]
     pub task: Option<(usize, usize)>,
+    /// Be one of several workers on this folder: take runs that no other has; the same NAME goes on with its own
+    #[arg(long, value_name = "NAME", requires_all = ["resume", "out"], conflicts_with_all = ["only", "task", "accept_drift"])]
+    pub pull: Option<String>,
     /// Keep to this part of the accounts' limits: N processes share them
-    #[arg(long, value_name = "N", value_parser = parse_count, hide = true)]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub rate_share: Option<usize>,
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]

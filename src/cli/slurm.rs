@@ -32,7 +32,8 @@ pub enum SlurmCommand {
 #[command(after_help = "\
 Examples:
   tiltmeter slurm submit experiments/demo.yaml --time 01:00:00 --mem 8G --gres gpu:1
-  tiltmeter slurm submit experiments/demo.yaml --runs-per-task 4 --at-once 16 --dry-run")]
+  tiltmeter slurm submit experiments/demo.yaml --runs-per-task 4 --at-once 16 --dry-run
+  tiltmeter slurm submit experiments/demo.yaml --pull 16")]
 pub struct SubmitArgs {
     /// Experiment file
     #[arg(value_name = "FILE")]
@@ -54,11 +55,15 @@ pub struct SubmitArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter slurm retry data/runs/demo --time 02:00:00")]
+  tiltmeter slurm retry data/runs/demo --time 02:00:00
+  tiltmeter slurm retry data/runs/deception --set budget_limit=40")]
 pub struct RetryArgs {
     /// Run folder
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
+    /// Change how the experiment is carried out, as budget_limit, by dotted path; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
+    pub set: Vec<(String, String)>,
     #[command(flatten)]
     pub resources: ResourceArgs,
 }
@@ -99,6 +104,9 @@ pub struct ResourceArgs {
     /// Short runs can share a task
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
     pub runs_per_task: usize,
+    /// So many tasks that each take the next run that nobody has: no slow one holds up the end
+    #[arg(long, value_name = "N", value_parser = parse_count, conflicts_with = "runs_per_task")]
+    pub pull: Option<usize>,
 }
 
 /// A word that can stand in a directive.
@@ -129,6 +137,7 @@ impl ResourceArgs {
             set: Vec::new(),
             out: None,
             runs_per_task: self.runs_per_task,
+            pull: self.pull,
             resources: self.resources(),
             dry_run: false,
         }
@@ -143,7 +152,8 @@ pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
             tell(&session::slurm_submit(&request, &Opening::default())?, dry_run)
         }
         SlurmCommand::Retry(args) => {
-            match session::slurm_retry(&args.folder, &args.resources.request(), &Opening::default())? {
+            let request = SlurmRequest { set: args.set, ..args.resources.request() };
+            match session::slurm_retry(&args.folder, &request, &Opening::default())? {
                 Some(submitted) => tell(&submitted, false),
                 None => {
                     stdout("every run is done or in the queue\n")?;
@@ -175,7 +185,7 @@ fn tell(submitted: &Submitted, dry_run: bool) -> Result<Exit, Failure> {
     if dry_run {
         stdout(script)?;
     }
-    let tasks = submission.tasks.len();
+    let tasks = submission.count();
     let jobs: Vec<&str> = submission.arrays.iter().map(|array| array.job.as_str()).collect();
     stdout(&format!("runs       {runs} in {tasks} tasks\n"))?;
     stdout(&match jobs.is_empty() {

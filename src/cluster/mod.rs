@@ -1,5 +1,6 @@
 //! Owns the way of a batch through Slurm: which array index carries out which runs, the script of a task, submitting it, and what the
-//! queue says of it. Slurm's accounting is not needed: what is done is in the journals.
+//! queue says of it. Slurm's accounting is not needed: what is done is in the journals. And how the processes of a batch, on Slurm or
+//! begun by hand, share its runs and its budget: by claims in the run folder.
 //!
 //! A submission is frozen as a list of tasks, each a list of run ids. An array cannot have an index of `MaxArraySize` or more, so a
 //! long list goes in as several arrays with an offset: task = offset + index.
@@ -7,16 +8,21 @@
 
 mod script;
 mod queue;
+mod leases;
 
+pub use leases::Leases;
 pub use queue::{Queued, max_array_size, queued, submit};
 pub use script::{Resources, script};
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
-use crate::record::{RunFolder, write_json_atomic};
+use crate::record::{Claims, RunFolder, write_json_atomic};
 
 /// What was given to the cluster at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +35,12 @@ pub struct Submission {
     pub set: Vec<(String, String)>,
     /// Run ids of each task.
     pub tasks: Vec<Vec<String>>,
+    /// So many tasks have one list together, the only one above: each takes the next run that nobody has.
+    #[serde(default)]
+    pub pull: Option<usize>,
+    /// The limit that its tasks share, in micro-dollars.
+    #[serde(default)]
+    pub budget_limit: Option<u64>,
     /// The arrays it went in as; empty until Slurm has taken it.
     pub arrays: Vec<Array>,
 }
@@ -59,7 +71,7 @@ impl Submission {
         let text = std::fs::read(&path).map_err(|error| {
             Problem::new(format!("cannot read what was submitted: {error}"))
                 .at(place())
-                .hint("give the folder that `tiltmeter slurm submit` named")
+                .hint("give the folder that `tiltmeter slurm submit` named; it must be on a disk that all machines of the cluster share")
         })?;
         serde_json::from_slice(&text)
             .map_err(|error| Problem::new(format!("not a submission: {error}")).at(place()).hint("submit again"))
@@ -74,10 +86,16 @@ impl Submission {
         Ok(found)
     }
 
-    /// Run ids of one task.
+    /// How many tasks there are.
+    pub fn count(&self) -> usize {
+        self.pull.unwrap_or(self.tasks.len())
+    }
+
+    /// Run ids of one task, or those it may take from.
     pub fn runs_of(&self, task: usize) -> Result<&[String], Problem> {
-        self.tasks.get(task).map(Vec::as_slice).ok_or_else(|| {
-            Problem::new(format!("submission {} has {} tasks, and no task {task}", self.number, self.tasks.len()))
+        let list = if self.pull.is_some() && task < self.count() { 0 } else { task };
+        self.tasks.get(list).map(Vec::as_slice).ok_or_else(|| {
+            Problem::new(format!("submission {} has {} tasks, and no task {task}", self.number, self.count()))
                 .hint("tasks count from 0")
         })
     }
@@ -85,6 +103,46 @@ impl Submission {
     /// The journal of a task: the same after a requeue, so that it goes on where it was.
     pub fn writer(number: usize, task: usize) -> String {
         format!("s{number}-{task}")
+    }
+
+    /// Where its tasks claim runs.
+    pub fn runs_dir(folder: &RunFolder, number: usize) -> PathBuf {
+        folder.claims_dir(&format!("runs-{number}"))
+    }
+
+    /// The writers of this submission that may have begun one of these runs.
+    pub fn writers_of(&self, folder: &RunFolder, runs: &BTreeSet<&str>) -> Result<Vec<String>, Problem> {
+        if self.pull.is_none() {
+            let tasks = self.tasks.iter().enumerate();
+            let own = tasks.filter(|(_, list)| list.iter().any(|run| runs.contains(run.as_str())));
+            return Ok(own.map(|(task, _)| Self::writer(self.number, task)).collect());
+        }
+        let dir = Self::runs_dir(folder, self.number);
+        let mut writers = BTreeSet::new();
+        for run in self.tasks.first().into_iter().flatten().filter(|run| runs.contains(run.as_str())) {
+            writers.extend(Claims::holder(&dir, run)?.map(|(writer, _)| writer));
+        }
+        Ok(writers.into_iter().collect())
+    }
+
+    /// What the tasks that are still in the queue have to do, by their numbers.
+    pub fn busy(&self, folder: &RunFolder, queued: &BTreeSet<usize>) -> Result<BTreeSet<String>, Problem> {
+        if queued.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        if self.pull.is_none() {
+            return Ok(queued.iter().filter_map(|task| self.tasks.get(*task)).flatten().cloned().collect());
+        }
+        let writers: BTreeSet<String> = queued.iter().map(|task| Self::writer(self.number, *task)).collect();
+        let dir = Self::runs_dir(folder, self.number);
+        let mut busy = BTreeSet::new();
+        for run in self.tasks.first().into_iter().flatten() {
+            // What nobody has yet will be taken.
+            if Claims::holder(&dir, run)?.is_none_or(|(writer, _)| writers.contains(&writer)) {
+                busy.insert(run.clone());
+            }
+        }
+        Ok(busy)
     }
 }
 

@@ -48,7 +48,7 @@ pub fn script(
             directive(format!("--{name}={value}"));
         }
     }
-    let share = resources.at_once.unwrap_or(submission.tasks.len()).clamp(1, submission.tasks.len().max(1));
+    let share = resources.at_once.unwrap_or(submission.count()).clamp(1, submission.count().max(1));
     text += &format!(
         "\n# `exec`: the signal goes to the program itself.\nexec {} run {} --out {} --resume --progress plain \\\n",
         quoted(&program.display().to_string()),
@@ -82,6 +82,8 @@ mod tests {
             file: "/x/it's mine.yaml".into(),
             set: vec![("a.b".into(), "c d".into())],
             tasks: vec![vec!["a-000".into()]; 30],
+            pull: None,
+            budget_limit: None,
             arrays: Vec::new(),
         };
         let resources = Resources {

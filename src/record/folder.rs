@@ -45,6 +45,8 @@ pub struct RunFolder {
     shared: Option<PathBuf>,
     /// One of several processes that write here; `None`: the only one.
     writer: Option<String>,
+    /// Writers whose journals it goes on from; `None`: all.
+    earlier: Option<Vec<String>>,
 }
 
 impl RunFolder {
@@ -62,7 +64,7 @@ impl RunFolder {
             let dir = parent.join(if attempt == 1 { name.clone() } else { format!("{name}-{attempt}") });
             // `create_dir` and not `create_dir_all`: of two that start in the same second only one gets the name.
             match fs::create_dir(&dir) {
-                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), writer: None }),
+                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), writer: None, earlier: None }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(cannot_write(&dir, &error)),
             }
@@ -72,12 +74,23 @@ impl RunFolder {
 
     /// A folder the user names; it need not exist yet.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), shared: None, writer: None }
+        Self { dir: dir.into(), shared: None, writer: None, earlier: None }
     }
 
     /// The folder as one of several processes sees it that write there side by side, each its own journal.
     pub fn for_writer(&self, name: &str) -> Result<Self, Problem> {
         Ok(Self { writer: Some(safe_name(name)?.to_owned()), ..self.clone() })
+    }
+
+    /// A writer's folder where of the others' journals only these matter: its runs are in no others. Reading them all would take each
+    /// of many writers longer the more there are.
+    pub fn going_on_from(self, writers: Vec<String>) -> Self {
+        Self { earlier: Some(writers), ..self }
+    }
+
+    /// Whether several processes write here, of which this is one.
+    pub fn is_shared(&self) -> bool {
+        self.writer.is_some()
     }
 
     /// Every folder in the default place that holds a journal, the oldest first.
@@ -91,7 +104,7 @@ impl RunFolder {
         let mut begun = Vec::new();
         for entry in entries {
             let dir = entry.map_err(|error| cannot_read(&parent, &error))?.path();
-            let folder = Self { shared: Some(base.to_path_buf()), dir, writer: None };
+            let folder = Self { shared: Some(base.to_path_buf()), dir, writer: None, earlier: None };
             let Some(age) = folder.age_key() else { continue };
             if folder.holds_journal()? {
                 begun.push((age, folder));
@@ -152,6 +165,35 @@ impl RunFolder {
     /// Which file this folder was begun with, and from where.
     pub fn invocation(&self) -> PathBuf {
         self.dir.join("invocation.json")
+    }
+
+    /// Names of those that left a journal of their own.
+    pub fn writers(&self) -> Result<Vec<String>, Problem> {
+        let name = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?.strip_prefix("journal-")?.strip_suffix(".jsonl")?;
+            safe_name(name).ok().map(str::to_owned)
+        };
+        Ok(self.journals()?.iter().filter_map(name).collect())
+    }
+
+    /// The journals that this process goes on from, other than its own.
+    pub fn earlier_journals(&self) -> Result<Vec<PathBuf>, Problem> {
+        let own = self.journal();
+        let Some(writers) = &self.earlier else {
+            return Ok(self.journals()?.into_iter().filter(|path| *path != own).collect());
+        };
+        // Beside those of the writers, what was done here without any.
+        let alone = Self { writer: None, ..self.clone() }.journal();
+        let mut found = vec![alone];
+        for writer in writers {
+            found.push(self.for_writer(writer)?.journal());
+        }
+        Ok(found.into_iter().filter(|path| *path != own && path.is_file()).collect())
+    }
+
+    /// What is claimed by the writers of this folder: runs and leases, each kind in its folder.
+    pub fn claims_dir(&self, of: &str) -> PathBuf {
+        self.dir.join("claims").join(of)
     }
 
     /// Versions, hashes, sessions and files of this run.

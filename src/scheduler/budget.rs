@@ -8,6 +8,9 @@
 //! (settled), nothing (released), or stays charged because nobody knows (uncertain). Where there is no room for a worst case but
 //! other calls are under way, the call waits for what they leave over, first come first served; where none is under way, the
 //! limit is reached. Only a call that costs more than its own worst case can break the rule; that is counted as overshoot.
+//!
+//! Where several processes share the limit, each keeps the rule with what is in its own purse, and takes more from what nobody has
+//! before it waits or gives up.
 //! Must not know: prices, models, what a call does.
 
 use std::{
@@ -18,7 +21,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as Turnstile, Notify};
 
-use super::summary::Account;
+use super::{share::Purse, summary::Account};
+use crate::problem::Problem;
 
 /// The books of one batch; clones are the same books.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Books {
     limit: Option<u64>,
+    /// Where `limit` is only this process's part: what it is a part of, and where more of it comes from.
+    shared: Option<(u64, Arc<dyn Purse>)>,
     run_limit: Option<u64>,
     all: Sums,
     runs: HashMap<String, Sums>,
@@ -57,6 +63,14 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            settled: self.settled.saturating_add(other.settled),
+            uncertain: self.uncertain.saturating_add(other.uncertain),
+            reserved: self.reserved.saturating_add(other.reserved),
+        }
+    }
+
     fn held(&self) -> u64 {
         self.settled.saturating_add(self.uncertain).saturating_add(self.reserved)
     }
@@ -87,12 +101,14 @@ impl Spending {
 }
 
 /// Which limit has no room left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exhausted {
     /// The batch's.
     Batch,
     /// The run's own.
     Run,
+    /// The batch's may have room, but this process's part of it cannot be found out.
+    Unknown(Problem),
 }
 
 impl Budget {
@@ -111,14 +127,22 @@ impl Budget {
         budget
     }
 
-    /// The books now.
+    /// The batch's limit is shared: this process may spend only what is in its purse.
+    pub fn shared(self, purse: Arc<dyn Purse>) -> Self {
+        let mut books = self.books();
+        books.shared = books.limit.map(|whole| (whole, purse));
+        drop(books);
+        self
+    }
+
+    /// The books now. The limit is the batch's, whatever part of it is this process's.
     pub fn spending(&self) -> Spending {
         let books = self.books();
         Spending {
             settled_micro_usd: books.all.settled,
             uncertain_micro_usd: books.all.uncertain,
             reserved_micro_usd: books.all.reserved,
-            limit_micro_usd: books.limit,
+            limit_micro_usd: books.shared.as_ref().map(|(whole, _)| *whole).or(books.limit),
             run_limit_micro_usd: books.run_limit,
             overshoot_micro_usd: books.overshoot,
         }
@@ -154,6 +178,12 @@ impl Budget {
         loop {
             // A change in between is kept by `Notify` for whoever asks next.
             let changed = self.inner.changed.notified();
+            match self.books().reserve(run, micro_usd) {
+                Ok(()) => return Ok(held()),
+                Err(Exhausted::Batch) => {}
+                Err(other) => return Err(other),
+            }
+            self.fill(micro_usd).await.map_err(Exhausted::Unknown)?;
             if self.books().reserve_or_give_up(run, micro_usd)? {
                 return Ok(held());
             }
@@ -161,9 +191,39 @@ impl Budget {
         }
     }
 
-    /// Takes over what earlier sessions spent.
-    pub(super) fn restore(&self, runs: impl IntoIterator<Item = (String, Sums)>) {
+    /// Puts more into the purse, if there is one, so that there is room for this.
+    async fn fill(&self, micro_usd: u64) -> Result<(), Problem> {
+        let (Some((_, purse)), held) = ({
+            let books = self.books();
+            (books.shared.clone(), books.all.held())
+        }) else {
+            return Ok(());
+        };
+        let filled = tokio::task::spawn_blocking(move || purse.fill(held.saturating_add(micro_usd))).await;
+        let filled = filled.unwrap_or_else(|error| Err(Problem::new(format!("the purse cannot be asked: {error}"))))?;
+        self.books().limit = Some(filled);
+        Ok(())
+    }
+
+    /// Leaves to others what this process will not spend. To be called when everything that it spent is durable.
+    pub(super) fn leave(&self) -> Result<(), Problem> {
+        let (shared, held) = {
+            let books = self.books();
+            (books.shared.clone(), books.all.held())
+        };
+        shared.map_or(Ok(()), |(_, purse)| purse.leave(held))
+    }
+
+    /// Takes over what earlier sessions spent; `by_others` is the part of it that came out of other purses.
+    pub(super) fn restore(
+        &self,
+        runs: impl IntoIterator<Item = (String, Sums)>,
+        by_others: Sums,
+    ) -> Result<(), Problem> {
+        let shared = self.books().shared.clone();
+        let held = shared.map(|(_, purse)| purse.held()).transpose()?;
         let mut books = self.books();
+        books.limit = held.or(books.limit);
         books.all = Sums::default();
         books.runs.clear();
         books.exhausted = false;
@@ -172,7 +232,10 @@ impl Budget {
             books.all.uncertain += sums.uncertain;
             books.runs.insert(run, sums);
         }
+        books.all.settled = books.all.settled.saturating_sub(by_others.settled);
+        books.all.uncertain = books.all.uncertain.saturating_sub(by_others.uncertain);
         books.inherited_excess = books.limit.map_or(0, |limit| books.all.held().saturating_sub(limit));
+        Ok(())
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -186,6 +186,7 @@ impl RunContext {
             let (reason, limit, key) = match exhausted {
                 Exhausted::Batch => (HaltReason::Budget, spending.limit_micro_usd, "budget_limit"),
                 Exhausted::Run => (HaltReason::RunBudget, spending.run_limit_micro_usd, "the budget limit of a run"),
+                Exhausted::Unknown(problem) => return RunError::Failed(problem),
             };
             let problem = Problem::new(format!(
                 "{} of {} has no room for a call that may cost {}",

@@ -70,7 +70,7 @@ enum Order {
 const BATCH_BYTES: usize = 4 << 20;
 
 impl Journal {
-    /// Takes the folder's journal for this process, reads every journal there, and cuts off a torn last line.
+    /// Takes the folder's journal for this process, reads every journal it goes on from, its own last, and cuts off a torn last line.
     pub fn open(folder: &RunFolder, wrap: Option<WrapDisk>) -> Result<(Self, Recovered, FileEnd), Problem> {
         std::fs::create_dir_all(folder.dir()).map_err(|error| cannot_write(folder.dir(), &error))?;
         let path = folder.journal();
@@ -79,16 +79,14 @@ impl Journal {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         lock(&file, &path)?;
         let mut recovered = Recovered::default();
-        let mut own_end = None;
-        for other in folder.journals()? {
-            if other == path {
-                own_end = Some(recovered.read(&path, &file)?);
-            } else {
-                let opened = File::open(&other).map_err(|error| cannot_read(&other, &error))?;
-                recovered.read(&other, &opened)?;
-            }
+        for other in folder.earlier_journals()? {
+            let opened = File::open(&other).map_err(|error| cannot_read(&other, &error))?;
+            recovered.read(&other, &opened)?;
         }
-        let end = own_end.ok_or_else(|| Problem::new("the journal was removed").at(path.display().to_string()))?;
+        if folder.is_shared() {
+            recovered.is_of_others();
+        }
+        let end = recovered.read(&path, &file)?;
         if file.metadata().map_err(failed)?.len() > end.good_bytes {
             file.set_len(end.good_bytes).map_err(failed)?;
             file.sync_all().map_err(failed)?;

@@ -15,12 +15,14 @@ mod stop;
 mod progress;
 mod pace;
 mod lane;
+mod share;
 mod budget;
 mod context;
 mod call;
 mod flight;
 mod summary;
 mod schedule;
+mod carry;
 mod status;
 
 pub use budget::{Budget, Exhausted, Reservation, Spending, dollars};
@@ -31,7 +33,8 @@ pub use lane::{Lane, LaneLimits, LaneOff, LaneState, LaneView, OffReason, Permit
 pub use plan::{Plan, canonical, seed_for};
 pub use progress::{CounterView, Event, EventKind, Progress, Snapshot};
 pub use schedule::{Order, Schedule};
-pub use status::{Recorded, RecordedRun, Status, finished_runs, recorded, status};
+pub use share::{Claims, Purse};
+pub use status::{Recorded, RecordedRun, Status, finished_runs, paid_by_writer, recorded, status};
 pub use stop::{StopLevel, StopSignal};
 pub use summary::{Account, RunState, Summary};
 

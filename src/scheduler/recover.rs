@@ -67,6 +67,10 @@ pub(super) struct RunRecord {
     /// How often the run was begun anew after it was done, and what it did before that: paid for, and otherwise void.
     pass: u32,
     earlier: Option<Box<RunRecord>>,
+    /// What other writers of the folder paid for it.
+    pub paid_by_others: Sums,
+    /// Another writer's journal has the outcome.
+    pub done_by_others: bool,
 }
 
 /// One step of a run: an intent, a result, or both.
@@ -164,7 +168,8 @@ impl RunRecord {
             Ordering::Equal => self,
             Ordering::Greater => {
                 let earlier = mem::take(self);
-                *self = Self { pass, earlier: Some(Box::new(earlier)), ..Self::default() };
+                let paid_by_others = earlier.paid_by_others;
+                *self = Self { pass, earlier: Some(Box::new(earlier)), paid_by_others, ..Self::default() };
                 self
             }
             Ordering::Less => {
@@ -204,6 +209,14 @@ pub(super) struct FileEnd {
 }
 
 impl Recovered {
+    /// Everything read so far is another writer's doing.
+    pub fn is_of_others(&mut self) {
+        for run in self.runs.values_mut() {
+            run.paid_by_others = run.money();
+            run.done_by_others = run.done.is_some();
+        }
+    }
+
     /// Reads one journal file from its beginning and adds what it says.
     pub fn read(&mut self, path: &Path, mut file: &File) -> Result<FileEnd, Problem> {
         let unreadable =

@@ -1,4 +1,4 @@
-//! Owns carrying out many runs: which is next, how many at once, what their ends mean, and what is left when the schedule ends.
+//! Owns `Schedule`: what it is told, what it finds in the journal when it begins, and what is left when it ends.
 //! Must not know: models, engine, provider, kinds.
 
 use std::{
@@ -9,27 +9,25 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
-
 use super::{
-    budget::Budget,
+    budget::{Budget, Sums},
     call::Halt,
-    context::{Observer, Run, RunContext, Shared, Tally},
-    flight::Flight,
+    context::{Observer, Run, Shared, Tally},
     journal::{Disk, Journal, WrapDisk},
     lane::Lane,
     lines::{FORMAT, Kind, Line, SessionStart, SessionStop},
     plan::Plan,
-    progress::{EventKind, Progress},
+    progress::Progress,
     recover::{Recovered, RunRecord, time_of},
+    share::Claims,
     stop::{StopLevel, StopSignal},
     summary::{RunState, Summary},
 };
 use crate::{
     problem::Problem,
-    record::{Drift, RunFolder, Session, SessionEnd, timestamp},
+    record::{Drift, RunFolder, RunKey, Session, SessionEnd, timestamp},
 };
+use serde::Serialize;
 
 /// In which order runs start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -44,26 +42,24 @@ pub enum Order {
 
 /// Carries out the runs of one plan in one run folder.
 pub struct Schedule {
-    plan: Plan,
-    folder: RunFolder,
-    parallel: usize,
-    order: Order,
-    stop: StopSignal,
-    progress: Arc<Progress>,
-    resume: bool,
-    accept_drift: bool,
-    lanes: Vec<Lane>,
-    budget: Budget,
-    inter_run_delay: Duration,
-    run_time_limit: Option<Duration>,
-    disk: Option<WrapDisk>,
-    observer: Option<Arc<dyn Observer>>,
-    planned: Option<usize>,
-    again: Vec<String>,
+    pub(super) plan: Plan,
+    pub(super) folder: RunFolder,
+    pub(super) parallel: usize,
+    pub(super) order: Order,
+    pub(super) stop: StopSignal,
+    pub(super) progress: Arc<Progress>,
+    pub(super) resume: bool,
+    pub(super) accept_drift: bool,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) budget: Budget,
+    pub(super) inter_run_delay: Duration,
+    pub(super) run_time_limit: Option<Duration>,
+    pub(super) disk: Option<WrapDisk>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) planned: Option<usize>,
+    pub(super) again: Vec<String>,
+    pub(super) claims: Option<Arc<dyn Claims>>,
 }
-
-/// How long dropped runs get to let go of what they hold.
-const ABORT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Schedule {
     /// One run at a time, interleaved, in an unused folder, until told otherwise.
@@ -85,6 +81,7 @@ impl Schedule {
             observer: None,
             planned: None,
             again: Vec::new(),
+            claims: None,
         }
     }
 
@@ -160,6 +157,13 @@ impl Schedule {
         self
     }
 
+    /// Other processes take their runs from the same list: a run is carried out by whoever claims it first. Those of others take no
+    /// part in the summary.
+    pub fn claims(mut self, claims: Arc<dyn Claims>) -> Self {
+        self.claims = Some(claims);
+        self
+    }
+
     /// Who is told what runs leave.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -184,7 +188,8 @@ impl Schedule {
         // Each journal file carries its plan, so that it can be read without the others.
         let new_plan = !own_end.has_session || !drift.is_empty();
         let session_at = journal.now();
-        self.budget.restore(recovered.runs.iter().map(|(id, run)| (id.clone(), run.money())));
+        let by_others = recovered.runs.values().map(|run| run.paid_by_others).fold(Sums::default(), Sums::plus);
+        self.budget.restore(recovered.runs.iter().map(|(id, run)| (id.clone(), run.money())), by_others)?;
         let limits = self.budget.spending();
         let start = SessionStart {
             format: FORMAT,
@@ -197,7 +202,9 @@ impl Schedule {
             run_limit_micro_usd: limits.run_limit_micro_usd,
         };
         commit_own(&journal, Kind::Session, session_at, &start).await?;
-        self.plan.write(&self.folder.plan())?;
+        if !self.folder.is_shared() || !self.folder.plan().is_file() {
+            self.plan.write(&self.folder.plan())?;
+        }
 
         let mut states = vec![RunState::Pending; runs.len()];
         let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
@@ -208,10 +215,15 @@ impl Schedule {
         let mut queue = VecDeque::new();
         let mut known = 0;
         let mut kept = BTreeMap::new();
+        let mut of_others = HashSet::new();
         for index in self.sequence(&runs) {
             let id = runs[index].key().id();
             let record = records.get(&id);
             known += usize::from(record.is_some());
+            if record.is_some_and(|record| record.done_by_others) {
+                of_others.insert(index);
+                continue;
+            }
             match record.map(|record| record.outcome(&id)).transpose()?.flatten() {
                 Some(outcome) => {
                     // Whoever was stopped between the journal and a file of the run makes up for it now.
@@ -244,14 +256,18 @@ impl Schedule {
             kept: Mutex::new(kept),
             observer: self.observer.take(),
         });
-        self.carry_out(&runs, &mut queue, &mut records, &mut states, &shared).await;
+        let unshared = self.carry_out(&runs, &mut queue, &mut records, &mut states, &mut of_others, &shared).await;
 
+        let mut number = 0..;
+        let mut outcomes: Vec<(RunKey, RunState)> = runs.iter().map(|run| run.key().clone()).zip(states).collect();
+        outcomes.retain(|_| number.next().is_some_and(|index| !of_others.contains(&index)));
+        let states: Vec<&RunState> = outcomes.iter().map(|(_, state)| state).collect();
         let pending = states.iter().filter(|state| matches!(state, RunState::Pending)).count();
         let completed = states.iter().filter(|state| matches!(state, RunState::Done(_))).count();
         let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
         let halt = halts.into_iter().next().filter(|_| pending > 0);
         let halt = halt.map(|(reason, problem)| {
-            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, runs.len())
+            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, outcomes.len())
         });
         let level = self.stop.level();
         let how = match level {
@@ -266,6 +282,8 @@ impl Schedule {
         let ended = commit_own(&shared.journal, Kind::End, ended_at, &SessionStop { how }).await;
         shared.journal.close();
         ended?;
+        self.budget.leave()?;
+        unshared?;
 
         let mut sessions = recovered.sessions;
         let moment = |at| timestamp(time_of(at));
@@ -278,7 +296,7 @@ impl Schedule {
         Ok(Summary {
             accounts,
             completed,
-            failed: states.iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
+            failed: states.into_iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
             pending,
             halt,
             spending: self.budget.spending(),
@@ -292,7 +310,7 @@ impl Schedule {
             accepted_drifts: recovered.accepted_drift,
             work: self.progress.work(),
             kept: mem::take(&mut *shared.kept.lock().unwrap_or_else(PoisonError::into_inner)),
-            outcomes: runs.iter().map(|run| run.key().clone()).zip(states).collect(),
+            outcomes,
         })
     }
 
@@ -310,7 +328,7 @@ impl Schedule {
     }
 
     /// Whether another run could still make a call.
-    fn admits(&self) -> bool {
+    pub(super) fn admits(&self) -> bool {
         let all_off = !self.lanes.is_empty() && self.lanes.iter().all(|lane| lane.off().is_some());
         !all_off && !self.budget.exhausted()
     }
@@ -343,113 +361,6 @@ impl Schedule {
         Err(Problem::new(format!("the plan is not the one this folder was begun with: {fields}{list}"))
             .at(self.folder.dir().display().to_string())
             .hint("undo the change; or begin again in another folder with --out; or go on with --accept-drift, which is recorded"))
-    }
-
-    /// Indices in the order of their start. Sorting is stable, so cells keep the order they were given in.
-    fn sequence(&self, runs: &[Arc<dyn Run>]) -> Vec<usize> {
-        let mut cells: HashMap<(&str, &str), usize> = HashMap::new();
-        let places: Vec<(usize, usize)> = runs
-            .iter()
-            .map(|run| {
-                let key = run.key();
-                let next = cells.len();
-                let cell = *cells.entry((&key.experiment, &key.cell)).or_insert(next);
-                match self.order {
-                    Order::Interleaved => (key.sample, cell),
-                    Order::Sequential => (cell, key.sample),
-                }
-            })
-            .collect();
-        let mut sequence: Vec<usize> = (0..runs.len()).collect();
-        sequence.sort_by_key(|index| places[*index]);
-        sequence
-    }
-
-    /// Starts runs and collects their ends until there is nothing left to start or to wait for.
-    async fn carry_out(
-        &self,
-        runs: &[Arc<dyn Run>],
-        queue: &mut VecDeque<usize>,
-        records: &mut HashMap<String, RunRecord>,
-        states: &mut [RunState],
-        shared: &Arc<Shared>,
-    ) {
-        let mut flight = Flight::default();
-        let mut level = StopLevel::None;
-        let mut next_start = Instant::now();
-        loop {
-            let mut delayed = false;
-            while level == StopLevel::None && flight.tasks.len() < self.parallel && self.admits() {
-                delayed = next_start > Instant::now();
-                if delayed {
-                    break;
-                }
-                let Some(index) = queue.pop_front() else { break };
-                next_start = Instant::now() + self.inter_run_delay;
-                let run = Arc::clone(&runs[index]);
-                let record = records.remove(&run.key().id()).unwrap_or_default();
-                flight.start(
-                    index,
-                    run,
-                    RunContext::new(runs[index].key().clone(), Arc::clone(shared), record),
-                    self.run_time_limit,
-                );
-                self.progress.running.store(flight.tasks.len(), Relaxed);
-            }
-            if flight.tasks.is_empty() && !delayed {
-                return;
-            }
-            let watched = match level {
-                StopLevel::None => StopLevel::Drain,
-                StopLevel::Drain => StopLevel::Stop,
-                StopLevel::Stop | StopLevel::Abort => StopLevel::Abort,
-            };
-            let ended = tokio::select! {
-                biased;
-                () = self.stop.reached(watched) => {
-                    level = self.stop.level();
-                    None
-                }
-                Some(ended) = flight.tasks.join_next_with_id() => Some(ended),
-                () = sleep_until(next_start), if delayed => None,
-            };
-            if let Some(ended) = ended {
-                self.take(flight.end_of(ended).await, runs, states);
-                self.progress.running.store(flight.tasks.len(), Relaxed);
-            }
-            // Without a journal nothing that is still under way could be kept.
-            if level == StopLevel::Abort || shared.journal.failure().is_some() {
-                break;
-            }
-        }
-        flight.tasks.abort_all();
-        let drop_all = async {
-            while let Some(ended) = flight.tasks.join_next_with_id().await {
-                self.take(flight.end_of(ended).await, runs, states);
-            }
-        };
-        // A run inside a long computation cannot be dropped; its later lines find the journal closed.
-        let _ = tokio::time::timeout(ABORT_PATIENCE, drop_all).await;
-        self.progress.running.store(0, Relaxed);
-    }
-
-    fn take(&self, ended: Option<(usize, RunState)>, runs: &[Arc<dyn Run>], states: &mut [RunState]) {
-        let Some((index, state)) = ended else { return };
-        let id = runs[index].key().id();
-        match &state {
-            RunState::Done(_) => {
-                self.progress.done.fetch_add(1, Relaxed);
-                self.progress.ended_live.fetch_add(1, Relaxed);
-                self.progress.event(EventKind::Done, Some(&id), format!("{id} done"));
-            }
-            RunState::Failed(problem) => {
-                self.progress.failed.fetch_add(1, Relaxed);
-                self.progress.ended_live.fetch_add(1, Relaxed);
-                self.progress.event(EventKind::Failed, Some(&id), format!("{id} failed: {problem}"));
-            }
-            RunState::Pending => {}
-        }
-        states[index] = state;
     }
 }
 

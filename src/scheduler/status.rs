@@ -138,6 +138,18 @@ pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
     })
 }
 
+/// What the calls in a writer's own journal cost, or may have cost, in micro-dollars; 0 where it left none.
+pub fn paid_by_writer(folder: &RunFolder) -> Result<u64, Problem> {
+    let path = folder.journal();
+    if !path.is_file() {
+        return Ok(0);
+    }
+    let mut recovered = Recovered::default();
+    recovered.read(&path, &File::open(&path).map_err(|error| cannot_read(&path, &error))?)?;
+    let paid = recovered.runs.values().map(|run| run.money());
+    Ok(paid.map(|money| money.settled.saturating_add(money.uncertain)).sum())
+}
+
 /// The frozen plan and the outcome of every finished run by its id.
 pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outcome>), Problem> {
     let Recorded { plan, runs, .. } = recorded(folder)?;

@@ -66,6 +66,10 @@ impl Keeper {
 
     /// What the batch has to show with one more run done, unless that was told a moment ago.
     fn standing(&self, done: String) -> Vec<RunFile> {
+        // One of several processes knows only its own part of the batch.
+        if self.folder.is_shared() {
+            return Vec::new();
+        }
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         standing.done.insert(done);
         if standing.written.is_some_and(|written| written.elapsed() < STANDING_EVERY) {
@@ -164,7 +168,9 @@ impl Diary {
     pub fn last_word(&mut self) {
         self.beats = 0;
         self.beat();
-        let _ = std::fs::remove_file(self.folder.progress());
+        if !self.folder.is_shared() {
+            let _ = std::fs::remove_file(self.folder.progress());
+        }
     }
 
     /// A diary that cannot be written is no reason to stop: the journal is what counts.
@@ -192,6 +198,9 @@ impl Diary {
         {
             let _ = log.write_all(self.scrubber.scrub(&text).as_bytes());
         }
-        let _ = write_json_atomic(&self.folder.progress(), &snapshot);
+        // There is one state to show, and only a process that has the folder to itself knows it.
+        if !self.folder.is_shared() {
+            let _ = write_json_atomic(&self.folder.progress(), &snapshot);
+        }
     }
 }

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{Opening, Prepared, Running, find_folder, load, prepare};
+use super::{Opening, Prepared, Running, find_folder, load, prepare, sharing::covered};
 use crate::cluster::{
-    Array, Queued, Resources, Submission, absolute, max_array_size, pack, parts, queued, script, submit,
+    Array, Leases, Queued, Resources, Submission, absolute, max_array_size, pack, parts, queued, script, submit,
 };
 use crate::problem::Problem;
 use crate::record::{RunFolder, write_text_atomic};
-use crate::scheduler::{Plan, recorded};
+use crate::scheduler::{Plan, paid_by_writer, recorded};
 
 /// Slurm's own default.
 const MAX_ARRAY_SIZE: usize = 1001;
@@ -24,6 +24,8 @@ pub struct SlurmRequest {
     /// The run folder; `None` is a new one in the default place.
     pub out: Option<PathBuf>,
     pub runs_per_task: usize,
+    /// So many tasks that each take the next run that nobody has, instead of fixed shares.
+    pub pull: Option<usize>,
     pub resources: Resources,
     /// Write the script and submit nothing.
     pub dry_run: bool,
@@ -41,11 +43,6 @@ pub struct Submitted {
 pub fn slurm_submit(request: &SlurmRequest, opening: &Opening) -> Result<Submitted, Vec<Problem>> {
     let file = absolute(&request.file).map_err(one)?;
     let mut prepared = prepare(load(&file, &request.set)?, opening)?;
-    if prepared.conduct().budget_limit.is_some() {
-        return Err(one(Problem::new("a budget_limit cannot be shared between the tasks of a cluster")
-            .at("budget_limit")
-            .hint("limit each run instead, with cost_per_run_limit")));
-    }
     let running = Running { out: request.out.clone(), ..Running::default() };
     if request.dry_run {
         // Where it would be; nothing is made.
@@ -55,6 +52,12 @@ pub fn slurm_submit(request: &SlurmRequest, opening: &Opening) -> Result<Submitt
         return hand_in(&folder, &prepared, &plan, &file, runs, request).map_err(one);
     }
     let folder = prepared.folder(&running).map_err(one)?;
+    // Its tasks may not have begun yet, so that there is no journal.
+    if !Submission::all(&folder).map_err(one)?.is_empty() {
+        return Err(one(Problem::new("the runs of this folder were submitted already")
+            .at(folder.dir().display().to_string())
+            .hint("tiltmeter slurm retry DIR hands in again what is neither done nor in the queue")));
+    }
     let folder = RunFolder::at(absolute(folder.dir()).map_err(one)?);
     let plan = prepared.plan();
     plan.write(&folder.plan()).map_err(one)?;
@@ -62,27 +65,98 @@ pub fn slurm_submit(request: &SlurmRequest, opening: &Opening) -> Result<Submitt
     hand_in(&folder, &prepared, &plan, &file, runs, request).map_err(one)
 }
 
-/// Hands in again what is neither done nor in the queue. `None`: there is nothing.
+/// Hands in again what is neither done nor in the queue, with these changes to how it is carried out. `None`: there is nothing.
 pub fn slurm_retry(dir: &Path, request: &SlurmRequest, opening: &Opening) -> Result<Option<Submitted>, Vec<Problem>> {
     let folder = find_submitted(dir).map_err(one)?;
     let submissions = Submission::all(&folder).map_err(one)?;
     let Some(last) = submissions.last() else { return Err(one(never(dir))) };
-    let prepared = prepare(load(&last.file, &last.set)?, opening)?.following(&folder);
+    let set: Vec<_> = last.set.iter().chain(&request.set).cloned().collect();
+    let prepared = prepare(load(&last.file, &set)?, opening)?.following(&folder);
     let plan = prepared.plan();
     if plan.hash() != last.plan_hash {
         return Err(one(Problem::new("the experiment is no longer the one that was submitted")
             .at(last.file.display().to_string())
-            .hint("undo the change, or submit it anew")));
+            .hint("undo the change, or submit it anew; only how it is carried out can change, as budget_limit")));
     }
+    let queue = Queue::now(&submissions).map_err(one)?;
+    let busy = queue.busy(&folder, &submissions).map_err(one)?;
     let done = done(&folder).map_err(one)?;
-    let busy = busy(&submissions).map_err(one)?;
     let left: Vec<String> =
         prepared.run_ids().into_iter().filter(|id| !done.contains(id) && !busy.contains(id)).collect();
     if left.is_empty() {
         return Ok(None);
     }
-    let request = SlurmRequest { set: last.set.clone(), ..request.clone() };
+    let budget_limit = prepared.conduct().budget_limit;
+    if let Some(other) = queue.unlike(&submissions, budget_limit.is_some()) {
+        return Err(one(Problem::new("tasks with and without a budget_limit cannot share a folder")
+            .at(format!("submission {}, still in the queue", other.number))
+            .hint("wait for them to end, or scancel them")));
+    }
+    if let Some(limit) = budget_limit {
+        return_leases(&folder, limit, &queue.writers()).map_err(one)?;
+    }
+    let request = SlurmRequest { set, ..request.clone() };
     hand_in(&folder, &prepared, &plan, &last.file, left, &request).map(Some).map_err(one)
+}
+
+/// Who holds money and is not in the queue leaves what it has not spent, whatever became of it.
+fn return_leases(folder: &RunFolder, limit: u64, queued: &BTreeSet<String>) -> Result<(), Problem> {
+    covered(folder, PURSER, limit)?;
+    let mut writers = Leases::writers(folder)?;
+    // Whoever spent before there was a limit holds nothing yet.
+    writers.extend(folder.writers()?);
+    for writer in writers.difference(queued).filter(|writer| *writer != PURSER) {
+        let paid = paid_by_writer(&folder.for_writer(writer)?)?;
+        Leases::open(folder, writer)?.leave(paid)?;
+    }
+    // What a person spent here without any tasks.
+    Leases::open(folder, PURSER)?.leave(paid_by_writer(folder)?)
+}
+
+/// Who holds leases for nobody: it says what the limit is, and what was spent here beside the tasks.
+const PURSER: &str = "purser";
+
+/// The tasks that are in the queue, by submission.
+struct Queue(BTreeMap<usize, BTreeSet<usize>>);
+
+impl Queue {
+    fn now(submissions: &[Submission]) -> Result<Self, Problem> {
+        let mut found: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for submission in submissions {
+            for task in queued(&submission.arrays)? {
+                let array = submission.arrays.iter().find(|array| array.job == task.job);
+                let number = array.map(|array| array.offset + task.index);
+                found.entry(submission.number).or_default().extend(number);
+            }
+        }
+        Ok(Self(found))
+    }
+
+    fn tasks(&self, submission: &Submission) -> BTreeSet<usize> {
+        self.0.get(&submission.number).cloned().unwrap_or_default()
+    }
+
+    /// Runs of tasks that are waiting or under way.
+    fn busy(&self, folder: &RunFolder, submissions: &[Submission]) -> Result<BTreeSet<String>, Problem> {
+        let mut busy = BTreeSet::new();
+        for submission in submissions {
+            busy.extend(submission.busy(folder, &self.tasks(submission))?);
+        }
+        Ok(busy)
+    }
+
+    fn writers(&self) -> BTreeSet<String> {
+        let writers = |(number, tasks): (&usize, &BTreeSet<usize>)| -> Vec<String> {
+            tasks.iter().map(|task| Submission::writer(*number, *task)).collect()
+        };
+        self.0.iter().flat_map(writers).collect()
+    }
+
+    /// A submission that is still in the queue and has a budget where the new one has none, or the other way round.
+    fn unlike<'a>(&self, submissions: &'a [Submission], limited: bool) -> Option<&'a Submission> {
+        let unlike = |one: &&Submission| one.budget_limit.is_some() != limited && !self.tasks(one).is_empty();
+        submissions.iter().find(unlike)
+    }
 }
 
 fn hand_in(
@@ -99,7 +173,13 @@ fn hand_in(
         plan_hash: plan.hash().to_owned(),
         file: file.to_owned(),
         set: request.set.clone(),
-        tasks: pack(&runs, request.runs_per_task),
+        tasks: match request.pull {
+            Some(_) => vec![runs],
+            None => pack(&runs, request.runs_per_task),
+        },
+        // More of them than runs would have nothing to do.
+        pull: request.pull.map(|workers| workers.clamp(1, count.max(1))),
+        budget_limit: prepared.conduct().budget_limit,
         arrays: Vec::new(),
     };
     let program = std::env::current_exe().map_err(|error| Problem::new(format!("which program is this? {error}")))?;
@@ -115,10 +195,13 @@ fn hand_in(
     })?;
     let path = dir.join(format!("task-{}.sh", submission.number));
     write_text_atomic(&path, &text)?;
+    if let Some(limit) = submission.budget_limit {
+        covered(folder, PURSER, limit)?;
+    }
     // The tasks look their runs up here, so it stands before the first of them can begin.
     submission.write(folder)?;
     let most = max_array_size().unwrap_or(MAX_ARRAY_SIZE);
-    for (offset, tasks) in parts(submission.tasks.len(), most) {
+    for (offset, tasks) in parts(submission.count(), most) {
         submission.arrays.push(submit(&path, offset, tasks, request.resources.at_once)?);
         submission.write(folder)?;
     }
@@ -151,19 +234,6 @@ fn done(folder: &RunFolder) -> Result<BTreeSet<String>, Problem> {
     }
     let recorded = recorded(folder)?;
     Ok(recorded.runs.into_iter().filter(|(_, run)| run.done).map(|(id, _)| id).collect())
-}
-
-/// Runs of tasks that are waiting or under way.
-fn busy(submissions: &[Submission]) -> Result<BTreeSet<String>, Problem> {
-    let mut busy = BTreeSet::new();
-    for submission in submissions {
-        for task in queued(&submission.arrays)? {
-            let array = submission.arrays.iter().find(|array| array.job == task.job);
-            let runs = array.and_then(|array| submission.tasks.get(array.offset + task.index));
-            busy.extend(runs.into_iter().flatten().cloned());
-        }
-    }
-    Ok(busy)
 }
 
 /// The folder itself, or the newest of an experiment.

@@ -44,5 +44,7 @@ mod canaries;
 mod batch;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
+mod sharing;
 #[cfg(target_os = "linux")]
 mod cluster;
