@@ -31,7 +31,8 @@ pub fn submit(script: &Path, offset: usize, tasks: usize, at_once: Option<usize>
     let limit = at_once.map(|most| format!("%{most}")).unwrap_or_default();
     let mut command = Command::new("sbatch");
     command.arg("--parsable").arg(format!("--array=0-{}{limit}", tasks - 1));
-    command.arg(format!("--export=ALL,TILTMETER_OFFSET={offset}")).arg(script);
+    // As the script's argument: with a variable in `--export` Slurm would look up the user's login environment before every task.
+    command.arg(script).arg(offset.to_string());
     let output = said(command, "sbatch")?;
     // `<job>` or `<job>;<cluster>`.
     let job = output.trim().split(';').next().unwrap_or_default().to_owned();

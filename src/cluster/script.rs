@@ -1,4 +1,4 @@
-//! Owns the batch script of a submission.
+//! Owns the batch script of a submission; its argument is the offset of the array that it is handed in as.
 //! Must not know: kinds, models, what a run does.
 
 use std::path::Path;
@@ -59,7 +59,7 @@ pub fn script(
         text += &format!("  --set {} \\\n", quoted(&format!("{key}={value}")));
     }
     text += &format!(
-        "  --threads {} --rate-share {share} --task {}.$((SLURM_ARRAY_TASK_ID + ${{TILTMETER_OFFSET:-0}}))\n",
+        "  --threads {} --rate-share {share} --task {}.$((SLURM_ARRAY_TASK_ID + ${{1:-0}}))\n",
         resources.cpus, submission.number
     );
     text
@@ -102,7 +102,7 @@ mod tests {
             "#SBATCH --gres=gpu:1",
             r"exec '/bin/tiltmeter' run '/x/it'\''s mine.yaml' --out '/out/x' --resume --progress plain \",
             r"  --set 'a.b=c d' \",
-            "  --threads 2 --rate-share 8 --task 2.$((SLURM_ARRAY_TASK_ID + ${TILTMETER_OFFSET:-0}))",
+            "  --threads 2 --rate-share 8 --task 2.$((SLURM_ARRAY_TASK_ID + ${1:-0}))",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
         }
