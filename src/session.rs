@@ -30,7 +30,7 @@ pub use crate::cluster::Resources;
 pub use crate::registry::{
     Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
 };
-pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
+pub use afterwards::{Analysed, Validation, analyse, collect, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
 pub use retry::{Invocation, Retry, retry};
@@ -187,13 +187,12 @@ impl Prepared {
     }
 
     /// Writes the frozen plan and what the kind makes of it into an unused folder, in which it can then be run.
-    pub fn write_plan(&self, dir: &Path) -> Result<Vec<PathBuf>, Problem> {
-        let folder = RunFolder::at(dir);
+    pub fn write_plan(&self, folder: &RunFolder) -> Result<Vec<PathBuf>, Problem> {
         folder.require_unused()?;
         let plan = self.plan();
         plan.write(&folder.plan())?;
         let recorder = crate::experiment::recorder(plan.document());
-        let mut files = exports::plan_files(&folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
+        let mut files = exports::plan_files(folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
         files.insert(0, folder.plan());
         Ok(files)
     }

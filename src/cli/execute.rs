@@ -143,7 +143,8 @@ fn show_plan(loaded: Loaded, opening: &Opening, out: Option<&Path>) -> Result<Ex
     stdout(&format!("plan        {}\n", prepared.plan().hash()))?;
     stdout(&time(&prepared)?)?;
     if let Some(out) = out {
-        stdout(&wrote(&RunFolder::at(out), &prepared.write_plan(out)?))?;
+        let folder = RunFolder::at(out);
+        stdout(&wrote(&folder, &prepared.write_plan(&folder)?))?;
     }
     errors::print_notes(&prepared.notes);
     Ok(Exit::Done)

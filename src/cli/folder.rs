@@ -19,6 +19,27 @@ pub struct StatusArgs {
     pub folder: PathBuf,
 }
 
+/// Carry out what failed or is not finished in a run folder.
+///
+/// Goes on with the experiment file and the settings that the folder was begun with, from where that was. What failed runs left is
+/// put aside in `archive/` first; runs that are done are not touched.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter retry data/runs/bargain_scaling
+  tiltmeter retry data/runs/bargain_scaling --parallel 4")]
+pub struct RetryArgs {
+    /// Run folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Most runs at the same time [default: what the experiment says]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub parallel: Option<usize>,
+    /// How progress is shown, on standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: ProgressMode,
+}
+
 /// Analyze a batch: what succeeded, the metrics, variations side by side, costs, patterns.
 ///
 /// Computes everything from the journal, prints it and writes its numbers under `analysis/`. Works on a batch that is not over yet,
@@ -39,27 +60,6 @@ pub struct AnalyzeArgs {
     /// Print all numbers as one JSON document instead of the page
     #[arg(long)]
     pub json: bool,
-}
-
-/// Carry out what failed or is not finished in a run folder.
-///
-/// Goes on with the experiment file and the settings that the folder was begun with, from where that was. What failed runs left is
-/// put aside in `archive/` first; runs that are done are not touched.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tiltmeter retry data/runs/bargain_scaling
-  tiltmeter retry data/runs/bargain_scaling --parallel 4")]
-pub struct RetryArgs {
-    /// Run folder
-    #[arg(value_name = "DIR")]
-    pub folder: PathBuf,
-    /// Most runs at the same time [default: what the experiment says]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    pub parallel: Option<usize>,
-    /// How progress is shown, on standard error
-    #[arg(long, value_enum, default_value_t)]
-    pub progress: ProgressMode,
 }
 
 /// Write every file of a run folder again from its journal.

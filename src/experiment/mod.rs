@@ -11,6 +11,7 @@ pub mod scenario;
 // What kinds share: how a model is asked, and what is made of what runs leave.
 mod speaker;
 mod reading;
+mod heard;
 mod recorder;
 pub mod extract;
 

@@ -50,7 +50,7 @@ impl Told {
     /// The names under which the steward answered, each once.
     pub fn versions(&self) -> Vec<&str> {
         let mut versions: Vec<&str> = Vec::new();
-        for version in self.turns.iter().filter_map(|turn| turn.version.as_deref()) {
+        for version in self.turns.iter().filter_map(|turn| turn.heard.version.as_deref()) {
             if !versions.contains(&version) {
                 versions.push(version);
             }
@@ -159,7 +159,7 @@ fn log(outcome: &Outcome, told: &Told) -> Vec<Value> {
 
 /// The projections of a reply, one entry an axis.
 fn activations(turn: &Turn) -> Option<Value> {
-    let readout = turn.readout.as_ref()?;
+    let readout = turn.heard.readout.as_ref()?;
     let entry = |p: &crate::probe::ProbeReadout| json!({"axis": p.name, "site": p.site, "mean": p.mean, "per_token": p.per_token});
     Some(readout.projections.iter().map(entry).collect())
 }

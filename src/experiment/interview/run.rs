@@ -15,21 +15,17 @@ use serde_json::json;
 use time::{OffsetDateTime, macros::format_description};
 
 use super::{Interview, SYSTEM, Setting, judge, judge::Verdict, rule};
-use crate::model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Role, SeedKey, Usage};
-use crate::probe::Readout;
+use crate::experiment::heard::{self, Heard};
+use crate::model::{ChatReply, ChatRequest, ConversationId, Message, Model, Role, SeedKey, Usage};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey, Series};
 use crate::scheduler::{Run, RunContext, RunError, seed_for};
 use crate::spec::{InterviewSpec, RunSeeding, Variant};
 
-/// How a question fared.
+/// How a question fared, beside what becomes of replies.
 pub mod status {
-    pub const OK: &str = "ok";
-    /// The reply came to its longest length.
-    pub const LENGTH_CAPPED: &str = "length_capped";
-    /// The provider withheld it, or part of it.
-    pub const CONTENT_FILTER: &str = "content_filter";
-    pub const EMPTY: &str = "empty";
+    pub use crate::experiment::heard::status::*;
+
     /// After a refusal, or after a reply without text, which no conversation can go on from.
     pub const NOT_ASKED: &str = "not_asked";
 }
@@ -39,33 +35,17 @@ pub mod status {
 pub struct Turn {
     /// From 1.
     pub turn: usize,
-    pub status: String,
     pub question: String,
     /// `None` if it was not asked.
     pub reply: Option<String>,
     /// Whether the rule takes the reply for a refusal.
     pub refusal: bool,
-    pub finish: Option<Finish>,
-    pub seed_key: u64,
-    pub seed_stream: u64,
-    pub usage: Usage,
-    /// The name under which the model answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub token_ids: Vec<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readout: Option<Readout>,
+    #[serde(flatten)]
+    pub heard: Heard,
 }
 
 /// The judge's part.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
-    pub verdict: Verdict,
-    pub usage: Usage,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-}
+pub type Judgement = heard::Judgement<Verdict>;
 
 /// A row of an outcome: a question, or after the last of them the judge's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -181,7 +161,7 @@ impl Sitting {
         for (index, question) in self.framing().prompts.iter().enumerate() {
             let turn = Turn { turn: index + 1, question: question.clone(), ..Turn::default() };
             if over {
-                turns.push(Turn { status: status::NOT_ASKED.to_owned(), ..turn });
+                turns.push(Turn { heard: Heard::nothing(status::NOT_ASKED, SeedKey::default()), ..turn });
                 continue;
             }
             if !spec.batch {
@@ -201,19 +181,8 @@ impl Sitting {
             let text = reply.message.content.clone();
             let refusal = self.setting.refusal.as_ref().is_some_and(|rule| rule.is_match(&text));
             over = text.trim().is_empty() || (refusal && index + 1 == spec.stop_on_refusal.after);
-            turns.push(Turn {
-                status: status_of(&reply).to_owned(),
-                refusal,
-                finish: Some(reply.finish),
-                seed_key: seed.key,
-                seed_stream: seed.stream,
-                usage: reply.usage,
-                version: reply.version,
-                token_ids: reply.token_ids,
-                readout: reply.readout,
-                reply: Some(text),
-                ..turn
-            });
+            let heard = Heard::of(&reply, seed);
+            turns.push(Turn { reply: Some(text), refusal, heard, ..turn });
         }
         Ok(turns)
     }
@@ -230,7 +199,7 @@ impl Sitting {
             other => other,
         })?;
         let verdict = judge::verdict(&reply, &spec.menu)?;
-        Ok(Judgement { verdict, usage: reply.usage, version: reply.version })
+        Ok(Judgement::of(verdict, reply))
     }
 
     fn labels(&self, began: &Began) -> BTreeMap<String, String> {
@@ -249,7 +218,7 @@ impl Sitting {
         let mut labels = self.labels(began);
         let status = if judged.is_some() { "completed" } else { "not_judged" };
         labels.insert("status".to_owned(), status.to_owned());
-        let usages = || turns.iter().map(|turn| turn.usage).chain(judged.map(|judged| judged.usage));
+        let usages = || turns.iter().map(|turn| turn.heard.usage).chain(judged.map(|judged| judged.usage));
         let sum = |count: fn(&Usage) -> u64| usages().map(|usage| count(&usage)).sum::<u64>() as f64;
         let replies = turns.iter().filter(|turn| turn.reply.is_some()).count();
         let mut metrics = BTreeMap::from([
@@ -273,25 +242,19 @@ impl Sitting {
         let mut series = Vec::new();
         for (index, probe) in self.setting.probes.iter().flat_map(|plan| &plan.probes).enumerate() {
             let name = format!("{}@{}", probe.name, probe.site);
-            let value = |turn: &Turn| turn.readout.as_ref()?.projections.get(index).map(|p| f64::from(p.mean));
-            let values: Vec<Option<f64>> = turns.iter().map(value).collect();
+            let values: Vec<Option<f64>> = turns.iter().map(|turn| turn.heard.mean(index)).collect();
             let measured: Vec<f64> = values.iter().copied().flatten().collect();
             if !measured.is_empty() {
                 metrics.insert(name.clone(), measured.iter().sum::<f64>() / measured.len() as f64);
             }
-            series.push(Series { name, values, statuses: turns.iter().map(|turn| turn.status.clone()).collect() });
+            series.push(Series {
+                name,
+                values,
+                statuses: turns.iter().map(|turn| turn.heard.status.clone()).collect(),
+            });
         }
         let rows = turns.iter().cloned().map(Row::Steward).chain(judged.cloned().map(Row::Judge));
         Outcome { labels, metrics, series, transcript: messages.to_vec(), turns: rows.map(|row| json!(row)).collect() }
-    }
-}
-
-fn status_of(reply: &ChatReply) -> &'static str {
-    match reply.finish {
-        Finish::ContentFilter => status::CONTENT_FILTER,
-        _ if reply.message.content.trim().is_empty() => status::EMPTY,
-        Finish::Length => status::LENGTH_CAPPED,
-        Finish::Stop => status::OK,
     }
 }
 

@@ -102,13 +102,13 @@ fn turns_table(setting: &Setting, runs: &[Played]) -> Table {
         .with("agent", text(&|_, said| Some(cast::agent(said.agent))))
         .with("side", text(&|run, said| Some(agent(run, said)?.side.name().to_owned())))
         .with("model", text(&|run, said| Some(agent(run, said)?.model)))
-        .with("status", text(&|_, said| Some(said.status.clone())))
+        .with("status", text(&|_, said| Some(said.heard.status.clone())))
         .with("invalid", text(&|_, said| said.invalid.clone()))
-        .with("prompt_tokens", int(&|said| said.usage.prompt_tokens))
-        .with("generated_tokens", int(&|said| said.usage.completion_tokens))
+        .with("prompt_tokens", int(&|said| said.heard.usage.prompt_tokens))
+        .with("generated_tokens", int(&|said| said.heard.usage.completion_tokens))
         .with("text", text(&|_, said| Some(said.text.clone())));
     for (probe, axis) in setting.axes().iter().enumerate() {
-        let value = |said: &Said| Some(said.readout.as_ref()?.projections.get(probe)?.mean);
+        let value = |said: &Said| Some(said.heard.readout.as_ref()?.projections.get(probe)?.mean);
         let values = rows.iter().map(|(_, said)| value(said)).collect();
         let name = format!("projection.{}@{}", axis.name, axis.site);
         table.columns.push(Column::new(name, ColumnData::FloatF32(values)));

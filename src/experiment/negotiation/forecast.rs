@@ -9,8 +9,9 @@ use super::play::Play;
 use super::protocol::{Phase, Turn};
 use super::rows::{Agent, Row, Said, Setup, Side, Told, status};
 use super::{ModelVoice, PIE, Setting, Voice, cast};
+use crate::experiment::heard::Heard;
 use crate::experiment::{CellForecast, Forecast, Speaker, TokenForecast};
-use crate::model::{ChatRequest, SeedKey, Usage};
+use crate::model::{ChatRequest, SeedKey};
 use crate::problem::Problem;
 
 /// What a bargainer takes in one game.
@@ -118,18 +119,11 @@ fn longest(
             round: turn.round,
             phase: turn.phase,
             agent: turn.agent,
-            status: status::OK.to_owned(),
             text,
             allocation: None,
             invalid: None,
             votes: None,
-            finish: None,
-            seed_key: 0,
-            seed_stream: 0,
-            usage: Usage::default(),
-            version: None,
-            token_ids: Vec::new(),
-            readout: None,
+            heard: Heard::nothing(status::OK, SeedKey::default()),
         })));
     }
     Ok(told)

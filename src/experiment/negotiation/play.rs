@@ -13,7 +13,7 @@ const SILENCE: &str = "(no answer)";
 
 /// What was made of a reply.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heard {
+pub struct Understood {
     pub allocation: Option<Allocation>,
     pub invalid: Option<String>,
     pub votes: Option<Vec<Option<bool>>>,
@@ -45,10 +45,10 @@ impl Play {
     }
 
     /// Plays what the agent replied.
-    pub fn hear(&mut self, turn: Turn, reply: &str) -> Result<Heard, Problem> {
+    pub fn hear(&mut self, turn: Turn, reply: &str) -> Result<Understood, Problem> {
         let content = if reply.trim().is_empty() { SILENCE } else { reply };
         self.conversations[turn.agent].push(Message::new(Role::Assistant, content));
-        let mut heard = Heard::default();
+        let mut heard = Understood::default();
         let played = match turn.phase {
             Phase::Discussion => Move::Say(reply.to_owned()),
             Phase::Thinking | Phase::Reflection => Move::Ponder,

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::Verdict;
 use super::protocol::{Allocation, End, Event, Phase};
-use crate::model::{Finish, Usage};
-use crate::probe::Readout;
+use crate::experiment::heard::{self, Heard};
 use crate::record::Outcome;
 
 /// Which list of the experiment an agent is of.
@@ -49,14 +48,10 @@ pub struct Setup {
     pub seed: u64,
 }
 
-/// How a turn fared.
+/// How a turn fared, beside what becomes of replies.
 pub mod status {
-    pub const OK: &str = "ok";
-    /// The reply came to its longest length.
-    pub const LENGTH_CAPPED: &str = "length_capped";
-    /// The provider withheld it, or part of it.
-    pub const CONTENT_FILTER: &str = "content_filter";
-    pub const EMPTY: &str = "empty";
+    pub use crate::experiment::heard::status::*;
+
     /// Not said by a model.
     pub const PROGRAMMED: &str = "programmed";
 }
@@ -69,7 +64,6 @@ pub struct Said {
     pub phase: Phase,
     /// Place in the order of speaking, from 0.
     pub agent: usize,
-    pub status: String,
     pub text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
@@ -78,27 +72,12 @@ pub struct Said {
     pub invalid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub votes: Option<Vec<Option<bool>>>,
-    pub finish: Option<Finish>,
-    pub seed_key: u64,
-    pub seed_stream: u64,
-    pub usage: Usage,
-    /// The name under which the model answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub token_ids: Vec<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readout: Option<Readout>,
+    #[serde(flatten)]
+    pub heard: Heard,
 }
 
 /// The judge's part.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
-    pub verdict: Verdict,
-    pub usage: Usage,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-}
+pub type Judgement = heard::Judgement<Verdict>;
 
 /// A row of an outcome, in the order in which things happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

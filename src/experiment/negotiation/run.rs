@@ -16,7 +16,8 @@ use super::play::Play;
 use super::protocol::{Event, Phase, Turn};
 use super::rows::{Agent, Judgement, Row, Said, Setup, Side, Told, status};
 use super::{Setting, Voice, cast, judge, programmed, values};
-use crate::model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Role, SeedKey, Usage};
+use crate::experiment::heard::Heard;
+use crate::model::{ChatReply, ChatRequest, ConversationId, Message, Model, Role, SeedKey, Usage};
 use crate::problem::Problem;
 use crate::record::{Outcome, RunKey, Series, timestamp};
 use crate::scheduler::{Run, RunContext, RunError};
@@ -106,18 +107,11 @@ impl Bargain {
             round: turn.round,
             phase: turn.phase,
             agent: turn.agent,
-            status: status::PROGRAMMED.to_owned(),
             text: String::new(),
             allocation: None,
             invalid: None,
             votes: None,
-            finish: None,
-            seed_key: seed.key,
-            seed_stream: seed.stream,
-            usage: Usage::default(),
-            version: None,
-            token_ids: Vec::new(),
-            readout: None,
+            heard: Heard::nothing(status::PROGRAMMED, seed),
         };
         let messages = play.tell(turn).to_vec();
         match self.voice(self.sides()[turn.agent]) {
@@ -133,12 +127,7 @@ impl Bargain {
                 let reply = voice.speaker.ask(ctx, &step, &request).await?;
                 ctx.count("replies", 1);
                 ctx.count("tokens", reply.usage.completion_tokens);
-                said.status = status_of(&reply).to_owned();
-                said.finish = Some(reply.finish);
-                said.usage = reply.usage;
-                said.version = reply.version;
-                said.token_ids = reply.token_ids;
-                said.readout = reply.readout;
+                said.heard = Heard::of(&reply, seed);
                 said.text = reply.message.content;
             }
         }
@@ -160,7 +149,7 @@ impl Bargain {
             other => other,
         })?;
         let verdict = judge::verdict(&reply)?;
-        Ok(Some(Judgement { verdict, usage: reply.usage, version: reply.version }))
+        Ok(Some(Judgement::of(verdict, reply)))
     }
 
     fn outcome(&self, started: &str, setup: &Setup, play: &Play, table: &Table) -> Outcome {
@@ -178,7 +167,7 @@ impl Bargain {
         let said =
             || table.rows.iter().filter_map(|row| if let Row::Said(said) = row { Some(said.as_ref()) } else { None });
         let judged = table.rows.iter().find_map(|row| if let Row::Judge(judged) = row { Some(judged) } else { None });
-        let usages = || said().map(|said| said.usage).chain(judged.map(|judged| judged.usage));
+        let usages = || said().map(|said| said.heard.usage).chain(judged.map(|judged| judged.usage));
         let sum = |count: fn(&Usage) -> u64| usages().map(|usage| count(&usage)).sum::<u64>() as f64;
         let game = &play.game;
         let mut metrics = BTreeMap::from([
@@ -186,7 +175,7 @@ impl Bargain {
             ("cosine_similarity".to_owned(), setup.cosine_similarity),
             ("invalid_proposals".to_owned(), game.invalid_proposals().iter().sum::<usize>() as f64),
             ("missing_votes".to_owned(), game.missing_votes().iter().sum::<usize>() as f64),
-            ("replies".to_owned(), said().filter(|said| said.status != status::PROGRAMMED).count() as f64),
+            ("replies".to_owned(), said().filter(|said| said.heard.status != status::PROGRAMMED).count() as f64),
             ("prompt_tokens".to_owned(), sum(|usage| usage.prompt_tokens)),
             ("completion_tokens".to_owned(), sum(|usage| usage.completion_tokens)),
             ("cost_usd".to_owned(), usages().map(|usage| usage.cost_usd).sum()),
@@ -234,11 +223,10 @@ impl Bargain {
             let Voice::Model(voice) = self.voice(side) else { continue };
             let own = |said: &&&Said| setup.agents.get(said.agent).is_some_and(|agent| agent.side == side);
             for (index, probe) in voice.probes.iter().flat_map(|plan| &plan.probes).enumerate() {
-                let mean = |said: &Said| Some(f64::from(said.readout.as_ref()?.projections.get(index)?.mean));
                 series.push(Series {
                     name: format!("{}.{}@{}", side.name(), probe.name, probe.site),
-                    values: said.iter().filter(own).map(|said| mean(said)).collect(),
-                    statuses: said.iter().filter(own).map(|said| said.status.clone()).collect(),
+                    values: said.iter().filter(own).map(|said| said.heard.mean(index)).collect(),
+                    statuses: said.iter().filter(own).map(|said| said.heard.status.clone()).collect(),
                 });
             }
         }
@@ -264,15 +252,6 @@ pub fn order_name(order: SpeakingOrder) -> &'static str {
     match order {
         SpeakingOrder::WeakFirst => "weak_first",
         SpeakingOrder::StrongFirst => "strong_first",
-    }
-}
-
-fn status_of(reply: &ChatReply) -> &'static str {
-    match reply.finish {
-        Finish::ContentFilter => status::CONTENT_FILTER,
-        _ if reply.message.content.trim().is_empty() => status::EMPTY,
-        Finish::Length => status::LENGTH_CAPPED,
-        Finish::Stop => status::OK,
     }
 }
 

@@ -176,8 +176,12 @@ impl Play {
             let (sections, layout) = sections(&text);
             let mut taken = Taken::of(&actor.llm_model, &reply, seed);
             match layout {
-                Layout::NoAction if taken.status == status::OK => taken.status = status::NO_ACTION.to_owned(),
-                Layout::Whole if taken.status == status::OK => taken.status = status::UNSTRUCTURED.to_owned(),
+                Layout::NoAction if taken.heard.status == status::OK => {
+                    taken.heard.status = status::NO_ACTION.to_owned()
+                }
+                Layout::Whole if taken.heard.status == status::OK => {
+                    taken.heard.status = status::UNSTRUCTURED.to_owned()
+                }
                 _ => {}
             }
             decisions.push(Decision { actor: actor.short_name.clone(), text, sections, taken });
@@ -246,7 +250,7 @@ impl Play {
     }
 
     fn outcome(&self, began: &Began, turns: &[Turn], finished: bool) -> Outcome {
-        let usages = || turns.iter().flat_map(Turn::taken).map(|(_, taken)| taken.usage);
+        let usages = || turns.iter().flat_map(Turn::taken).map(|(_, taken)| taken.heard.usage);
         let sum = |count: fn(&Usage) -> u64| usages().map(|usage| count(&usage)).sum::<u64>() as f64;
         let mut labels = self.labels(began, finished);
         let mut metrics = BTreeMap::from([
@@ -294,18 +298,16 @@ impl Play {
                     let letters = turns.iter().flat_map(|turn| &turn.written);
                     let own: Vec<&Taken> =
                         letters.filter(|one| one.from == actor.short_name).map(|one| &one.taken).collect();
-                    let mean = |taken: &&Taken| Some(f64::from(taken.readout.as_ref()?.projections.get(index)?.mean));
                     series.push(Series {
                         name: format!("{}.{LETTERS}.{}@{}", actor.short_name, probe.name, probe.site),
-                        values: own.iter().map(mean).collect(),
+                        values: own.iter().map(|taken| taken.heard.mean(index)).collect(),
                         statuses: own.iter().map(|taken| spoken(taken)).collect(),
                     });
                 }
                 let taken = |turn: &Turn| turn.decision(&actor.short_name).map(|decision| decision.taken.clone());
-                let mean = |taken: Taken| Some(f64::from(taken.readout?.projections.get(index)?.mean));
                 series.push(Series {
                     name: format!("{}.{}@{}", actor.short_name, probe.name, probe.site),
-                    values: turns.iter().map(|turn| taken(turn).and_then(mean)).collect(),
+                    values: turns.iter().map(|turn| taken(turn)?.heard.mean(index)).collect(),
                     statuses: turns
                         .iter()
                         .map(|turn| taken(turn).map_or(String::new(), |taken| spoken(&taken)))
@@ -334,7 +336,7 @@ impl Play {
 
 /// The status of a measured reply: a decision without headings was spoken all the same.
 fn spoken(taken: &Taken) -> String {
-    match taken.status.as_str() {
+    match taken.heard.status.as_str() {
         status::UNSTRUCTURED | status::NO_ACTION => status::OK.to_owned(),
         other => other.to_owned(),
     }

@@ -6,61 +6,30 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{decision::Sections, measure::Found};
-use crate::model::{ChatReply, Finish, SeedKey, Usage};
-use crate::probe::Readout;
+use crate::experiment::heard::Heard;
+use crate::model::{ChatReply, SeedKey};
 
-/// How a reply fared.
+/// How a reply fared, beside what becomes of any.
 pub mod status {
-    pub const OK: &str = "ok";
-    /// It came to its longest length.
-    pub const LENGTH_CAPPED: &str = "length_capped";
-    /// The provider withheld it, or part of it.
-    pub const CONTENT_FILTER: &str = "content_filter";
-    pub const EMPTY: &str = "empty";
+    pub use crate::experiment::heard::status::*;
+
     /// A decision without headings: all of it counts as the action.
     pub const UNSTRUCTURED: &str = "unstructured";
     /// A decision with headings and no action.
     pub const NO_ACTION: &str = "no_action";
 }
 
-/// What a reply took, and how it was drawn.
+/// A reply without its words, and whose it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Taken {
     pub model: String,
-    pub status: String,
-    pub usage: Usage,
-    pub seed_key: u64,
-    pub seed_stream: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finish: Option<Finish>,
-    /// The name under which the model answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub token_ids: Vec<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub readout: Option<Readout>,
+    #[serde(flatten)]
+    pub heard: Heard,
 }
 
 impl Taken {
     pub fn of(model: &str, reply: &ChatReply, seed: SeedKey) -> Self {
-        let status = match reply.finish {
-            Finish::ContentFilter => status::CONTENT_FILTER,
-            _ if reply.message.content.trim().is_empty() => status::EMPTY,
-            Finish::Length => status::LENGTH_CAPPED,
-            Finish::Stop => status::OK,
-        };
-        Self {
-            model: model.to_owned(),
-            status: status.to_owned(),
-            usage: reply.usage,
-            seed_key: seed.key,
-            seed_stream: seed.stream,
-            finish: Some(reply.finish),
-            version: reply.version.clone(),
-            token_ids: reply.token_ids.clone(),
-            readout: reply.readout.clone(),
-        }
+        Self { model: model.to_owned(), heard: Heard::of(reply, seed) }
     }
 }
 
@@ -135,8 +104,8 @@ impl Turn {
         let written = light.written.iter_mut().map(|written| &mut written.taken);
         let decided = light.decisions.iter_mut().map(|decision| &mut decision.taken);
         for taken in written.chain(decided).chain([&mut light.world]) {
-            taken.token_ids.clear();
-            taken.readout = None;
+            taken.heard.token_ids.clear();
+            taken.heard.readout = None;
         }
         light
     }

@@ -45,7 +45,7 @@ fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
     }
     for turn in &told.turns {
         let n = turn.turn;
-        match turn.status.as_str() {
+        match turn.heard.status.as_str() {
             status::EMPTY => found.push((format!("reply {n} is empty"), "look at the steward, or leave the run out")),
             status::CONTENT_FILTER => {
                 found.push((
@@ -58,7 +58,7 @@ fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
             }
             _ => {}
         }
-        if turn.status != status::NOT_ASKED && turn.reply.is_none() {
+        if turn.heard.status != status::NOT_ASKED && turn.reply.is_none() {
             found.push((format!("question {n} has no reply"), BROKEN));
         }
     }
@@ -75,11 +75,13 @@ fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
 /// A seed that is not the run's own may be another run's, and then the two are no independent repetitions.
 fn seeds(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
     let own = records.seed_of(run);
-    let strange = told.turns.iter().filter(|turn| turn.status != status::NOT_ASKED && turn.seed_key != own);
+    let strange = told.turns.iter().filter(|turn| turn.heard.status != status::NOT_ASKED && turn.heard.seed_key != own);
     let hint = "it may repeat another run's: leave it out, or run this repetition again in a new folder";
     strange
         .take(1)
-        .map(|turn| (format!("question {} has the seed {}, and the run's is {own}", turn.turn, turn.seed_key), hint))
+        .map(|turn| {
+            (format!("question {} has the seed {}, and the run's is {own}", turn.turn, turn.heard.seed_key), hint)
+        })
         .collect()
 }
 

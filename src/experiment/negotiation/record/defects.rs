@@ -111,7 +111,7 @@ fn game(records: &Records, outcome: &Outcome, told: &Told, setup: &Setup) -> Vec
 /// What a model did not say as it should.
 fn replies(told: &Told) -> Vec<Defect> {
     let mut found = Vec::new();
-    let count = |wanted: &str| told.said().filter(|said| said.status == wanted).count();
+    let count = |wanted: &str| told.said().filter(|said| said.heard.status == wanted).count();
     for (wanted, what, hint) in [
         (status::EMPTY, "replies are empty", "look at the model, or leave the run out"),
         (
@@ -128,7 +128,9 @@ fn replies(told: &Told) -> Vec<Defect> {
     }
     let mut versions: Vec<(usize, &str)> = Vec::new();
     for said in told.said() {
-        if let Some(version) = said.version.as_deref().filter(|version| !versions.contains(&(said.agent, *version))) {
+        if let Some(version) =
+            said.heard.version.as_deref().filter(|version| !versions.contains(&(said.agent, *version)))
+        {
             versions.push((said.agent, version));
         }
     }

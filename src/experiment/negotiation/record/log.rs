@@ -54,11 +54,11 @@ fn write_row(text: &mut String, row: &Row) {
             })
         }
         Row::Said(said) => {
-            let Said { round, phase, agent, status, text: words, invalid, .. } = said.as_ref();
+            let Said { round, phase, agent, text: words, invalid, heard, .. } = said.as_ref();
             let public = if *phase == Phase::Discussion { "public" } else { "private" };
             let why = invalid.as_ref().map(|why| format!(", invalid: {why}")).unwrap_or_default();
             let (phase, name) = (phase.name(), cast::agent(*agent));
-            writeln!(text, "\n[round {round}, {phase}, {public}] {name} ({status}{why}):\n{}", quoted(words))
+            writeln!(text, "\n[round {round}, {phase}, {public}] {name} ({}{why}):\n{}", heard.status, quoted(words))
         }
         Row::Public(Event::Enumerated { round, proposals, invalid }) => {
             let _ = writeln!(text, "\n[round {round}] {} valid proposals, {} invalid", proposals.len(), invalid.len());

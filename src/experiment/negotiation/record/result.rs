@@ -126,7 +126,7 @@ fn entry(said: &Said, told: &Told) -> Value {
         "model": agent.map(|agent| &agent.model),
         "public": said.phase == Phase::Discussion,
         "content": said.text,
-        "status": said.status,
+        "status": said.heard.status,
     });
     let votes = |votes: &Vec<Option<bool>>| {
         let word = |vote: &Option<bool>| vote.map(|accepts| if accepts { "accept" } else { "reject" });
@@ -138,7 +138,7 @@ fn entry(said: &Said, told: &Told) -> Value {
     if let Some(why) = &said.invalid {
         entry["invalid"] = json!(why);
     }
-    if let Some(readout) = &said.readout {
+    if let Some(readout) = &said.heard.readout {
         let read = |p: &crate::probe::ProbeReadout| json!({"axis": p.name, "site": p.site, "mean": p.mean, "per_token": p.per_token});
         entry["activations"] = readout.projections.iter().map(read).collect();
     }

@@ -51,7 +51,7 @@ fn replies(scenario: &Scenario, turn: &Turn, seed: u64) -> Vec<Defect> {
     }
     for (who, taken) in turn.taken() {
         let cut = "raise sampling.max_new_tokens or world_max_tokens";
-        match taken.status.as_str() {
+        match taken.heard.status.as_str() {
             status::LENGTH_CAPPED => {
                 found.push((format!("turn {n}: the reply of {who} was cut at its longest length"), cut))
             }
@@ -66,10 +66,10 @@ fn replies(scenario: &Scenario, turn: &Turn, seed: u64) -> Vec<Defect> {
             )),
             _ => {}
         }
-        if taken.seed_key != seed {
+        if taken.heard.seed_key != seed {
             let hint = "it may repeat another run's: leave it out, or run this repetition again in a new folder";
             found.push((
-                format!("turn {n}: {who} was asked with the seed {}, and the run's is {seed}", taken.seed_key),
+                format!("turn {n}: {who} was asked with the seed {}, and the run's is {seed}", taken.heard.seed_key),
                 hint,
             ));
         }

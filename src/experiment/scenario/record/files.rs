@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Variation, pretty, status, turns_of, usd};
+use crate::experiment::heard::Heard;
 use crate::experiment::scenario::turn::{Decision, JUDGE, Taken, Turn, WORLD};
 use crate::experiment::{Ran, RanEnd, RunFile};
 use crate::model::Usage;
@@ -42,8 +43,8 @@ fn world_page(scenario: &Scenario, turn: usize, state: &str) -> String {
 
 fn actor_page(actor: &Actor, turn: &Turn, decision: &Decision) -> String {
     let mut text = format!("# {}, turn {}\n\nModel: {}\n", actor.name, turn.turn, decision.taken.model);
-    if decision.taken.status != "ok" {
-        text += &format!("Status: {}\n", decision.taken.status);
+    if decision.taken.heard.status != "ok" {
+        text += &format!("Status: {}\n", decision.taken.heard.status);
     }
     let own = &actor.short_name;
     for written in &turn.written {
@@ -72,7 +73,7 @@ fn actor_page(actor: &Actor, turn: &Turn, decision: &Decision) -> String {
     if sections.action.is_none() {
         text += &format!("\n## The reply, which has no action\n\n{}\n", decision.text.trim());
     }
-    if let Some(readout) = &decision.taken.readout {
+    if let Some(readout) = &decision.taken.heard.readout {
         text += "\n## Projections\n\n";
         text.extend(readout.projections.iter().map(|p| format!("- {} at {}: {:.4}\n", p.name, p.site, p.mean)));
     }
@@ -117,7 +118,7 @@ struct Sum {
 impl Sum {
     fn of<'a>(taken: impl Iterator<Item = &'a Taken>) -> Self {
         let mut sum = Self::default();
-        for Taken { usage, .. } in taken {
+        for Heard { usage, .. } in taken.map(|taken| &taken.heard) {
             sum.calls += 1;
             sum.usage.prompt_tokens += usage.prompt_tokens;
             sum.usage.completion_tokens += usage.completion_tokens;
@@ -232,8 +233,8 @@ pub fn log(scenario: &Scenario, run: &Ran, outcome: &Outcome, account: Option<Op
             text += &format!("{at} turn {n}: {} wrote {} messages{not}\n", written.from, sent.len());
         }
         for (who, taken) in turn.taken() {
-            let Usage { prompt_tokens, completion_tokens, cost_usd } = taken.usage;
-            let status = if taken.status == "ok" { String::new() } else { format!(" [{}]", taken.status) };
+            let Usage { prompt_tokens, completion_tokens, cost_usd } = taken.heard.usage;
+            let status = if taken.heard.status == "ok" { String::new() } else { format!(" [{}]", taken.heard.status) };
             let tokens = format!("{prompt_tokens} + {completion_tokens} tokens");
             text += &format!("{at} turn {n}: {who} ({}) replied, {tokens}, ${cost_usd:.6}{status}\n", taken.model);
         }
