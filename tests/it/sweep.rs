@@ -297,7 +297,7 @@ fn a_folder_that_cannot_be_retried_says_what_to_do() {
         assert_eq!(ended.code, Some(2), "{}\n{}", ended.out, ended.err);
         assert!(ended.problems()[0].contains(part), "{}", ended.err);
     };
-    refused(&["retry", "nowhere"], "no run is recorded in this folder");
+    refused(&["retry", "nowhere"], "there is no such folder");
     Ended::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).done();
     let invocation = sweep.out().join("invocation.json");
     let text = fs::read_to_string(&invocation).unwrap();
