@@ -41,10 +41,10 @@ pub use upload::{Uploaded, upload_pending};
 
 use crate::dataset::Dataset;
 pub use crate::experiment::Forecast;
-use crate::experiment::{Books, Experiment, Ran, RanEnd};
+use crate::experiment::{Books, Experiment, Ran, RanEnd, RunFile};
 use crate::model::{ChatRequest, Message, Model, Role, Work};
 use crate::problem::Problem;
-use crate::record::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp, write_text_atomic};
+use crate::record::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp};
 use crate::scheduler::{Budget, Lane, Order, Plan, Progress, Run, RunState, Schedule, StopSignal, Summary, recorded};
 use crate::secret::{Keys, read_env_file};
 use crate::spec::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
@@ -293,18 +293,25 @@ impl Prepared {
             )
             .hint("undo the change, or begin again in another folder"));
         }
-        if let Some(name) = self.experiment.kept_config()
-            && !(folder.is_shared() && folder.dir().join(name).is_file())
-        {
-            write_text_atomic(&folder.dir().join(name), &self.text)?;
-        }
         let conduct = &self.conduct;
         for (unit, total) in self.experiment.totals() {
             progress.expect(unit, total);
         }
         let recorder = crate::experiment::recorder(plan.document());
         let backups = conduct.local_backup_dir.clone();
-        let keeper = Keeper::new(folder.clone(), recorder, backups, running.pause.clone(), progress.clone());
+        let again = match share {
+            Some(_) => Vec::new(),
+            None => retry::asked_again(&folder, recorder.as_ref(), backups.as_deref()),
+        };
+        for id in &again {
+            progress.say(format!("{id} is carried out anew: its flag was removed"));
+        }
+        let mut opening = if share.is_none() { recorder.plan_files() } else { Vec::new() };
+        let config = self.experiment.kept_config().map(|name| (name.to_owned(), self.text.clone()));
+        opening.extend(config.map(|(path, text)| RunFile { path, text }));
+        opening.extend(running.invocation.as_ref().map(Invocation::file));
+        let pause = running.pause.clone();
+        let keeper = Keeper::new(folder.clone(), recorder, backups, pause, opening, progress.clone());
         let keeper = Arc::new(keeper);
         let order = match conduct.order {
             RunOrder::Interleaved => Order::Interleaved,
@@ -314,17 +321,6 @@ impl Prepared {
         let budget = share.as_ref().map_or(budget.clone(), |share| share.part_of(budget));
         if conduct.on_run_cost_limit == OnRunCostLimit::HaltBatch {
             budget.run_limit_ends_batch();
-        }
-        let mut again = Vec::new();
-        if share.is_none() {
-            again = retry::asked_again(&folder, keeper.recorder(), keeper.backups())?;
-            exports::plan_files(&folder, keeper.recorder(), keeper.backups())?;
-        }
-        for id in &again {
-            progress.say(format!("{id} is carried out anew: its flag was removed"));
-        }
-        if let Some(invocation) = &running.invocation {
-            invocation.write(&folder)?;
         }
         let parallel = running.parallel.or(conduct.parallel).unwrap_or(self.experiment.in_flight());
         let mut schedule = Schedule::new(plan.clone(), folder.clone())

@@ -162,11 +162,6 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// Which file this folder was begun with, and from where.
-    pub fn invocation(&self) -> PathBuf {
-        self.dir.join("invocation.json")
-    }
-
     /// Names of those that left a journal of their own.
     pub fn writers(&self) -> Result<Vec<String>, Problem> {
         let name = |path: &PathBuf| {

@@ -101,6 +101,11 @@ pub(super) struct Shared {
 /// Somebody who is told what runs leave, when it is durable in the journal; of a resumed run, told again.
 #[async_trait::async_trait]
 pub trait Observer: Send + Sync {
+    /// The folder is this process's, its plan is accepted, and no run has begun. An error ends the schedule.
+    fn begun(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     /// The run has this much of an outcome and goes on.
     fn kept(&self, key: &RunKey, outcome: &Outcome);
 

@@ -206,6 +206,8 @@ impl Schedule {
             self.plan.write(&self.folder.plan())?;
         }
 
+        self.observer.as_ref().map_or(Ok(()), |observer| observer.begun())?;
+
         let mut states = vec![RunState::Pending; runs.len()];
         let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
         self.begin_anew(&journal, &mut records).await?;

@@ -32,6 +32,8 @@ pub struct Keeper {
     /// Where backups go instead of the run folder.
     backups: Option<PathBuf>,
     pause: Option<Pause>,
+    /// What stands in the folder before the first run.
+    opening: Vec<RunFile>,
     progress: Arc<Progress>,
     refused: Mutex<Option<Problem>>,
     standing: Mutex<Standing>,
@@ -50,9 +52,19 @@ impl Keeper {
         recorder: Box<dyn Recorder>,
         backups: Option<PathBuf>,
         pause: Option<Pause>,
+        opening: Vec<RunFile>,
         progress: Arc<Progress>,
     ) -> Self {
-        Self { folder, recorder, backups, pause, progress, refused: Mutex::default(), standing: Mutex::default() }
+        Self {
+            folder,
+            recorder,
+            backups,
+            pause,
+            opening,
+            progress,
+            refused: Mutex::default(),
+            standing: Mutex::default(),
+        }
     }
 
     pub fn recorder(&self) -> &dyn Recorder {
@@ -123,6 +135,16 @@ pub fn write_file(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) ->
 
 #[async_trait::async_trait]
 impl Observer for Keeper {
+    fn begun(&self) -> Result<(), Problem> {
+        for file in &self.opening {
+            // What several processes share is written by the first of them.
+            if !(self.folder.is_shared() && place(&self.folder, self.backups(), file)?.is_file()) {
+                write_file(&self.folder, self.backups(), file)?;
+            }
+        }
+        Ok(())
+    }
+
     fn kept(&self, key: &RunKey, outcome: &Outcome) {
         self.write(&Ran { key: key.clone(), outcome: Some(outcome.clone()), end: RanEnd::Pending });
     }

@@ -6,15 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::{OffsetDateTime, macros::format_description};
 
 use super::afterwards::runs;
 use super::keeping::place;
 use super::{Opening, Prepared, Running, find_folder, load, prepare};
-use crate::experiment::{Ran, RanEnd, Recorder, recorder};
+use crate::experiment::{Ran, RanEnd, Recorder, RunFile, recorder};
 use crate::problem::Problem;
-use crate::record::{RunFolder, write_json_atomic};
+use crate::record::RunFolder;
 use crate::scheduler::recorded;
+
+const INVOCATION: &str = "invocation.json";
 
 /// What a run folder was begun with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +39,13 @@ impl Invocation {
         })
     }
 
-    pub fn write(&self, folder: &RunFolder) -> Result<(), Problem> {
-        write_json_atomic(&folder.invocation(), self)
+    /// As it is noted in the folder.
+    pub(super) fn file(&self) -> RunFile {
+        RunFile { path: INVOCATION.to_owned(), text: format!("{:#}\n", json!(self)) }
     }
 
     fn read(folder: &RunFolder) -> Result<Self, Problem> {
-        let path = folder.invocation();
+        let path = folder.dir().join(INVOCATION);
         let unusable = |what: String| {
             Problem::new(format!("what this folder was begun with cannot be read: {what}"))
                 .at(path.display().to_string())
@@ -124,32 +128,19 @@ fn put_aside(
 
 /// Finished runs whose flag a person removed. A flag is written before the other files of a finished run, so one that is missing
 /// beside them was there once; where the others are missing, too, somebody tidied up, and the journal stands.
-pub fn asked_again(
-    folder: &RunFolder,
-    recorder: &dyn Recorder,
-    backups: Option<&Path>,
-) -> Result<Vec<String>, Problem> {
-    if !folder.holds_journal()? {
-        return Ok(Vec::new());
-    }
-    let mut again = Vec::new();
-    for run in runs(&recorded(folder)?).iter().filter(|run| run.end == RanEnd::Done) {
-        let Some(flag) = recorder.flag(run) else { continue };
+pub fn asked_again(folder: &RunFolder, recorder: &dyn Recorder, backups: Option<&Path>) -> Vec<String> {
+    // Whatever is wrong with the journal is said when it is gone on with.
+    let Ok(recorded) = recorded(folder) else { return Vec::new() };
+    let found = |file: &RunFile| fs::read_to_string(place(folder, backups, file).ok()?).ok();
+    // A flag that cannot be looked at is not one that was removed.
+    let gone =
+        |file: &RunFile| place(folder, backups, file).is_ok_and(|path| path.try_exists().is_ok_and(|there| !there));
+    let asked = |run: &&Ran| {
+        let Some(flag) = recorder.flag(run) else { return false };
         let (flags, others): (Vec<_>, Vec<_>) = recorder.run_files(run).into_iter().partition(|file| file.path == flag);
-        let there = |file| place(folder, backups, file).map(|path| fs::read(&path));
-        let missing = flags.first().map(there).transpose()?.is_some_and(|found| found.is_err());
-        if !missing || others.is_empty() {
-            continue;
-        }
-        let mut whole = true;
-        for file in &others {
-            whole &= there(file)?.is_ok_and(|found| {
-                found.strip_suffix(b"\n").unwrap_or(&found) == file.text.trim_end_matches('\n').as_bytes()
-            });
-        }
-        if whole {
-            again.push(run.key.id());
-        }
-    }
-    Ok(again)
+        let whole = |file: &RunFile| found(file).is_some_and(|found| found.trim_end() == file.text.trim_end());
+        flags.first().is_some_and(gone) && !others.is_empty() && others.iter().all(whole)
+    };
+    let runs = runs(&recorded);
+    runs.iter().filter(|run| run.end == RanEnd::Done).filter(asked).map(|run| run.key.id()).collect()
 }
