@@ -30,7 +30,7 @@ pub use crate::cluster::Resources;
 pub use crate::registry::{
     Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
 };
-pub use afterwards::{Analysed, Validation, analyse, collect, live, validate};
+pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
 pub use keeping::Pause;
 pub use report::{ReportInput, Reported, report};
 pub use retry::{Invocation, Retry, retry};
