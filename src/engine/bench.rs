@@ -240,7 +240,8 @@ impl Running<'_> {
             stop_ids: Vec::new(),
         };
         let mut sequence = Sequence::new((0..prompt).map(token).collect(), Some(drawing), answer);
-        sequence.recorder = plan.map(|plan| Recorder::new(plan, vec![prompt..usize::MAX]));
+        let replies = prompt..usize::MAX;
+        sequence.recorder = plan.map(|plan| Recorder::new(plan, [replies].into()));
         self.batcher.submit(sequence);
     }
 

@@ -187,6 +187,10 @@ fn workers_begun_by_hand_share_a_budget_too_and_a_damaged_lease_is_told() {
         let ended: Ended = child.wait_with_output().unwrap().into();
         assert!([Some(0), Some(3)].contains(&ended.code), "{}", ended.err);
     }
+    bench.compare(limit);
+    // What those that ended last left is there for whoever comes next.
+    let ended = Ended::of(&mut super::worker(&file, &folder, "b"));
+    assert!([Some(0), Some(3)].contains(&ended.code), "{}", ended.err);
     let held = bench.compare(limit);
     assert!(held >= limit * 8 / 10, "{held} of {limit}");
     let fewer = Ended::of(super::worker(&file, &folder, "a").args(["--set", "budget_limit=0.0001"]));
