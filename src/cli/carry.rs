@@ -168,8 +168,7 @@ pub fn wrote(folder: &RunFolder, files: &[PathBuf]) -> String {
     let mut text = String::new();
     for (place, deep, list) in by_folder {
         // The files of the runs, that is; what stands at the top of the run folder is named.
-        let alike = || list.iter().all(|path| path.extension().is_some_and(|ending| ending == "json"));
-        if deep || list.len() > MANY && alike() {
+        if deep || list.len() > MANY && place != folder.dir() {
             text += &format!("wrote      {}/ ({} files)\n", shown(&place), list.len());
         } else {
             text.extend(list.iter().map(|path| format!("wrote      {}\n", shown(path))));
