@@ -26,8 +26,8 @@ pub struct StatusArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  tiltmeter retry data/runs/bargain_scaling
-  tiltmeter retry data/runs/bargain_scaling --parallel 4")]
+  tiltmeter retry data/runs/deception
+  tiltmeter retry experiments/results/scaling_experiment --parallel 4")]
 pub struct RetryArgs {
     /// Run folder
     #[arg(value_name = "DIR")]

@@ -19,7 +19,7 @@ Examples:
   tiltmeter run experiments/demo.yaml --set samples=4 --set sampling.temperature=0.7 --out try
   tiltmeter run experiments/demo.yaml --dry-run
   tiltmeter run experiments/bargain_scaling.yaml --parallel 8
-  tiltmeter run experiments/bargain_scaling.yaml --job 42 --out data/runs/bargain/one
+  tiltmeter run experiments/bargain_scaling.yaml --job 42
   tiltmeter run experiments/demo.yaml --out shared --resume --pull node7
   tiltmeter run experiments/demo.yaml --progress json 2> progress.jsonl")]
 pub struct RunArgs {
