@@ -2,10 +2,13 @@
 //! A sequence's result never depends on this file's choices; only its time does.
 //! Must not know: text, templates, experiments.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
 
 use super::{
-    kv::{PagePool, SequenceCache},
+    kv::{PAGE_LEN, PagePool, SequenceCache},
     models::{Batch, Decoder, Rows, broken},
     ops::with_values,
     sequence::Sequence,
@@ -35,10 +38,12 @@ pub struct Batcher {
     /// What each conversation has ever fed, to tell new work from repeated work.
     fed: HashMap<ConversationId, Vec<u32>>,
     work: Work,
+    /// Where others read it; up to date before an answer goes out.
+    published: Arc<Mutex<Work>>,
 }
 
 impl Batcher {
-    pub fn new(decoder: Decoder, limits: Limits) -> Self {
+    pub fn new(decoder: Decoder, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
         Self {
             pages: PagePool::new(&decoder.config, limits.kv_bytes),
             decoder,
@@ -48,6 +53,7 @@ impl Batcher {
             idle: BTreeMap::new(),
             fed: HashMap::new(),
             work: Work::default(),
+            published,
         }
     }
 
@@ -86,14 +92,50 @@ impl Batcher {
         self.pages.pages_for(sequence.longest(), anchor).saturating_sub(sequence.cache.pages_held())
     }
 
+    /// What a sequence that holds nothing yet has in common with another one that is running or kept.
+    fn prefix(&self, sequence: &Sequence) -> Prefix {
+        let most = sequence.may_adopt();
+        if sequence.cache.len() > 0 || most < PAGE_LEN {
+            return Prefix::None;
+        }
+        let tokens = &sequence.tokens[..most];
+        let alike = |other: &[u32]| other.len() >= PAGE_LEN && other[..PAGE_LEN] == tokens[..PAGE_LEN];
+        let mut best: Option<(usize, &SequenceCache)> = None;
+        let running = self.running.iter().map(|other| (&other.tokens[..other.prompt_len], &other.cache));
+        let kept = self.idle.values().map(|cache| (cache.tokens(), cache));
+        for (others, cache) in running.chain(kept).filter(|(others, _)| alike(others)) {
+            let there = cache.shareable(tokens, &self.pages);
+            let to_come = others.iter().zip(tokens).take_while(|(a, b)| a == b).count() / PAGE_LEN * PAGE_LEN;
+            if to_come > there && cache.len() < to_come {
+                return Prefix::ToCome;
+            }
+            if there > best.as_ref().map_or(0, |(len, _)| *len) {
+                best = Some((there, cache));
+            }
+        }
+        best.map_or(Prefix::None, |(len, cache)| Prefix::There(cache.beginning(len)))
+    }
+
     /// Lets waiting sequences run while their groups and the memory allow it. Room is reserved for the longest reply, so a running
-    /// sequence never has to stop; conversations that hold a cache go first.
+    /// sequence never has to stop; conversations that hold a cache go first. Who begins like one that is still being prefilled waits
+    /// for it and takes over what they have in common.
     fn admit(&mut self) {
         let mut reserved: usize = self.running.iter().map(|sequence| self.growth(sequence)).sum();
         let mut kept = VecDeque::new();
         let (with_cache, without): (Vec<_>, Vec<_>) =
             self.waiting.drain(..).partition(|sequence| sequence.cache.len() > 0);
         for mut sequence in with_cache.into_iter().chain(without) {
+            let adopted = match self.prefix(&sequence) {
+                Prefix::None => false,
+                Prefix::There(cache) => {
+                    sequence.cache = cache;
+                    true
+                }
+                Prefix::ToCome => {
+                    kept.push_back(sequence);
+                    continue;
+                }
+            };
             let need = self.growth(&sequence);
             let in_group = |other: &&Sequence| other.group.map(|g| g.id) == sequence.group.map(|g| g.id);
             let free_place =
@@ -101,8 +143,15 @@ impl Batcher {
             if free_place && need + reserved <= self.pages.available() {
                 reserved += need;
                 sequence.reused_tokens = sequence.cache.len();
+                if let (true, Some(id)) = (adopted, sequence.conversation) {
+                    // Fed by another, so that it is no new work when it has to be fed again.
+                    self.fed.entry(id).or_insert_with(|| sequence.cache.tokens().to_vec());
+                }
                 self.running.push(sequence);
             } else {
+                if adopted {
+                    sequence.cache.clear(&mut self.pages);
+                }
                 kept.push_back(sequence);
             }
         }
@@ -148,6 +197,9 @@ impl Batcher {
         self.work.steps += 1;
         let logits = self.forward(&batch, &owners)?;
         self.draw(&batch, &owners, &logits);
+        if let Ok(mut published) = self.published.lock() {
+            *published = self.work;
+        }
         self.retire();
         Ok(())
     }
@@ -275,6 +327,15 @@ impl Batcher {
             sequence.fail(problem.clone()).clear(&mut self.pages);
         }
     }
+}
+
+/// What is at hand of the beginning of a sequence that holds nothing.
+enum Prefix {
+    None,
+    /// Another sequence's first pages.
+    There(SequenceCache),
+    /// Another sequence is about to have more of it.
+    ToCome,
 }
 
 /// Counts passes, and among them those of a token that its conversation has not fed at that position before.

@@ -113,7 +113,8 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     };
     let read = machine::read_bandwidth(&pool, MACHINE_TIME);
     let peak = machine::fma_peak(&pool, MACHINE_TIME);
-    let mut bench = Running { batcher: Batcher::new(decoder, limits), config: &config, failed: Arc::default() };
+    let mut bench =
+        Running { batcher: Batcher::new(decoder, limits, Arc::default()), config: &config, failed: Arc::default() };
 
     let weights = bench.config.linear_weights() as f64;
     let prefill_s = bench.prefill(request.context)?;

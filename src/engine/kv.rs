@@ -1,5 +1,8 @@
 //! Owns the KV cache: pages of one pool, a list of pages per sequence and layer, and the rule which pages a sliding window has left.
+//! Sequences that begin alike share the whole pages of what they have in common; nobody writes to a page that another holds.
 //! Must not know: models, batching.
+
+use std::sync::Arc;
 
 use super::config::ModelConfig;
 
@@ -41,7 +44,8 @@ impl PagePool {
 
     /// Pages that can still be taken.
     pub fn available(&self) -> usize {
-        self.capacity - self.in_use
+        // A page that was shared and is written to after all is copied, whatever the capacity.
+        self.capacity.saturating_sub(self.in_use)
     }
 
     pub fn capacity(&self) -> usize {
@@ -53,17 +57,30 @@ impl PagePool {
         self.windows.iter().map(|&window| len.div_ceil(PAGE_LEN) - first_needed_page(window, anchor.min(len))).sum()
     }
 
-    fn take(&mut self) -> Page {
+    fn take(&mut self) -> Arc<Page> {
         self.in_use += 1;
-        self.free.pop().unwrap_or_else(|| Page {
+        Arc::new(self.free.pop().unwrap_or_else(|| Page {
             k: vec![0.0; self.page_floats].into_boxed_slice(),
             v: vec![0.0; self.page_floats].into_boxed_slice(),
-        })
+        }))
     }
 
-    fn give_back(&mut self, page: Page) {
-        self.in_use -= 1;
-        self.free.push(page);
+    /// A page of its own with the content of a shared one.
+    fn copy(&mut self, shared: &Page) -> Arc<Page> {
+        let mut own = self.take();
+        if let Some(page) = Arc::get_mut(&mut own) {
+            page.k.copy_from_slice(&shared.k);
+            page.v.copy_from_slice(&shared.v);
+        }
+        own
+    }
+
+    /// Frees the page if nobody else holds it.
+    fn give_back(&mut self, page: Arc<Page>) {
+        if let Ok(page) = Arc::try_unwrap(page) {
+            self.in_use -= 1;
+            self.free.push(page);
+        }
     }
 }
 
@@ -76,7 +93,7 @@ fn first_needed_page(window: Option<usize>, next: usize) -> usize {
 struct LayerCache {
     /// Absolute index of `pages[0]`; earlier pages have left the window.
     first_page: usize,
-    pages: Vec<Page>,
+    pages: Vec<Arc<Page>>,
 }
 
 /// What is kept of one sequence: its token ids and, per layer, the pages that a later query can see.
@@ -103,6 +120,16 @@ impl SequenceCache {
     /// Makes room for `tokens`, which follow those held.
     pub fn extend(&mut self, tokens: &[u32], pool: &mut PagePool) {
         self.layers.resize_with(pool.windows.len(), LayerCache::default);
+        // After a roll-back the next token may go into a page that another sequence holds too.
+        let next = self.tokens.len() / PAGE_LEN;
+        for layer in &mut self.layers {
+            if let Some(page) = next.checked_sub(layer.first_page).and_then(|at| layer.pages.get_mut(at))
+                && Arc::get_mut(page).is_none()
+            {
+                let own = pool.copy(page);
+                pool.give_back(std::mem::replace(page, own));
+            }
+        }
         self.tokens.extend_from_slice(tokens);
         let until = self.tokens.len().div_ceil(PAGE_LEN);
         for layer in &mut self.layers {
@@ -112,13 +139,31 @@ impl SequenceCache {
         }
     }
 
+    /// How many of these tokens could be taken over from this sequence: whole pages of what both begin with.
+    pub fn shareable(&self, tokens: &[u32], pool: &PagePool) -> usize {
+        let common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let len = common / PAGE_LEN * PAGE_LEN;
+        let reachable =
+            |(layer, window): (&LayerCache, &Option<usize>)| layer.first_page <= first_needed_page(*window, len);
+        if self.layers.iter().zip(&pool.windows).all(reachable) { len } else { 0 }
+    }
+
+    /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
+    pub fn beginning(&self, len: usize) -> Self {
+        let pages = |layer: &LayerCache| {
+            let held = (len / PAGE_LEN).saturating_sub(layer.first_page);
+            LayerCache { first_page: layer.first_page, pages: layer.pages[..held].to_vec() }
+        };
+        Self { layers: self.layers.iter().map(pages).collect(), tokens: self.tokens[..len].to_vec() }
+    }
+
     /// Stores keys and values `[n, n_kv_heads, head_dim]` of the positions from `first` on.
     pub fn write(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pool: &PagePool) {
         let width = pool.n_kv_heads * pool.head_dim;
         let cache = &mut self.layers[layer];
         for (row, (k, v)) in k.chunks_exact(width).zip(v.chunks_exact(width)).enumerate() {
             let (page, slot) = ((first + row) / PAGE_LEN - cache.first_page, (first + row) % PAGE_LEN);
-            let page = &mut cache.pages[page];
+            let page = Arc::get_mut(&mut cache.pages[page]).expect("`extend` made the page its own");
             for head in 0..pool.n_kv_heads {
                 let from = head * pool.head_dim..(head + 1) * pool.head_dim;
                 let to = (head * PAGE_LEN + slot) * pool.head_dim;

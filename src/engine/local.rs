@@ -113,7 +113,7 @@ impl LocalModel {
         let shared = work.clone();
         thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || serve(Batcher::new(decoder, limits), &inbox, &shared))
+            .spawn(move || serve(Batcher::new(decoder, limits, shared), &inbox))
             .map_err(|error| Problem::new(format!("the engine's thread cannot start: {error}")))?;
         Ok(Self { card, config, tokenizer, template, jobs, work })
     }
@@ -301,7 +301,7 @@ impl Model for LocalModel {
 }
 
 /// Runs until every sender is gone. Requests that arrive during a pass join the next one.
-fn serve(mut batcher: Batcher, inbox: &mpsc::Receiver<Job>, work: &Mutex<Work>) {
+fn serve(mut batcher: Batcher, inbox: &mpsc::Receiver<Job>) {
     loop {
         if !batcher.is_busy() {
             match inbox.recv() {
@@ -314,9 +314,6 @@ fn serve(mut batcher: Batcher, inbox: &mpsc::Receiver<Job>, work: &Mutex<Work>) 
         }
         if let Err(problem) = batcher.step() {
             batcher.fail_all(&problem);
-        }
-        if let Ok(mut shared) = work.lock() {
-            *shared = batcher.work();
         }
     }
 }

@@ -72,6 +72,12 @@ impl Sequence {
         &self.tokens[self.cache.len()..]
     }
 
+    /// Tokens from the beginning that another sequence may have fed: all but those whose states or logits are asked for.
+    pub fn may_adopt(&self) -> usize {
+        let measured = self.recorder.as_ref().map_or(usize::MAX, Recorder::first_position);
+        if self.raw.is_some() { 0 } else { (self.prompt_len - 1).min(measured) }
+    }
+
     /// Whether the reply goes on after what is pending has been fed.
     pub fn draws(&self) -> bool {
         self.finish.is_none()

@@ -113,6 +113,73 @@ async fn rows_are_never_swapped_when_conversations_join_and_leave() {
     }
 }
 
+/// Two turns of sample `i`: all begin with the same words, and with other ones from the second turn on.
+async fn sample(model: &impl Model, i: usize) -> Vec<ChatReply> {
+    let rules = "The bell rings at noon and the ferry waits for the tide, whatever the fog may say of it. ".repeat(3);
+    let mut messages = vec![Message::new(Role::System, rules)];
+    let mut replies = Vec::new();
+    for turn in 0..2 {
+        let asked = if turn == 0 { WORDS[2].to_owned() } else { format!("{} {i}", WORDS[i % WORDS.len()]) };
+        messages.push(Message::new(Role::User, asked));
+        let request = ChatRequest {
+            sampling: Sampling { temperature: 0.9, ..Sampling::default() },
+            max_new_tokens: Some(4 + i % 5),
+            seed: SeedKey { key: 7 + turn as u64, stream: i as u64 },
+            probes: Some(plan(if i % 4 == 3 { Span::Prompt } else { Span::Content })),
+            conversation: Some(ConversationId(i as u64)),
+            ..ChatRequest::new(messages.clone())
+        };
+        let reply = model.chat(&request).await.unwrap();
+        messages.push(reply.message.clone());
+        replies.push(reply);
+    }
+    replies
+}
+
+/// What samples of a condition begin with is prefilled once, by whichever comes first, and nobody can tell from the results; only those
+/// whose prompt is measured feed it themselves.
+#[tokio::test]
+async fn a_common_beginning_is_computed_once_and_leaves_no_trace() {
+    const SAMPLES: usize = 12;
+    for fixture in [FIXTURE, "olmo2_4l"] {
+        let mut alone = Vec::new();
+        let mut alone_tokens = 0;
+        for i in 0..SAMPLES {
+            let model = open(fixture, &EngineOptions { threads: Some(1), ..EngineOptions::default() });
+            alone.push(facts(&sample(&model, i).await));
+            alone_tokens += model.work().forward_tokens;
+        }
+        for (name, options) in [
+            ("together", EngineOptions::default()),
+            ("chunks of 7", EngineOptions { prefill_chunk: Some(7), ..Default::default() }),
+            ("little memory", EngineOptions { kv_bytes: Some(900 << 10), ..Default::default() }),
+        ] {
+            let model = open(fixture, &options);
+            let together = join_all((0..SAMPLES).map(|i| sample(&model, i))).await;
+            for (i, replies) in together.iter().enumerate() {
+                assert_eq!(facts(replies), alone[i], "{fixture}, {name}: sample {i}");
+            }
+            let work = model.work();
+            if name != "little memory" {
+                // Whole pages of 32; of the twelve three measure their prompts.
+                let saved = alone_tokens - work.forward_tokens;
+                let first = alone[0][0].usage.prompt_tokens - 1;
+                assert!(first >= 64, "{first} tokens are too few to see anything");
+                assert_eq!(saved, (SAMPLES as u64 - 3 - 1) * (first / 32 * 32), "{fixture}, {name}: {work:?}");
+                assert!(work.forward_tokens as f64 / work.unique_tokens as f64 <= 1.05, "{work:?}");
+            }
+            // What was shared is nobody's any more when it is dropped: the same again in the same engine.
+            for i in 0..SAMPLES {
+                model.close(ConversationId(i as u64));
+            }
+            let again = join_all((0..SAMPLES).rev().map(|i| sample(&model, i))).await;
+            for (i, replies) in again.iter().rev().enumerate() {
+                assert_eq!(facts(replies), alone[i], "{fixture}, {name}, again: sample {i}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_computed_twice() {
     let model = open(FIXTURE, &EngineOptions::default());
