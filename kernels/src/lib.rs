@@ -34,6 +34,7 @@ mod testing;
 pub use attention::{AttentionJob, AttentionShape, attention};
 pub use isa::Isa;
 pub use linear::PackedLinear;
+pub use memory::{Slab, Slabs};
 pub use pool::Pool;
 pub use rope::rope;
 pub use rows::{dot, rms_norm, swiglu};

@@ -6,6 +6,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 const CACHE_LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
@@ -75,6 +76,63 @@ impl<T: Zero> DerefMut for Block<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: the block owns `len` initialised elements.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+/// Hands out pieces of one length, cut from blocks large enough for huge pages: what is read from many small places is found faster.
+#[derive(Debug)]
+pub struct Slabs {
+    len: usize,
+    block: Arc<Block<f32>>,
+    /// Pieces of the block that were handed out.
+    used: usize,
+}
+
+/// A piece of memory of its own.
+#[derive(Debug)]
+pub struct Slab {
+    block: Arc<Block<f32>>,
+    start: usize,
+    len: usize,
+}
+
+const SLAB_BYTES: usize = 4 * HUGE_PAGE;
+
+impl Slabs {
+    /// Pieces of `len` elements.
+    pub fn new(len: usize) -> Self {
+        Slabs { len, block: Arc::new(Block::zeroed(0)), used: 0 }
+    }
+
+    /// The next piece: zeros.
+    pub fn take(&mut self) -> Slab {
+        if (self.used + 1) * self.len > self.block.len() {
+            let pieces = (SLAB_BYTES / size_of::<f32>() / self.len.max(1)).max(1);
+            (self.block, self.used) = (Arc::new(Block::zeroed(pieces * self.len)), 0);
+        }
+        self.used += 1;
+        Slab { block: Arc::clone(&self.block), start: (self.used - 1) * self.len, len: self.len }
+    }
+}
+
+impl Deref for Slab {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the piece lies in the block, and no other piece overlaps it.
+        unsafe { std::slice::from_raw_parts(self.block.start.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl DerefMut for Slab {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above; the block is reached through its pieces alone, and this one is held exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.block.start.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl<T: Zero> std::fmt::Debug for Block<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Block({} bytes)", self.bytes())
     }
 }
 
@@ -165,6 +223,22 @@ mod tests {
             assert!(block.iter().all(|&x| x == 0.0));
             let align = if 4 * len >= HUGE_PAGE { HUGE_PAGE } else { 4 };
             assert_eq!(block.as_ptr() as usize % align, 0);
+        }
+    }
+
+    #[test]
+    fn slabs_do_not_overlap_and_outlive_what_they_came_from() {
+        for len in [0, 1, 1000, SLAB_BYTES] {
+            let mut slabs = Slabs::new(len);
+            let mut pieces: Vec<Slab> = (0..5).map(|_| slabs.take()).collect();
+            drop(slabs);
+            for (i, piece) in pieces.iter_mut().enumerate() {
+                assert!(piece.len() == len && piece.iter().all(|&x| x == 0.0));
+                piece.fill(i as f32 + 1.0);
+            }
+            for (i, piece) in pieces.iter().enumerate() {
+                assert!(piece.iter().all(|&x| x == i as f32 + 1.0));
+            }
         }
     }
 

@@ -4,20 +4,22 @@
 
 use std::sync::Arc;
 
+use tiltmeter_kernels::{Slab, Slabs};
+
 use super::config::ModelConfig;
 
 /// Tokens per page.
 pub const PAGE_LEN: usize = 32;
 
-/// Keys and values of `PAGE_LEN` positions of one layer, each `[n_kv_heads, PAGE_LEN, head_dim]` f32.
+/// Keys `[n_kv_heads, head_dim, PAGE_LEN]` and values `[n_kv_heads, PAGE_LEN, head_dim]` of `PAGE_LEN` positions of one layer, f32.
 struct Page {
-    k: Box<[f32]>,
-    v: Box<[f32]>,
+    k: Slab,
+    v: Slab,
 }
 
 /// Hands out pages up to a fixed number; freed pages are kept for reuse.
 pub struct PagePool {
-    page_floats: usize,
+    memory: Slabs,
     capacity: usize,
     in_use: usize,
     free: Vec<Page>,
@@ -32,7 +34,7 @@ impl PagePool {
         let page_floats = config.num_kv_heads * PAGE_LEN * config.head_dim;
         let capacity = (bytes / (2 * 4 * page_floats as u64)) as usize;
         Self {
-            page_floats,
+            memory: Slabs::new(page_floats),
             capacity,
             in_use: 0,
             free: Vec::new(),
@@ -59,10 +61,7 @@ impl PagePool {
 
     fn take(&mut self) -> Arc<Page> {
         self.in_use += 1;
-        Arc::new(self.free.pop().unwrap_or_else(|| Page {
-            k: vec![0.0; self.page_floats].into_boxed_slice(),
-            v: vec![0.0; self.page_floats].into_boxed_slice(),
-        }))
+        Arc::new(self.free.pop().unwrap_or_else(|| Page { k: self.memory.take(), v: self.memory.take() }))
     }
 
     /// A page of its own with the content of a shared one.
@@ -167,7 +166,8 @@ impl SequenceCache {
             for head in 0..pool.n_kv_heads {
                 let from = head * pool.head_dim..(head + 1) * pool.head_dim;
                 let to = (head * PAGE_LEN + slot) * pool.head_dim;
-                page.k[to..to + pool.head_dim].copy_from_slice(&k[from.clone()]);
+                let keys = page.k[head * pool.head_dim * PAGE_LEN..].iter_mut().skip(slot).step_by(PAGE_LEN);
+                keys.zip(&k[from.clone()]).for_each(|(to, key)| *to = *key);
                 page.v[to..to + pool.head_dim].copy_from_slice(&v[from]);
             }
         }

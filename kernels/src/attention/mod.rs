@@ -22,6 +22,7 @@ mod rows;
 mod tile;
 
 use crate::isa::Isa;
+use crate::lanes::LANES;
 use crate::pool::{Pool, Shares};
 use rows::Rows;
 
@@ -37,7 +38,7 @@ pub struct AttentionShape {
     pub n_kv_heads: usize,
     /// Elements of a head; a multiple of 8, at most 256.
     pub head_dim: usize,
-    /// Positions in a page.
+    /// Positions in a page; a multiple of 16.
     pub page_len: usize,
     /// Factor on q . k, usually 1 / sqrt(head_dim).
     pub scale: f32,
@@ -54,9 +55,10 @@ pub struct AttentionJob<'a> {
     pub out: &'a mut [f32],
     /// Absolute position of the first row.
     pub first_pos: usize,
-    /// Pages of keys `[n_kv_heads, page_len, head_dim]`, those of the rows themselves included.
+    /// Pages of keys `[n_kv_heads, head_dim, page_len]`, those of the rows themselves included: sixteen keys are scored at once, so
+    /// that sixteen of them lie beside each other.
     pub k_pages: &'a [&'a [f32]],
-    /// Pages of values, laid out like the keys.
+    /// Pages of values `[n_kv_heads, page_len, head_dim]`.
     pub v_pages: &'a [&'a [f32]],
     /// Absolute number of `k_pages[0]`: it starts at position `first_page * page_len`.
     pub first_page: usize,
@@ -143,7 +145,11 @@ impl AttentionShape {
             "head_dim is a multiple of 8 up to 256, not {}",
             self.head_dim
         );
-        assert!(self.page_len > 0, "a page holds at least one position");
+        assert!(
+            self.page_len > 0 && self.page_len.is_multiple_of(LANES),
+            "a page holds a multiple of {LANES} positions, not {}",
+            self.page_len
+        );
         assert_ne!(self.window, Some(0), "a window holds at least the query's own key");
     }
 
@@ -162,7 +168,7 @@ impl AttentionJob<'_> {
         assert_eq!(self.k_pages.len(), self.v_pages.len(), "a page of values for each of keys");
         let page = shape.n_kv_heads * shape.page_len * shape.head_dim;
         let mut pages = self.k_pages.iter().chain(self.v_pages);
-        assert!(pages.all(|p| p.len() == page), "a page is [n_kv_heads, page_len, head_dim]");
+        assert!(pages.all(|p| p.len() == page), "a page has n_kv_heads * page_len * head_dim elements");
         let tokens = self.q.len() / width;
         if tokens > 0 {
             let start = self.first_page * shape.page_len;

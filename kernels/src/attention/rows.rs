@@ -1,7 +1,7 @@
 //! Attention of a few rows of one sequence that share a key head, block of keys after block of keys.
 //!
 //! Rows are ordered by position, then head. Scratch space, with D the head's size rounded up to 16:
-//! queries `[rows / 6][head_dim][6]`, a key block `[head_dim][64]`, scores `[rows][64]`, block sums and totals
+//! queries `[rows / 6][head_dim][6]`, scores `[rows][64]`, block sums and totals
 //! `[rows][D]` each, maxima and sums `[rows]` each.
 //!
 //! Must not know: models, engine.
@@ -15,9 +15,6 @@ use crate::memory::Scratch;
 
 /// Keys in a block; blocks start at absolute positions divisible by it.
 pub(super) const KEYS: usize = 64;
-
-/// Stands in for a key that is in no page, when a tile of sixteen keys is laid out.
-static NO_KEY: [f32; 256] = [0.0; 256];
 
 /// One task.
 ///
@@ -39,7 +36,6 @@ pub(super) struct Rows<'a> {
 /// The parts of the scratch space.
 struct Parts {
     queries: *mut f32,
-    keys: *mut f32,
     scores: *mut f32,
     block: *mut f32,
     total: *mut f32,
@@ -57,8 +53,7 @@ impl Kernel for Rows<'_> {
         let dim = self.shape.head_dim;
         let stride = dim.next_multiple_of(LANES);
         let rows = self.tokens * self.heads;
-        let sizes =
-            [rows.next_multiple_of(ROWS) * dim, dim * KEYS, rows * KEYS, rows * stride, rows * stride, rows, rows];
+        let sizes = [rows.next_multiple_of(ROWS) * dim, rows * KEYS, rows * stride, rows * stride, rows, rows];
         let mut scratch = Scratch::take(sizes.iter().map(|size| size.next_multiple_of(LANES)).sum());
         let mut next = scratch.as_mut_ptr();
         let parts = sizes.map(|size| {
@@ -66,8 +61,8 @@ impl Kernel for Rows<'_> {
             next = next.wrapping_add(size.next_multiple_of(LANES));
             part
         });
-        let [queries, keys, scores, block, total, maxima, sums] = parts;
-        let parts = Parts { queries, keys, scores, block, total, maxima, sums, stride };
+        let [queries, scores, block, total, maxima, sums] = parts;
+        let parts = Parts { queries, scores, block, total, maxima, sums, stride };
         // SAFETY: the scratch space has all parts at the sizes above; the rest is the caller's promise.
         unsafe {
             self.start(&parts);
@@ -103,11 +98,11 @@ impl Rows<'_> {
         (token * self.shape.n_heads + head) * self.shape.head_dim
     }
 
-    /// The key or value at `position`, which a page holds.
+    /// The value at `position`, which a page holds.
     #[inline(always)]
-    fn at(&self, pages: &[&[f32]], position: usize) -> *const f32 {
+    fn value(&self, position: usize) -> *const f32 {
         let len = self.shape.page_len;
-        let page = pages[position / len - self.first_page];
+        let page = self.v_pages[position / len - self.first_page];
         let row = self.kv_head * len + position % len;
         page[row * self.shape.head_dim..].as_ptr()
     }
@@ -145,23 +140,13 @@ impl Rows<'_> {
         let end = self.seen(rows - 1, from).end;
         // SAFETY: the caller's promise.
         unsafe {
-            self.lay_out_keys::<V>(parts, from, first..end);
             for row in (0..rows).step_by(ROWS) {
                 let count = ROWS.min(rows - row);
                 // SAFETY (range): rows of a tile are consecutive.
                 if self.seen(row + count - 1, from).is_empty() && self.seen(row, from).is_empty() {
                     continue;
                 }
-                let product = Product::<1, ROWS> {
-                    a: parts.queries.add(row * self.shape.head_dim),
-                    b: parts.keys,
-                    b_stride: KEYS,
-                    steps: self.shape.head_dim,
-                    out: parts.scores.add(row * KEYS),
-                    out_stride: KEYS,
-                    go_on: false,
-                };
-                product.run::<V>(count, KEYS);
+                self.score::<V>(parts, from, row, count, first..end);
                 let mut scales = [None; ROWS];
                 for r in 0..count {
                     scales[r] = self.weigh::<V>(parts, row + r, self.seen(row + r, from));
@@ -181,38 +166,41 @@ impl Rows<'_> {
         }
     }
 
-    /// Transposes the keys of a block to `[head_dim][64]`, zeros where there is no key.
+    /// Scores of `count` rows from `row` for the keys of a block that any row sees, page by page and sixteen at a time.
     ///
     /// # Safety
     /// The CPU has the instructions of `V`; the parts are valid.
     #[inline(always)]
-    unsafe fn lay_out_keys<V: Lanes>(&self, parts: &Parts, from: usize, seen: Range<usize>) {
-        let dim = self.shape.head_dim;
-        for tile in (seen.start / LANES * LANES..seen.end).step_by(LANES) {
-            let rows: [*const f32; LANES] = std::array::from_fn(|j| {
-                if seen.contains(&(tile + j)) { self.at(self.k_pages, from + tile + j) } else { NO_KEY.as_ptr() }
-            });
-            let later = (from + KEYS + tile).min(self.first_pos + self.tokens - 1);
-            let ahead = self.at(self.k_pages, later);
-            // SAFETY: every row has `dim` elements; the block's part has room for 64 keys.
+    unsafe fn score<V: Lanes>(&self, parts: &Parts, from: usize, row: usize, count: usize, seen: Range<usize>) {
+        let (dim, len) = (self.shape.head_dim, self.shape.page_len);
+        let mut key = seen.start / LANES * LANES;
+        let end = seen.end.next_multiple_of(LANES);
+        while key < end {
+            let slot = (from + key) % len;
+            let columns = (len - slot).min(end - key);
+            let page = self.k_pages[(from + key) / len - self.first_page];
+            // The same place two blocks on: asked for while this one is worked on.
+            let later = ((from + key + 2 * KEYS) / len).min((self.first_pos + self.tokens - 1) / len) - self.first_page;
+            let ahead = self.k_pages[later][self.kv_head * dim * len..].as_ptr();
+            // SAFETY: the page holds `len` keys, a multiple of sixteen; the rest is the caller's promise.
             unsafe {
-                let to = parts.keys.add(tile);
-                let whole = dim / LANES * LANES;
-                for i in (0..whole).step_by(LANES) {
-                    // Sixteen vectors here, sixteen of the next block's keys asked for. The values come in order
-                    // and need no asking: it was measured to cost more than it gains.
-                    for line in 0..LANES {
-                        V::prefetch(ahead.wrapping_add(LANES * (i + line)).cast());
-                    }
-                    let rows = rows.map(|row| row.add(i));
-                    V::transpose(&rows, to.add(i * KEYS), KEYS);
-                }
-                for (j, row) in rows.iter().enumerate() {
-                    for i in whole..dim {
-                        *to.add(i * KEYS + j) = *row.add(i);
+                if row == 0 {
+                    for line in 0..dim * columns / LANES {
+                        V::prefetch(ahead.wrapping_add(line * LANES).cast());
                     }
                 }
+                let product = Product::<1, ROWS> {
+                    a: parts.queries.add(row * dim),
+                    b: page[self.kv_head * dim * len + slot..].as_ptr(),
+                    b_stride: len,
+                    steps: dim,
+                    out: parts.scores.add(row * KEYS + key),
+                    out_stride: KEYS,
+                    go_on: false,
+                };
+                product.run::<V>(count, columns);
             }
+            key += columns;
         }
     }
 
@@ -295,7 +283,7 @@ impl Rows<'_> {
             unsafe {
                 let product = Product::<KEYS, 1> {
                     a: parts.scores.add(row * KEYS + key),
-                    b: self.at(self.v_pages, from + key),
+                    b: self.value(from + key),
                     b_stride: self.shape.head_dim,
                     steps,
                     out: parts.block.add(row * parts.stride),

@@ -20,14 +20,17 @@ impl Cache {
         Cache { shape, k: rows(), v: rows() }
     }
 
-    /// Pages with positions `..end`; what is beyond is garbage that nothing may read.
-    fn pages(rows: &[Vec<f32>], shape: &AttentionShape, end: usize) -> Vec<Vec<f32>> {
+    /// Pages with positions `..end`; what is beyond is garbage that nothing may let through. `keys`: a position's elements lie a page's
+    /// length apart.
+    fn pages(rows: &[Vec<f32>], shape: &AttentionShape, end: usize, keys: bool) -> Vec<Vec<f32>> {
         let (len, dim) = (shape.page_len, shape.head_dim);
         let mut pages = vec![vec![f32::NAN; shape.n_kv_heads * len * dim]; end.div_ceil(len)];
         for (position, row) in rows[..end].iter().enumerate() {
             for (head, row) in row.chunks_exact(dim).enumerate() {
-                let at = (head * len + position % len) * dim;
-                pages[position / len][at..at + dim].copy_from_slice(row);
+                for (i, x) in row.iter().enumerate() {
+                    let (slot, page) = (position % len, &mut pages[position / len]);
+                    page[if keys { (head * dim + i) * len + slot } else { (head * len + slot) * dim + i }] = *x;
+                }
             }
         }
         pages
@@ -39,7 +42,7 @@ impl Cache {
         let shape = &self.shape;
         let tokens = q.len() / (shape.n_heads * shape.head_dim);
         let end = first_pos + tokens;
-        let (k, v) = (Self::pages(&self.k, shape, end), Self::pages(&self.v, shape, end));
+        let (k, v) = (Self::pages(&self.k, shape, end, true), Self::pages(&self.v, shape, end, false));
         let first_page = shape.first_seen(first_pos) / shape.page_len;
         let k: Vec<&[f32]> = k[first_page..].iter().map(|page| &page[..]).collect();
         let v: Vec<&[f32]> = v[first_page..].iter().map(|page| &page[..]).collect();
@@ -77,9 +80,9 @@ fn shapes() -> Vec<AttentionShape> {
         shape(4, 1, 32, 64, None),
         shape(6, 2, 96, 32, Some(50)),
         shape(2, 1, 128, 16, Some(1)),
-        shape(3, 3, 8, 7, Some(64)),
-        shape(8, 2, 40, 100, None),
-        shape(7, 1, 24, 5, Some(130)),
+        shape(3, 3, 8, 48, Some(64)),
+        shape(8, 2, 40, 112, None),
+        shape(7, 1, 24, 16, Some(130)),
         shape(1, 1, 256, 128, Some(65)),
         shape(60, 1, 16, 16, None),
     ]
@@ -139,10 +142,8 @@ fn jobs_do_not_see_each_other() {
     let qs = parts.map(|(_, tokens)| numbers.normal(tokens * width));
     let alone: Vec<_> = (0..parts.len()).map(|i| caches[i].attend(Isa::active(), &qs[i], parts[i].0, &pool)).collect();
 
-    let pages = |rows: fn(&Cache) -> &Vec<Vec<f32>>| -> Vec<Vec<Vec<f32>>> {
-        caches.iter().map(|cache| Cache::pages(rows(cache), &shape, 110)).collect()
-    };
-    let (k, v) = (pages(|cache| &cache.k), pages(|cache| &cache.v));
+    let k: Vec<Vec<Vec<f32>>> = caches.iter().map(|cache| Cache::pages(&cache.k, &shape, 110, true)).collect();
+    let v: Vec<Vec<Vec<f32>>> = caches.iter().map(|cache| Cache::pages(&cache.v, &shape, 110, false)).collect();
     let k: Vec<Vec<&[f32]>> = k.iter().map(|p| p.iter().map(|p| &p[..]).collect()).collect();
     let v: Vec<Vec<&[f32]>> = v.iter().map(|p| p.iter().map(|p| &p[..]).collect()).collect();
     let mut outs: Vec<Vec<f32>> = qs.iter().map(|q| vec![f32::NAN; q.len()]).collect();

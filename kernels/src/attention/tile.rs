@@ -39,6 +39,10 @@ impl<const A_ROW: usize, const A_STEP: usize> Product<A_ROW, A_STEP> {
                     c += 4 * LANES;
                 }
             }
+            while (V::WIDE || rows == 1) && c + 2 * LANES <= columns {
+                self.part::<V, 2, LANES>(rows, c);
+                c += 2 * LANES;
+            }
             while c + LANES <= columns {
                 self.part::<V, 1, LANES>(rows, c);
                 c += LANES;
