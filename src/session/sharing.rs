@@ -55,7 +55,7 @@ impl Share {
     fn of_job(folder: &RunFolder, conduct: &Conduct, number: usize, run: String) -> Result<Self, Problem> {
         let writer = format!("job-{number}");
         let purse = match conduct.budget_limit {
-            Some(limit) => Some(Arc::new(covered(folder, &writer, limit)?) as Arc<dyn Purse>),
+            Some(limit) => Some(Arc::new(begun_shared(folder, &writer, limit)?) as Arc<dyn Purse>),
             None => None,
         };
         let place = folder.dir().display();
@@ -145,7 +145,7 @@ impl Share {
             }
         }
         let purse = match conduct.budget_limit {
-            Some(limit) => Some(Arc::new(covered(folder, name, limit)?) as Arc<dyn Purse>),
+            Some(limit) => Some(Arc::new(begun_shared(folder, name, limit)?) as Arc<dyn Purse>),
             None => None,
         };
         let again =
@@ -175,6 +175,19 @@ impl Share {
             halt.problem.hint = Some(format!("when the others have ended, raise budget_limit: {}", self.again));
         }
     }
+}
+
+/// The leases of a process that was begun by hand. What a process without leases spent is in none of them, so that all together could
+/// spend more than the limit: such a folder is gone on with as it was begun.
+fn begun_shared(folder: &RunFolder, writer: &str, limit: u64) -> Result<Leases, Problem> {
+    if folder.journal().is_file() {
+        return Err(Problem::new(
+            "this folder was carried out by one process alone, and its budget_limit is not shared",
+        )
+        .at(folder.journal().display().to_string())
+        .hint("go on with: tiltmeter run FILE --resume, without --job and --pull"));
+    }
+    covered(folder, writer, limit)
 }
 
 /// The leases of a writer, of a limit that is at least begun to be shared.

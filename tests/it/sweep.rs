@@ -318,6 +318,23 @@ fn a_folder_that_cannot_be_retried_says_what_to_do() {
 }
 
 #[test]
+fn a_budget_that_one_process_had_for_itself_is_not_shared_afterwards() {
+    let sweep = Sweep::open(1, 1, 2);
+    let limited = |arguments: &[&str]| {
+        let all = [&["run", "sweep.json", "--out", "out", "--set", "budget_limit=1"], arguments].concat();
+        Ended::of(&mut sweep.command(&all))
+    };
+    limited(&["--job", "1"]).done();
+    assert_eq!(sweep.billed(), CALLS);
+    limited(&["--resume"]).done();
+    let refused = limited(&["--job", "1"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.out);
+    assert!(refused.problems()[0].contains("without --job and --pull"), "{}", refused.err);
+    let refused = limited(&["--resume", "--pull", "a"]);
+    assert_eq!((refused.code, sweep.billed()), (Some(2), 2 * CALLS), "{}", refused.err);
+}
+
+#[test]
 fn a_plan_can_be_written_before_anything_runs() {
     let sweep = Sweep::open(1, 2, 2);
     let said = Ended::of(&mut sweep.command(&["plan", "sweep.json", "--out", "out"])).done();
