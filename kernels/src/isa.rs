@@ -1,7 +1,9 @@
 //! The instruction-set tiers, and which of them this process uses.
 //!
-//! The tier is a speed switch alone: every kernel gives the same bits on all of them. `TILTMETER_ISA` (`portable`,
-//! `avx2`, `avx512`, `neon`) overrides the choice; it is read once.
+//! The tier is a speed switch alone: every kernel gives the same bits on all of them, but for one. `amx`, the matrix tiles
+//! of recent Xeons, adds in an order that no other instruction set follows at a bearable price, so linear layers with
+//! bf16 weights have bits of their own there. It is never chosen unasked. `TILTMETER_ISA` (`portable`, `avx2`, `avx512`,
+//! `neon`, `amx`) overrides the choice; it is read once.
 //!
 //! Must not know: models, engine.
 
@@ -18,11 +20,13 @@ pub enum Isa {
     Avx512,
     /// 128-bit registers of 64-bit Arm.
     Neon,
+    /// Matrix tiles with AMX-BF16 for bf16 weights, [`Isa::Avx512`] for everything else: bits of its own.
+    Amx,
 }
 
 impl Isa {
     /// Every tier, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name `TILTMETER_ISA` knows the tier by.
     pub fn name(self) -> &'static str {
@@ -31,6 +35,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            Isa::Amx => "amx",
         }
     }
 
@@ -39,7 +44,17 @@ impl Isa {
         Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect()
     }
 
-    fn is_here(self) -> bool {
+    /// The tiers of this CPU that give the same bits as each other and as those of every other CPU.
+    pub fn alike() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| *isa != Isa::Amx && isa.is_here()).collect()
+    }
+
+    /// Whether sixteen lanes are one register, with 32 of them.
+    pub(crate) fn is_wide(self) -> bool {
+        matches!(self, Isa::Avx512 | Isa::Amx)
+    }
+
+    pub(crate) fn is_here(self) -> bool {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
@@ -48,12 +63,14 @@ impl Isa {
             Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.is_here(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::Amx => Isa::Avx512.is_here() && crate::linear::tiles_permitted(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
     }
 
-    /// The tier a wish stands for; without a wish the fastest one here.
+    /// The tier a wish stands for; without a wish the fastest one here whose bits are everybody's.
     ///
     /// # Errors
     /// A sentence for the user when the name is unknown or this CPU lacks the tier.
@@ -64,7 +81,7 @@ impl Isa {
             names.join(", ")
         };
         let Some(wish) = wish.filter(|wish| !wish.is_empty()) else {
-            return Ok(*available.last().expect("the portable tier is always here"));
+            return Ok(*Isa::alike().last().expect("the portable tier is always here"));
         };
         match Isa::ALL.into_iter().find(|isa| isa.name() == wish) {
             Some(isa) if isa.is_here() => Ok(isa),
@@ -73,16 +90,22 @@ impl Isa {
         }
     }
 
-    /// The tier of this process: `TILTMETER_ISA` if set, else the fastest one here.
+    /// The tier of this process: `TILTMETER_ISA` if set, else as [`Isa::choose`] says.
+    ///
+    /// # Errors
+    /// A sentence for the user when `TILTMETER_ISA` names a tier that is unknown or that this CPU lacks.
+    pub fn wished() -> Result<Isa, String> {
+        static WISHED: OnceLock<Result<Isa, String>> = OnceLock::new();
+        WISHED.get_or_init(|| Isa::choose(std::env::var("TILTMETER_ISA").ok().as_deref())).clone()
+    }
+
+    /// [`Isa::wished`], for kernels.
     ///
     /// # Panics
-    /// When `TILTMETER_ISA` names a tier that this CPU lacks; [`Isa::choose`] says so without a panic.
+    /// Where that is an error.
     pub fn active() -> Isa {
         static ACTIVE: OnceLock<Isa> = OnceLock::new();
-        *ACTIVE.get_or_init(|| {
-            let wish = std::env::var("TILTMETER_ISA").ok();
-            Isa::choose(wish.as_deref()).unwrap_or_else(|problem| panic!("{problem}"))
-        })
+        *ACTIVE.get_or_init(|| Isa::wished().unwrap_or_else(|problem| panic!("{problem}")))
     }
 }
 
@@ -94,6 +117,7 @@ mod tests {
     fn a_wish_is_granted_or_refused_with_the_way_out() {
         assert_eq!(Isa::choose(Some("portable")), Ok(Isa::Portable));
         assert_eq!(Isa::choose(None), Isa::choose(Some("")));
+        assert_ne!(Isa::choose(None), Ok(Isa::Amx));
         let problem = Isa::choose(Some("mmx")).unwrap_err();
         assert!(problem.contains("mmx") && problem.contains("portable"));
     }

@@ -8,14 +8,14 @@ use std::{
 };
 
 use serde::Serialize;
-use tiltmeter_kernels::{Isa, Pool, machine};
+use tiltmeter_kernels::{Pool, machine};
 
 use super::{
     batcher::{Batcher, Limits},
     capture::Recorder,
     config::ModelConfig,
     hub::Checkpoint,
-    local::{EngineOptions, cores, free_memory},
+    local::{EngineOptions, cores, free_memory, isa},
     models::Decoder,
     sequence::{Drawing, Sequence},
     weights::Weights,
@@ -91,6 +91,7 @@ const MACHINE_TIME: Duration = Duration::from_millis(800);
 
 /// Loads a checkpoint and measures it. Takes from seconds to minutes, by its size.
 pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Result<Bench, Problem> {
+    let isa = isa()?;
     let began = Instant::now();
     let checkpoint = Checkpoint::open(name)?;
     let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
@@ -147,7 +148,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
         model: name.to_owned(),
         dtype,
         threads: pool.threads(),
-        isa: Isa::active().name().to_owned(),
+        isa: isa.name().to_owned(),
         load_s,
         weight_bytes,
         read_bytes_per_s: read,

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use tiltmeter_kernels::Pool;
+use tiltmeter_kernels::{Isa, Pool};
 use tokio::sync::oneshot;
 
 use super::{
@@ -72,6 +72,7 @@ pub struct Capture {
 impl LocalModel {
     /// Opens a folder or a hub id and loads the weights.
     pub fn open(name: &str, options: &EngineOptions) -> Result<Self, Problem> {
+        let isa = isa()?;
         let checkpoint = Checkpoint::open(name)?;
         let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
             .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;
@@ -86,7 +87,11 @@ impl LocalModel {
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
         let stop_ids = config.stop_ids(&turn_ends);
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
-        let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32");
+        let dtype = match (weights.dtype_of("model.norm.weight").unwrap_or("f32"), isa) {
+            // Bits of its own, so a plan that was begun otherwise is not gone on with.
+            ("bf16", Isa::Amx) => "bf16 on amx",
+            (dtype, _) => dtype,
+        };
         let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
         let decoder = Decoder::load(config.clone(), &weights, pool)?;
         let fingerprint = checkpoint.fingerprint()?;
@@ -335,6 +340,15 @@ fn fits(prompt_tokens: usize, max_new_tokens: usize, limit: usize) -> Result<(),
 fn place(checkpoint: &Checkpoint, problem: &Problem) -> String {
     let file = problem.place.as_deref().unwrap_or("config.json");
     checkpoint.folder.join(file).display().to_string()
+}
+
+/// The instruction set of the kernels.
+pub(super) fn isa() -> Result<Isa, Problem> {
+    Isa::wished().map_err(|what| {
+        Problem::new(what)
+            .at("the environment")
+            .hint("unset TILTMETER_ISA to use the fastest set whose results are the same everywhere")
+    })
 }
 
 pub(super) fn cores() -> usize {

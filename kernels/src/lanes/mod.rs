@@ -49,7 +49,7 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2::Avx2::enter(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512::Avx512::enter(kernel),
+                Isa::Avx512 | Isa::Amx => avx512::Avx512::enter(kernel),
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => neon::Neon::enter(kernel),
                 #[allow(unreachable_patterns)]

@@ -5,6 +5,8 @@
 //! y depends on that row of x and the weights alone, and bf16 weights give the bits that their f32 values would. (The
 //! order odd, even is the one in which the bf16 dot-product instruction of AVX-512 adds, should it ever be used.)
 //!
+//! On the tier `amx` bf16 weights have a recipe of their own, which `amx.rs` describes.
+//!
 //! Loops: panel, block of inputs, block of rows. A panel's block (16 KiB of bf16) stays in the first cache while all
 //! row blocks pass over it, and the weights are read from memory once for every few hundred rows.
 //!
@@ -12,6 +14,8 @@
 
 mod pack;
 mod tile;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 
 use half::{bf16, f16};
 
@@ -20,6 +24,9 @@ use crate::lanes::{Kernel, Lanes};
 use crate::memory::{Block, Scratch};
 use crate::pool::{Pool, Shares};
 use tile::{Panels, Weight};
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use amx::tiles_permitted;
 
 /// Outputs in a panel.
 pub(crate) const PANEL: usize = 32;
@@ -93,15 +100,24 @@ impl PackedLinear {
     /// y = x W^T for `m` rows: `x` is `[m, k_in]`, `y` is `[m, n_out]`, both row-major.
     ///
     /// Within about 3e-7 of the largest |x||w| sum from the exact product; the same bits for a row whatever the other
-    /// rows, their number, the threads and the instruction set.
+    /// rows, their number, the threads and the instruction set, [`Isa::Amx`] excepted.
     ///
     /// # Panics
     /// When the lengths of `x` and `y` do not fit `m`.
     pub fn forward(&self, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
-        self.forward_on(Isa::active(), x, y, m, pool);
+        self.on(Isa::active(), x, y, m, pool);
     }
 
-    pub(crate) fn forward_on(&self, isa: Isa, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
+    /// [`PackedLinear::forward`] on a tier of one's choice, to compare them.
+    ///
+    /// # Panics
+    /// As above, and when this CPU lacks the tier.
+    pub fn forward_on(&self, isa: Isa, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
+        assert!(isa.is_here(), "this CPU lacks {}", isa.name());
+        self.on(isa, x, y, m, pool);
+    }
+
+    fn on(&self, isa: Isa, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
         assert_eq!(x.len(), m * self.k_in, "x is [m, k_in] = [{m}, {}]", self.k_in);
         assert_eq!(y.len(), m * self.n_out, "y is [m, n_out] = [{m}, {}]", self.n_out);
         if self.k_in == 0 {
@@ -109,6 +125,10 @@ impl PackedLinear {
         }
         if y.is_empty() || self.k_in == 0 {
             return;
+        }
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let (Isa::Amx, Weights::Bf16(w)) = (isa, &self.weights) {
+            return amx::forward(w, x, y, self.k_in, self.n_out, pool);
         }
         let k_even = self.k_in.next_multiple_of(2);
         let fitting = ROWS_LIMIT_BYTES / size_of::<f32>() / k_even;

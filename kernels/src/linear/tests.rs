@@ -43,7 +43,7 @@ fn a_row_has_the_same_bits_in_every_batch_on_every_tier_and_any_threads() {
         for (x, y) in x.chunks(k).zip(expected.chunks_mut(n)) {
             layers[0].forward_on(Isa::Portable, x, y, 1, &pools[0]);
         }
-        for isa in Isa::available() {
+        for isa in Isa::alike() {
             for m in (1..=17).chain([48, 64, 100]) {
                 for pool in &pools {
                     for layer in &layers {
@@ -120,4 +120,59 @@ fn nothing_times_nothing_is_nothing() {
 fn a_wrong_length_is_refused() {
     let pool = Pool::new(1);
     PackedLinear::from_f32(&[0.0; 8], 2, 4).forward(&[0.0; 7], &mut [0.0; 4], 2, &pool);
+}
+
+/// The tile instruction's sum, one number at a time.
+fn on_tiles(x: &[f32], w: &[bf16]) -> f32 {
+    let upper = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+    let at = |v: &[f32], i: usize| v.get(i).copied().unwrap_or(0.0);
+    let w: Vec<f32> = w.iter().map(|w| w.to_f32()).collect();
+    let mut y = 0.0;
+    for first in (0..x.len()).step_by(32) {
+        let mut rest = x.to_vec();
+        for _ in 0..3 {
+            let part: Vec<f32> = rest.iter().map(|&x| upper(x)).collect();
+            rest.iter_mut().zip(&part).for_each(|(rest, part)| *rest -= part);
+            let chain = |odd: usize| {
+                (first + odd..first + 32).step_by(2).fold(0.0, |sum, i| at(&part, i).mul_add(at(&w, i), sum))
+            };
+            y += chain(0) + chain(1);
+        }
+        assert!(rest.iter().all(|&x| x == 0.0));
+    }
+    y
+}
+
+#[test]
+fn tiles_add_as_they_promise_in_every_batch_and_with_any_threads() {
+    if !Isa::available().contains(&Isa::Amx) {
+        println!("this machine has no AMX tiles: nothing was compared");
+        return;
+    }
+    let pools = [1, 2, 5].map(Pool::new);
+    let mut numbers = Numbers::new(6);
+    for (n, k) in SHAPES.into_iter().chain([(200, 600)]) {
+        let w: Vec<bf16> = numbers.normal(n * k).into_iter().map(bf16::from_f32).collect();
+        let layer = PackedLinear::from_bf16(&w, n, k);
+        let mut x = numbers.normal(100 * k);
+        // The first forty rows are bf16 already.
+        x[..40 * k].iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        let expected: Vec<f32> = x.chunks(k).flat_map(|x| w.chunks(k).map(|w| on_tiles(x, w))).collect();
+        for m in (1..=17).chain([31, 32, 48, 64, 100]) {
+            for pool in &pools {
+                let from = (100 - m) / 2;
+                let mut y = vec![f32::NAN; m * n];
+                layer.forward_on(Isa::Amx, &x[from * k..(from + m) * k], &mut y, m, pool);
+                assert_eq!(bits(&y), bits(&expected[from * n..(from + m) * n]), "{layer:?} m = {m} {pool:?}");
+            }
+        }
+    }
+    let (n, k, m) = (70, 100, 1100);
+    let w: Vec<bf16> = numbers.normal(n * k).into_iter().map(bf16::from_f32).collect();
+    let x = numbers.normal(m * k);
+    let mut y = vec![f32::NAN; m * n];
+    PackedLinear::from_bf16(&w, n, k).forward_on(Isa::Amx, &x, &mut y, m, &pools[1]);
+    for (i, &y) in y.iter().enumerate().step_by(997) {
+        assert_eq!(y, on_tiles(&x[i / n * k..][..k], &w[i % n * k..][..k]));
+    }
 }

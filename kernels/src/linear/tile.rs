@@ -19,15 +19,15 @@ const AHEAD_BYTES: usize = 8 << 10;
 
 /// The most rows a tile takes.
 pub(super) fn rows_at_once(isa: Isa) -> usize {
-    if isa == Isa::Avx512 { 12 } else { 6 }
+    if isa.is_wide() { 12 } else { 6 }
 }
 
 /// How many panels a task takes together.
 pub(super) fn panels_at_once(isa: Isa, m: usize) -> usize {
-    match (isa, m) {
-        (Isa::Avx512, 1 | 2) => 4,
-        (Isa::Avx512, _) => 1,
-        (_, 1) => 2,
+    match (isa.is_wide(), m) {
+        (true, 1 | 2) => 4,
+        (true, _) => 1,
+        (false, 1) => 2,
         _ => 1,
     }
 }
