@@ -171,6 +171,7 @@ impl PackedLinear {
             let work = Panels {
                 w: w[first * W::panel_len(k_even)..].as_ptr(),
                 count: at_once.min(panels - first),
+                whole: first + at_once <= panels,
                 width: n - first * PANEL,
                 pairs: k_even / 2,
                 x: packed.as_ptr(),

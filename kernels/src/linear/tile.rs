@@ -4,7 +4,7 @@
 //! there are enough independent FMA chains to hide the latency. The narrower sets hold 6 rows x 16 outputs.
 //!
 //! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight, or a whole block
-//! ahead where the block at hand is used for several row blocks.
+//! ahead where the block at hand is used for several row blocks, each of which asks for a part.
 //!
 //! Must not know: models, engine.
 
@@ -16,6 +16,7 @@ use crate::lanes::{Kernel, LANES, Lanes};
 use crate::memory::Scratch;
 
 const AHEAD_BYTES: usize = 8 << 10;
+const LINE: usize = 64;
 
 /// The most rows a tile takes.
 pub(super) fn rows_at_once(isa: Isa) -> usize {
@@ -26,6 +27,7 @@ pub(super) fn rows_at_once(isa: Isa) -> usize {
 pub(super) fn panels_at_once(isa: Isa, m: usize) -> usize {
     match (isa.is_wide(), m) {
         (true, 1 | 2) => 4,
+        (true, 3..=6) => 2,
         (true, _) => 1,
         (false, 1) => 2,
         _ => 1,
@@ -36,32 +38,28 @@ pub(super) fn panels_at_once(isa: Isa, m: usize) -> usize {
 pub(super) trait Weight: Copy + Send + Sync {
     /// Elements of a pair of inputs in a panel.
     const PAIR_LEN: usize;
+    /// Cache lines of a pair of inputs in a panel.
+    const PAIR_LINES: usize = Self::PAIR_LEN * size_of::<Self>() / LINE;
 
     /// Elements of a panel of `k` inputs, `k` even.
     fn panel_len(k: usize) -> usize {
         k / 2 * Self::PAIR_LEN
     }
 
-    /// The weights of sixteen outputs for one pair of inputs, (odd, even); asks for those `ahead` bytes on.
+    /// The weights of sixteen outputs for one pair of inputs, (odd, even).
     ///
     /// # Safety
     /// The CPU has the instructions of `V`; `at` is valid for the pair.
-    unsafe fn pair<V: Lanes, const PREFETCH: bool>(at: *const Self, ahead: usize) -> (V, V);
+    unsafe fn pair<V: Lanes>(at: *const Self) -> (V, V);
 }
 
 impl Weight for f32 {
     const PAIR_LEN: usize = 2 * PANEL;
 
     #[inline(always)]
-    unsafe fn pair<V: Lanes, const PREFETCH: bool>(at: *const f32, ahead: usize) -> (V, V) {
+    unsafe fn pair<V: Lanes>(at: *const f32) -> (V, V) {
         // SAFETY: the caller's promise.
-        unsafe {
-            if PREFETCH {
-                V::prefetch(at.cast::<u8>().wrapping_add(ahead));
-                V::prefetch(at.cast::<u8>().wrapping_add(ahead + 4 * PANEL));
-            }
-            (V::load(at.add(PANEL)), V::load(at))
-        }
+        unsafe { (V::load(at.add(PANEL)), V::load(at)) }
     }
 }
 
@@ -69,36 +67,31 @@ impl Weight for u32 {
     const PAIR_LEN: usize = PANEL;
 
     #[inline(always)]
-    unsafe fn pair<V: Lanes, const PREFETCH: bool>(at: *const u32, ahead: usize) -> (V, V) {
+    unsafe fn pair<V: Lanes>(at: *const u32) -> (V, V) {
         // SAFETY: the caller's promise.
-        unsafe {
-            if PREFETCH {
-                V::prefetch(at.cast::<u8>().wrapping_add(ahead));
-            }
-            V::load_bf16_pairs(at)
-        }
+        unsafe { V::load_bf16_pairs(at) }
     }
 }
 
 /// `ROWS` rows times `COLUMNS` vectors of sixteen outputs over `pairs` pairs of inputs.
 ///
+/// For every pair, it asks for `LINES` cache lines of weights from `ahead` on, in each panel.
+///
 /// Valid for: `x` `[2 pairs][ROWS]`; `w` a panel, or several `panel_len` apart when `COLUMNS` is above 2;
 /// `sums_in`, unless null, and `sums_out` `ROWS` rows of `16 COLUMNS`, `*_stride` apart.
-struct Tile<W, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool> {
+struct Tile<W, const ROWS: usize, const COLUMNS: usize, const LINES: usize> {
     x: *const f32,
     w: *const W,
     panel_len: usize,
     pairs: usize,
-    ahead: usize,
+    ahead: *const u8,
     sums_in: *const f32,
     in_stride: usize,
     sums_out: *mut f32,
     out_stride: usize,
 }
 
-impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool> Kernel
-    for Tile<W, ROWS, COLUMNS, PREFETCH>
-{
+impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize> Kernel for Tile<W, ROWS, COLUMNS, LINES> {
     type Out = ();
 
     #[inline(always)]
@@ -108,13 +101,20 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool> K
             let mut sums = [[V::splat(0.0); COLUMNS]; ROWS];
             let mut x = self.x;
             let mut w = self.w;
+            let mut ahead = self.ahead;
             for _ in 0..self.pairs {
                 let mut odd = [V::splat(0.0); COLUMNS];
                 let mut even = [V::splat(0.0); COLUMNS];
                 for c in 0..COLUMNS {
                     let at = w.add(c / 2 * self.panel_len + c % 2 * LANES);
-                    (odd[c], even[c]) = W::pair::<V, PREFETCH>(at, self.ahead);
+                    (odd[c], even[c]) = W::pair::<V>(at);
+                    if c % 2 == 0 {
+                        for line in 0..LINES {
+                            V::prefetch(ahead.wrapping_add(c / 2 * self.panel_len * size_of::<W>() + line * LINE));
+                        }
+                    }
                 }
+                ahead = ahead.wrapping_add(LINES * LINE);
                 for r in 0..ROWS {
                     let factor = V::splat(*x.add(ROWS + r));
                     for c in 0..COLUMNS {
@@ -150,6 +150,8 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool> K
 pub(super) struct Panels<W> {
     pub w: *const W,
     pub count: usize,
+    /// Whether there is a tile that takes as many panels.
+    pub whole: bool,
     pub width: usize,
     pub pairs: usize,
     pub x: *const f32,
@@ -167,8 +169,7 @@ impl<W: Weight> Panels<W> {
         // SAFETY: the caller's promise; every offset stays inside the panels, the packed rows, the sums and y.
         unsafe {
             // A group at the end may be short of the tile that takes several panels.
-            let whole = if V::WIDE { 4 } else { 2 };
-            let step = if self.count == whole { whole } else { 1 };
+            let step = if self.whole { self.count } else { 1 };
             for panel in (0..self.count).step_by(step) {
                 self.panel::<V>(panel, step);
             }
@@ -205,23 +206,24 @@ impl<W: Weight> Panels<W> {
                     } else {
                         (sums, columns)
                     };
-                    let ahead =
-                        if several { PAIRS_PER_BLOCK * W::PAIR_LEN * size_of::<W>() } else { AHEAD_BYTES / step };
-                    let tile = Tile::<W, 0, 0, false> {
+                    let w = w.add(start * W::PAIR_LEN);
+                    let tile = Tile::<W, 0, 0, 0> {
                         x: self.x.add(2 * (row * self.pairs + start * rows)),
-                        w: w.add(start * W::PAIR_LEN),
+                        w,
                         panel_len: W::panel_len(2 * self.pairs),
                         pairs,
-                        ahead,
+                        ahead: w.cast::<u8>().wrapping_add(AHEAD_BYTES / step),
                         sums_in: if start == 0 { std::ptr::null() } else { sums },
                         in_stride: columns,
                         sums_out: out,
                         out_stride,
                     };
-                    if several && block != self.range.start {
-                        tile.dispatch::<V, false>(rows, step);
+                    if several {
+                        tile.dispatch_one_of_many::<V>(rows, step, block - self.range.start, self.range.len());
+                    } else if W::PAIR_LINES == 2 {
+                        tile.dispatch::<V, 2>(rows, step);
                     } else {
-                        tile.dispatch::<V, true>(rows, step);
+                        tile.dispatch::<V, 4>(rows, step);
                     }
                 }
                 start += pairs;
@@ -237,17 +239,37 @@ impl<W: Weight> Panels<W> {
     }
 }
 
-impl<W: Weight> Tile<W, 0, 0, false> {
+impl<W: Weight> Tile<W, 0, 0, 0> {
+    /// Runs the micro-kernel for the row block `index` of `count`: they share in asking for the next block of weights.
+    ///
+    /// # Safety
+    /// As for `dispatch`.
+    #[inline(always)]
+    unsafe fn dispatch_one_of_many<V: Lanes>(mut self, rows: usize, panels: usize, index: usize, count: usize) {
+        let lines = W::PAIR_LINES.div_ceil(count);
+        let block_bytes = PAIRS_PER_BLOCK * W::PAIR_LINES * LINE;
+        let from = index * self.pairs * lines * LINE;
+        self.ahead = self.w.cast::<u8>().wrapping_add(block_bytes + from);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match lines {
+                _ if from >= block_bytes => self.dispatch::<V, 0>(rows, panels),
+                1 => self.dispatch::<V, 1>(rows, panels),
+                _ => self.dispatch::<V, 2>(rows, panels),
+            }
+        }
+    }
+
     /// Runs the tile as the micro-kernel for `rows` rows and `panels` panels.
     ///
     /// # Safety
     /// The CPU has the instructions of `V`; the pointers are valid for those rows and panels.
     #[inline(always)]
-    unsafe fn dispatch<V: Lanes, const PREFETCH: bool>(self, rows: usize, panels: usize) {
+    unsafe fn dispatch<V: Lanes, const LINES: usize>(self, rows: usize, panels: usize) {
         macro_rules! choose {
             ($($rows:literal x $columns:literal),*) => {
                 match (rows, 2 * panels) {
-                    $(($rows, $columns) => V::enter(self.sized::<$rows, $columns, PREFETCH>()),)*
+                    $(($rows, $columns) => V::enter(self.sized::<$rows, $columns, LINES>()),)*
                     (rows, columns) => unreachable!("no tile of {rows} x {columns}"),
                 }
             };
@@ -256,7 +278,7 @@ impl<W: Weight> Tile<W, 0, 0, false> {
         unsafe {
             if V::WIDE {
                 choose!(
-                    1 x 8, 2 x 8, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2
+                    1 x 8, 2 x 8, 3 x 4, 4 x 4, 5 x 4, 6 x 4, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2
                 );
             } else if rows <= 2 {
                 choose!(1 x 4, 1 x 2, 2 x 2);
@@ -264,10 +286,10 @@ impl<W: Weight> Tile<W, 0, 0, false> {
                 for half in 0..2 {
                     let tile = self.half(half);
                     match rows {
-                        3 => V::enter(tile.sized::<3, 1, PREFETCH>()),
-                        4 => V::enter(tile.sized::<4, 1, PREFETCH>()),
-                        5 => V::enter(tile.sized::<5, 1, PREFETCH>()),
-                        6 => V::enter(tile.sized::<6, 1, PREFETCH>()),
+                        3 => V::enter(tile.sized::<3, 1, LINES>()),
+                        4 => V::enter(tile.sized::<4, 1, LINES>()),
+                        5 => V::enter(tile.sized::<5, 1, LINES>()),
+                        6 => V::enter(tile.sized::<6, 1, LINES>()),
                         _ => unreachable!("no tile of {rows} rows"),
                     }
                 }
@@ -288,7 +310,7 @@ impl<W: Weight> Tile<W, 0, 0, false> {
     }
 
     #[inline(always)]
-    fn sized<const ROWS: usize, const COLUMNS: usize, const PREFETCH: bool>(&self) -> Tile<W, ROWS, COLUMNS, PREFETCH> {
+    fn sized<const ROWS: usize, const COLUMNS: usize, const LINES: usize>(&self) -> Tile<W, ROWS, COLUMNS, LINES> {
         Tile {
             x: self.x,
             w: self.w,
