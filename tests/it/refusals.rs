@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde_json::{Value, json};
@@ -87,8 +88,14 @@ impl Desk {
         files(self.home.path()).into_iter().map(|(name, bytes)| (name, bytes.len())).collect()
     }
 
+    fn command(&self, line: &str) -> Command {
+        let mut command = tiltmeter(line.split_whitespace());
+        command.current_dir(self.home.path());
+        command
+    }
+
     fn call(&self, line: &str) -> Ended {
-        Ended::of(tiltmeter(line.split_whitespace()).current_dir(self.home.path()))
+        Ended::of(&mut self.command(line))
     }
 
     /// The problems of a call that is refused: code 2, nothing printed as a result, nothing made.
@@ -315,4 +322,21 @@ fn captures_of_nothing() {
     desk.one(&capture("--messages talk.json"), &["talk.json"]);
     let ended = desk.call(&capture("--messages talk.json --sites block3"));
     assert!(ended.code == Some(2) && ended.err.contains("`block3` is not a site (sites are `embed`"), "{}", ended.err);
+}
+
+#[test]
+fn an_instruction_set_that_is_not_here_is_one_problem() {
+    let desk = Desk::new();
+    for (wish, says) in
+        [("mmx", "no such tier"), (if cfg!(target_arch = "x86_64") { "neon" } else { "avx512" }, "lacks it")]
+    {
+        for line in ["run x.json --out out", "plan x.json"] {
+            let ended = Ended::of(desk.command(line).env("TILTMETER_ISA", wish));
+            assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
+            let problems = ended.problems();
+            assert!(problems.len() == 1 && problems[0].contains(says), "{problems:?}");
+            assert!(problems[0].contains("unset TILTMETER_ISA"), "{problems:?}");
+        }
+    }
+    assert!(!desk.path("out").exists());
 }
