@@ -19,7 +19,7 @@
 //! Must not know: models, engine.
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
+use std::arch::x86_64::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -37,12 +37,16 @@ const OUTPUTS: usize = 2 * PANEL;
 const TILE: usize = ROWS * STEP;
 /// The upper, middle and lower part of x.
 const PARTS: usize = 3;
-/// Steps between two visits of the sums: two panels' weights of so many (32 KiB) stay in the first cache while rows pass.
-const STEPS_PER_BLOCK: usize = 8;
-/// Rows that are worked on at a time; their parts of one block stay in the second cache.
-const ROWS_AT_ONCE: usize = 512;
-/// Weights are asked for so far ahead.
+/// Steps between two visits of the sums: two panels' weights of so many (16 KiB) stay in the first cache while rows pass.
+const STEPS_PER_BLOCK: usize = 4;
+/// The parts of the rows that are worked on at a time stay in the second cache, if not fewer than `FEWEST_ROWS` fit.
+const ROWS_LIMIT_BYTES: usize = 5 << 18;
+const FEWEST_ROWS: usize = 64;
+/// One block of rows asks for its weights so far ahead.
 const AHEAD_BYTES: usize = 8 << 10;
+/// Bytes of a step's weights in one panel.
+const STEP_BYTES: usize = 2 * STEP * PANEL;
+const LINE: usize = 64;
 /// Pairs of panels in a task when many rows pass over them.
 const PAIRS_PER_TASK: usize = 4;
 
@@ -70,7 +74,9 @@ pub(crate) fn tiles_permitted() -> bool {
 /// y = x W^T: `w` the packed panels `[panel][pair][32]` of `n` outputs, `x` `[m, k]`, `y` `[m, n]`.
 pub(super) fn forward(w: &[u32], x: &[f32], y: &mut [f32], k: usize, n: usize, pool: &Pool) {
     let pairs = k.div_ceil(2);
-    for (x, y) in x.chunks(ROWS_AT_ONCE * k).zip(y.chunks_mut(ROWS_AT_ONCE * n)) {
+    let fitting = ROWS_LIMIT_BYTES / (2 * PARTS * k.next_multiple_of(STEP));
+    let rows_at_once = (fitting / ROWS * ROWS).max(FEWEST_ROWS);
+    for (x, y) in x.chunks(rows_at_once * k).zip(y.chunks_mut(rows_at_once * n)) {
         let m = x.len() / k;
         let blocks = m.div_ceil(ROWS);
         let steps = k.div_ceil(STEP);
@@ -99,40 +105,38 @@ pub(super) fn forward(w: &[u32], x: &[f32], y: &mut [f32], k: usize, n: usize, p
 /// Writes the three parts of up to sixteen rows of `k` inputs; whether the two lower ones are zero throughout.
 ///
 /// # Safety
-/// `parts` holds `[step][blocks][part][16][32]` bf16, and nobody else uses those of `block`.
+/// The CPU has AVX-512F; `parts` holds `[step][blocks][part][16][32]` bf16, and nobody else uses those of `block`.
+#[target_feature(enable = "avx512f")]
 unsafe fn split_rows(rows: &[f32], k: usize, block: usize, blocks: usize, parts: Shares<f32>) -> bool {
-    let mut rest = 0;
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let mut rest = _mm512_setzero_si512();
     for step in 0..k.div_ceil(STEP) {
         // SAFETY: the caller's promise.
         let tiles = unsafe { parts.range((step * blocks + block) * PARTS * TILE / 2, PARTS * TILE / 2) };
-        let (inputs, width) = (step * STEP, STEP.min(k - step * STEP));
         for row in 0..ROWS {
-            let mut x = [0.0; STEP];
-            if let Some(from) = rows.get(row * k..(row + 1) * k) {
-                x[..width].copy_from_slice(&from[inputs..inputs + width]);
-            }
-            for pair in 0..STEP / 2 {
-                let (even, odd) = (split(x[2 * pair]), split(x[2 * pair + 1]));
-                for part in 0..PARTS {
-                    let both = even[part] >> 16 | odd[part];
-                    tiles[part * TILE / 2 + row * STEP / 2 + pair] = f32::from_bits(both);
-                    rest |= if part > 0 { both } else { 0 };
+            for half in 0..2 {
+                let at = step * STEP + half * ROWS;
+                let there = if row * k < rows.len() { k.saturating_sub(at).min(ROWS) } else { 0 };
+                // SAFETY: lanes beyond those that are there are not read; the tiles hold all parts of all rows.
+                unsafe {
+                    let from = rows.as_ptr().wrapping_add(row * k + at);
+                    let mut x = _mm512_maskz_loadu_ps(((1u32 << there) - 1) as __mmask16, from);
+                    for part in 0..PARTS {
+                        let bits = _mm512_and_si512(_mm512_castps_si512(x), upper);
+                        let to = tiles.as_mut_ptr().add((part * TILE + row * STEP + half * ROWS) / 2);
+                        _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(bits)));
+                        if part > 0 {
+                            rest = _mm512_or_si512(rest, bits);
+                        }
+                        // What remains of eight bits fewer is exact.
+                        x = _mm512_sub_ps(x, _mm512_castsi512_ps(bits));
+                    }
                 }
             }
         }
     }
     // The sign of a zero is no remainder.
-    rest & 0x7fff_7fff == 0
-}
-
-/// Three numbers of eight significant bits each, in the upper halves, whose sum is `x`.
-#[inline(always)]
-fn split(x: f32) -> [u32; PARTS] {
-    const UPPER: u32 = 0xffff_0000;
-    let upper = x.to_bits() & UPPER;
-    let remainder = x - f32::from_bits(upper);
-    let middle = remainder.to_bits() & UPPER;
-    [upper, middle, (remainder - f32::from_bits(middle)).to_bits() & UPPER]
+    _mm512_test_epi32_mask(rest, _mm512_set1_epi32(0x7fff_ffff)) == 0
 }
 
 /// The layer, as all tasks see it.
@@ -163,39 +167,64 @@ impl Tiles<'_> {
             for first in (0..steps).step_by(STEPS_PER_BLOCK) {
                 let block_steps = first..steps.min(first + STEPS_PER_BLOCK);
                 for (at, pair) in range.clone().enumerate() {
+                    // Whose weights come next: those of the next pair, or of the first one's next steps.
+                    let next = if at + 1 < range.len() { (pair + 1, first) } else { (range.start, block_steps.end) };
                     for block in 0..blocks {
                         let sums = sums.as_mut_ptr().add((at * blocks + block) * 4 * ROWS * ROWS);
-                        self.block(pair, block, block_steps.clone(), sums);
+                        let (out, row_len, tile) = match block_steps.end == steps && self.is_whole(pair, block) {
+                            true => (self.y.add(block * ROWS * self.n + pair * OUTPUTS), self.n, ROWS),
+                            false => (sums, ROWS, ROWS * ROWS),
+                        };
+                        self.block(pair, block, block_steps.clone(), next, sums);
+                        store(out, row_len, tile);
                     }
                 }
             }
             release();
         }
         for (at, pair) in range.enumerate() {
-            for row in 0..self.m {
-                let (block, row_in) = (row / ROWS, row % ROWS);
-                for column in (0..OUTPUTS.min(self.n - pair * OUTPUTS)).step_by(ROWS) {
-                    let width = ROWS.min(self.n - pair * OUTPUTS - column);
-                    let from = ((at * blocks + block) * 4 + column / ROWS) * ROWS * ROWS + row_in * ROWS;
-                    // SAFETY: the row and its columns lie in y, and are this task's own.
-                    unsafe {
-                        let to = self.y.add(row * self.n + pair * OUTPUTS + column);
-                        std::ptr::copy_nonoverlapping(sums[from..].as_ptr(), to, width);
+            for row in (0..self.m).filter(|row| !self.is_whole(pair, row / ROWS)) {
+                let from = &sums[(at * blocks + row / ROWS) * 4 * ROWS * ROWS + row % ROWS * ROWS..];
+                // SAFETY: the row and its columns lie in y, and are this task's own.
+                unsafe {
+                    let to = self.y.add(row * self.n + pair * OUTPUTS);
+                    for tile in 0..4 {
+                        let (from, to) = (from[tile * ROWS * ROWS..].as_ptr(), to.wrapping_add(tile * ROWS));
+                        match self.n.saturating_sub(pair * OUTPUTS + tile * ROWS) {
+                            ROWS.. => std::ptr::copy_nonoverlapping(from, to, ROWS),
+                            width => std::ptr::copy_nonoverlapping(from, to, width),
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Goes on with the sums of 16 rows and 64 outputs over `steps`.
+    /// Whether y has all rows and outputs of these four tiles.
+    fn is_whole(&self, pair: usize, block: usize) -> bool {
+        (block + 1) * ROWS <= self.m && (pair + 1) * OUTPUTS <= self.n
+    }
+
+    /// Where the weights of a pair of panels begin, and how far on the second panel is. A panel at the end may have no
+    /// neighbour: then it is taken twice, and what the second gives is not used.
+    fn weights(&self, pair: usize) -> (*const u32, usize) {
+        let panel_len = self.pairs * PANEL;
+        let second = if (2 * pair + 1) * panel_len < self.w.len() { panel_len } else { 0 };
+        (self.w[2 * pair * panel_len..].as_ptr(), second)
+    }
+
+    /// Goes on with the sums of 16 rows and 64 outputs over `steps`, which are left in the tiles, and asks for the weights
+    /// of `next`, a pair of panels and a step.
     ///
     /// # Safety
     /// Tiles are configured; `sums` is valid for four tiles.
-    unsafe fn block(&self, pair: usize, block: usize, steps: Range<usize>, sums: *mut f32) {
-        let panel_len = self.pairs * PANEL;
-        let w = self.w[2 * pair * panel_len..].as_ptr();
-        // A panel at the end may have no neighbour: then it is taken twice, and what the second gives is not used.
-        let second = if (2 * pair + 1) * panel_len < self.w.len() { panel_len } else { 0 };
+    unsafe fn block(&self, pair: usize, block: usize, steps: Range<usize>, next: (usize, usize), sums: *mut f32) {
+        let (w, second) = self.weights(pair);
+        let blocks = self.exact.len();
+        let (ahead, ahead_second) = self.weights(next.0);
+        let ahead = ahead.wrapping_add(next.1 * STEP / 2 * PANEL);
+        // Each block of rows asks for its part of the steps that come next.
+        let lines = (STEP_BYTES / LINE).div_ceil(blocks);
         let exact = self.exact[block];
         let tile_bytes = 4 * ROWS * ROWS;
         // SAFETY: the caller's promise; tiles of weights lie within their panel, the last of them is cut out below.
@@ -212,7 +241,7 @@ impl Tiles<'_> {
                 );
             }
             let mut edge = [[0u32; STEP / 2 * PANEL]; 2];
-            for step in steps {
+            for (at, step) in steps.enumerate() {
                 let x = self.packed[(step * self.exact.len() + block) * PARTS * TILE / 2..].as_ptr();
                 let first_pair = step * STEP / 2;
                 let (mut left, mut right) = (w.add(first_pair * PANEL), w.add(second + first_pair * PANEL));
@@ -222,30 +251,46 @@ impl Tiles<'_> {
                     std::ptr::copy_nonoverlapping(left, edge[0].as_mut_ptr(), there);
                     std::ptr::copy_nonoverlapping(right, edge[1].as_mut_ptr(), there);
                     (left, right) = (edge[0].as_ptr(), edge[1].as_ptr());
-                } else if block == 0 {
-                    ahead(left);
-                    ahead(right);
+                }
+                if blocks == 1 {
+                    ask::<_MM_HINT_T0>(left.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                    ask::<_MM_HINT_T0>(right.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                } else {
+                    let from = ahead.cast::<u8>().wrapping_add(at * STEP_BYTES + block * lines * LINE);
+                    ask::<_MM_HINT_T1>(from, lines);
+                    ask::<_MM_HINT_T1>(from.wrapping_add(4 * ahead_second), lines);
                 }
                 if exact { multiply::<1>(x, left, right) } else { multiply::<3>(x, left, right) }
             }
-            asm!(
-                "tilestored [{sums} + {row}*1], tmm0",
-                "tilestored [{sums} + {row}*1 + 1024], tmm1",
-                "tilestored [{sums} + {row}*1 + 2048], tmm2",
-                "tilestored [{sums} + {row}*1 + 3072], tmm3",
-                sums = in(reg) sums, row = in(reg) tile_bytes / ROWS, options(nostack)
-            );
         }
     }
 }
 
-/// Asks for the tile's weights some way on.
+/// Writes the four tiles of sums beside each other: rows `row_len` apart, tiles `tile`.
+///
+/// # Safety
+/// Tiles are configured; `to` is valid for them.
 #[inline(always)]
-fn ahead(weights: *const u32) {
-    for line in 0..STEP / 2 * PANEL / 16 {
-        let at = weights.cast::<u8>().wrapping_add(AHEAD_BYTES + 64 * line);
+unsafe fn store(to: *mut f32, row_len: usize, tile: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tilestored [{a} + {row}*1], tmm0",
+            "tilestored [{b} + {row}*1], tmm1",
+            "tilestored [{c} + {row}*1], tmm2",
+            "tilestored [{d} + {row}*1], tmm3",
+            a = in(reg) to, b = in(reg) to.add(tile), c = in(reg) to.add(2 * tile), d = in(reg) to.add(3 * tile),
+            row = in(reg) 4 * row_len, options(nostack)
+        );
+    }
+}
+
+/// Asks for `lines` cache lines.
+#[inline(always)]
+fn ask<const HINT: i32>(from: *const u8, lines: usize) {
+    for line in 0..lines {
         // SAFETY: a prefetch does not fault.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast()) }
+        unsafe { _mm_prefetch::<HINT>(from.wrapping_add(LINE * line).cast()) }
     }
 }
 
