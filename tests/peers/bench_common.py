@@ -1,17 +1,32 @@
 """What the scripts that measure speed share: what machine it was and who else used it, running oneself again under another oneDNN
-setting, and tables.
+setting, which kernels torch really called, the model that is measured, and tables.
 """
 
+import ctypes
 import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 DEFAULT_ISA = "default"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BENCH = ROOT / "target" / "peers" / "bench"
+"""The model of make_bench_model.py that everything here measures unless told otherwise: weights stored in bf16, 36 turns, 2 conditions."""
+
+
+def bench_model():
+    """Makes it if it is not there; returns its folder."""
+    if not (BENCH / "bench.yaml").exists():
+        command = [sys.executable, str(HERE / "make_bench_model.py"), "--out", str(BENCH), "--dtype", "bf16", "--turns", "36", "--conditions", "2"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return BENCH
 
 
 def machine():
@@ -72,6 +87,44 @@ def under_isa(isa, threads, arguments):
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} with ONEDNN_MAX_CPU_ISA {isa}: exit status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def log_of(call):
+    """What oneDNN and MKL print of one call; they write to the C library's stdout."""
+    import torch
+
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            with torch.backends.mkldnn.verbose(1), torch.backends.mkl.verbose(1):
+                call()
+            libc.fflush(None)
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+        file.seek(0)
+        return file.read().decode().splitlines()
+
+
+def kernel_of(lines):
+    """Implementation names in the order they ran, reorders of the weights included."""
+    found = []
+    for line in lines:
+        if line.startswith("onednn_verbose") and ",primitive,exec,cpu," in line:
+            primitive, implementation = line.split(",primitive,exec,cpu,")[1].split(",")[:2]
+            found.append(implementation if primitive in ("matmul", "inner_product") else f"{primitive} {implementation}")
+        elif line.startswith("MKL_VERBOSE") and "(" in line and not line.startswith("MKL_VERBOSE oneMKL"):
+            found.append("mkl " + line.split()[1].split("(")[0].lower())
+    counts = Counter(found)
+    return " + ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items()) or "aten"
+
+
+def best_isa(lines):
+    """What oneDNN says of the CPU; it says so once in a process."""
+    return next((line.split("cpu,isa:")[1] for line in lines if "cpu,isa:" in line), None)
 
 
 def numbers(text):

@@ -16,54 +16,13 @@ neither was called.
 """
 
 import argparse
-import ctypes
 import json
-import os
 import platform
-import sys
-import tempfile
 import time
 
-from bench_common import DEFAULT_ISA, Others, machine, names, numbers, table, under_isa
+from bench_common import DEFAULT_ISA, Others, best_isa, kernel_of, log_of, machine, names, numbers, table, under_isa
 
 N_OUT, K_IN = 8192, 2048
-
-
-def log_of(call):
-    """What oneDNN and MKL print of one call; they write to the C library's stdout."""
-    import torch
-
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 1)
-        try:
-            with torch.backends.mkldnn.verbose(1), torch.backends.mkl.verbose(1):
-                call()
-            libc.fflush(None)
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-        file.seek(0)
-        return file.read().decode().splitlines()
-
-
-def kernel_of(lines):
-    """Implementation names in the order they ran, reorders of the weights included."""
-    found = []
-    for line in lines:
-        if line.startswith("onednn_verbose") and ",primitive,exec,cpu," in line:
-            primitive, implementation = line.split(",primitive,exec,cpu,")[1].split(",")[:2]
-            found.append(implementation if primitive in ("matmul", "inner_product") else f"{primitive} {implementation}")
-        elif line.startswith("MKL_VERBOSE") and "(" in line and not line.startswith("MKL_VERBOSE oneMKL"):
-            found.append("mkl " + line.split()[1].split("(")[0].lower())
-    return " + ".join(found) or "aten"
-
-
-def best_isa(lines):
-    """What oneDNN says of the CPU; it says so once in a process."""
-    return next((line.split("cpu,isa:")[1] for line in lines if "cpu,isa:" in line), None)
 
 
 def measure(arguments):
