@@ -94,7 +94,8 @@ def wheel(arguments):
                     drawn = sum(timings["predicted_n"] for timings in done)
                     if drawn != batch * (arguments.tokens + 1):
                         raise SystemExit(f"{drawn} tokens of {batch} sequences")
-                    speed = max(speed, drawn / max(timings["predicted_ms"] for timings in done) * 1e3)
+                    # The first token of each comes with its prompt.
+                    speed = max(speed, (drawn - batch) / max(timings["predicted_ms"] for timings in done) * 1e3)
                 decode.append({"batch": batch, "tokens_per_s": speed, "prompt_tokens_computed_again": fed})
     finally:
         server.stdin.close()
