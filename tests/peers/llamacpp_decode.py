@@ -7,8 +7,10 @@ native   llama.cpp compiled for this very CPU, measured by its own `llama-batche
 wheel    the server in the `xllamacpp` wheel, which is compiled for AVX2: what `pip install` gives. Prompts of token ids; prefill and
          decoding are its own timings; with several sequences in its slots, all of them begin decoding together, their prompts cached
 
-What each was compiled for is what its `system_info` says. Repacking and AMX buffers take part where llama.cpp thinks they should (they
-are for quantised weights and f16; bf16 goes through its tinyBLAS kernels); nothing is switched off.
+What each was compiled for is what its `system_info` says. Nothing is switched off: repacked and AMX buffers take part where llama.cpp
+wants them. For bf16 it does not (`--log-verbosity 5`: "tensor 'token_embd.weight' (bf16) (and 134 others) cannot be used with preferred
+buffer type AMX"); those go through its tinyBLAS kernels, AVX512_BF16 ones where compiled in. Flash attention is on, by its own choice,
+and the KV cache f16.
 """
 
 import argparse
@@ -40,21 +42,19 @@ def native(arguments):
     most = max(arguments.batch) * (arguments.context + arguments.tokens)
     command = [arguments.bench, "-m", arguments.gguf, "-c", str(most), "-b", "2048", "-ub", "512", "-npp", str(arguments.context)]
     command += ["-ntg", str(arguments.tokens), "-npl", ",".join(map(str, arguments.batch)), "-t", str(arguments.threads)]
-    command += ["-tb", str(arguments.threads), "--output-format", "jsonl", "--log-verbosity", "5"]
-    best, system = {}, None
+    command += ["-tb", str(arguments.threads), "--output-format", "jsonl"]
+    best = {}
     for _ in range(arguments.rounds):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-2000:]}")
         for line in (done.stdout + done.stderr).splitlines():
-            if "system_info:" in line:
-                system = line.split("system_info:")[1].strip()
             if '"speed_tg"' in line:
                 row = json.loads(line[line.index("{") :])
                 known = best.setdefault(row["pl"], row)
                 best[row["pl"]] = {key: max(row[key], known[key]) for key in ("speed_pp", "speed_tg")}
     return {
-        "which": "native", "system_info": system, "prefill_tokens_per_s": best[min(best)]["speed_pp"],
+        "which": "native", "system_info": arguments.system_info, "prefill_tokens_per_s": best[min(best)]["speed_pp"],
         "decode": [{"batch": batch, "tokens_per_s": best[batch]["speed_tg"]} for batch in arguments.batch],
     }  # fmt: skip
 
@@ -108,6 +108,7 @@ def main():
     parser.add_argument("gguf")
     parser.add_argument("--bench", required=True, help="path of llama-batched-bench")
     parser.add_argument("--version", default="", help="what it was built from, for the heading")
+    parser.add_argument("--system-info", default="unknown", help="what that was compiled for")
     parser.add_argument("--which", default="native,wheel", type=lambda text: text.split(","))
     parser.add_argument("--batch", type=numbers, default="1,4,16")
     parser.add_argument("--context", type=int, default=512)

@@ -18,7 +18,12 @@ fi
 [ -f "$native/build/build.ninja" ] || cmake -G Ninja -S "$source" -B "$native/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
   -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_EXAMPLES=OFF >"$native/cmake.log"
 ninja -C "$native/build" llama-batched-bench >"$native/build.log"
+# What it was compiled for; llama-batched-bench does not say.
+[ -x "$native/system_info" ] || echo '#include <cstdio>
+#include "llama.h"
+int main() { puts(llama_print_system_info()); }' | c++ -x c++ - -I "$source/include" -I "$source/ggml/include" -x none "$native"/build/src/libllama.a \
+  "$native"/build/ggml/src/libggml.a "$native"/build/ggml/src/libggml-cpu.a "$native"/build/ggml/src/libggml-base.a -fopenmp -lpthread -ldl -lm -o "$native/system_info"
 PYTHONPATH=$here "${PYTHON:-$(PATH=${PATH#*:} command -v python3)}" -c 'import bench_common; bench_common.bench_model()'
 gguf=$peers/bench/model-bf16.gguf
 [ -f "$gguf" ] || "$native/bin/python" "$here/make_bench_gguf.py" "$peers/bench/model" "$gguf"
-exec "$peers/llamacpp/bin/python" "$here/llamacpp_decode.py" --bench "$native/build/bin/llama-batched-bench" --version "llama-cpp-python $version" "$@" "$gguf"
+exec "$peers/llamacpp/bin/python" "$here/llamacpp_decode.py" --bench "$native/build/bin/llama-batched-bench" --version "llama-cpp-python $version" --system-info "$("$native/system_info")" "$@" "$gguf"
