@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 peers=$here/../../target/peers
 version=0.3.36
+python=${PYTHON:-$(command -v python3)}
 native=$peers/llamacpp_native
 source=$native/llama_cpp_python-$version/vendor/llama.cpp
 [ -x "$native/bin/cmake" ] || { python3 -m venv "$native" && "$native/bin/pip" install --quiet cmake ninja scikit-build-core gguf==0.19.0; }
@@ -23,7 +24,7 @@ ninja -C "$native/build" llama-batched-bench >"$native/build.log"
 #include "llama.h"
 int main() { puts(llama_print_system_info()); }' | c++ -x c++ - -I "$source/include" -I "$source/ggml/include" -x none "$native"/build/src/libllama.a \
   "$native"/build/ggml/src/libggml.a "$native"/build/ggml/src/libggml-cpu.a "$native"/build/ggml/src/libggml-base.a -fopenmp -lpthread -ldl -lm -o "$native/system_info"
-PYTHONPATH=$here "${PYTHON:-$(PATH=${PATH#*:} command -v python3)}" -c 'import bench_common; bench_common.bench_model()'
+PYTHONPATH=$here "$python" -c 'import bench_common; bench_common.bench_model()'
 gguf=$peers/bench/model-bf16.gguf
 [ -f "$gguf" ] || "$native/bin/python" "$here/make_bench_gguf.py" "$peers/bench/model" "$gguf"
 exec "$peers/llamacpp/bin/python" "$here/llamacpp_decode.py" --bench "$native/build/bin/llama-batched-bench" --version "llama-cpp-python $version" --system-info "$("$native/system_info")" "$@" "$gguf"
