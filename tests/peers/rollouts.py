@@ -10,7 +10,7 @@ wall, s   transformers: without loading and imports, as transformers_rollouts.py
           report included
 peak MiB  maximum resident set of the whole process, from the kernel when it has ended
 
---samples takes one number, or one for each of --turns.
+--samples takes one number, or one for each of --turns. Rows are printed as they are measured.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from pathlib import Path
 from bench_common import HERE, ROOT, Others, bench_model, machine, names, numbers, table
 
 TOKENS = 32
+HEADER = ["turns", "samples", "conditions", "", "", "generated", "wall, s", "tokens/s", "beside tiltmeter", "peak MiB"]
 
 
 def watched(command, **options):
@@ -88,6 +89,11 @@ def site(bench):
     return next(line.split()[1] for line in (bench / "bench.yaml").read_text().splitlines() if line.startswith("site:"))
 
 
+def row(r):
+    figures = [r["generated_tokens"], f"{r['wall_s']:.1f}", f"{r['tokens_per_s']:.1f}", f"{r['ratio']:.1f}x", f"{r['peak_rss_mib']:.0f}"]
+    return [r["turns"], r["samples"], r["conditions"], r["who"], r["dtype"], *figures]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=numbers, default="6,18,36")
@@ -127,7 +133,8 @@ def main():
                 result["tokens_per_s"] = expected / result["wall_s"]
                 result["ratio"] = result["wall_s"] / ours["wall_s"]
                 results.append(result)
-                print(f"{turns} turns: {who}, {dtype}: {result['wall_s']:.1f} s", file=sys.stderr, flush=True)
+                if not arguments.json:
+                    print(table(HEADER, [row(result)]) if len(results) == 1 else table(HEADER, [row(result)]).splitlines()[-1], flush=True)
             shutil.rmtree(Path(folder) / "run", ignore_errors=True)
     if arguments.json:
         print(json.dumps({"machine": about, "others_cores": others.cores(), "threads": arguments.threads, "results": results}))
@@ -135,12 +142,7 @@ def main():
     versions = next((r["versions"] for r in results if "versions" in r), None)
     peer = f"transformers {versions['transformers']}, torch {versions['torch']}; " if versions else ""
     kept = "the KV cache kept between turns" if arguments.reuse_cache else "every turn prefilled anew"
-    print(f"{peer}{kept}; {arguments.threads} threads, {TOKENS} tokens a turn\n{about}\n{others}\n")
-    print(table(
-        ["turns", "samples", "conditions", "", "", "generated", "wall, s", "tokens/s", "beside tiltmeter", "peak MiB"],
-        [[r["turns"], r["samples"], r["conditions"], r["who"], r["dtype"], r["generated_tokens"], f"{r['wall_s']:.1f}", f"{r['tokens_per_s']:.1f}",
-          f"{r['ratio']:.1f}x", f"{r['peak_rss_mib']:.0f}"] for r in results],
-    ))  # fmt: skip
+    print(f"\n{peer}{kept}; {arguments.threads} threads, {TOKENS} tokens a turn\n{about}\n{others}")
 
 
 if __name__ == "__main__":
