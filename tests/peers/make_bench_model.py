@@ -6,7 +6,7 @@
 
 DIR then holds
   model/            the checkpoint, with tokenizer and chat template
-  transcript.json   18 turns; besides `conversation`, `conditions` for `transformers_rollouts.py`
+  transcript.json   18 turns, or --turns; besides `conversation`, `conditions` for `transformers_rollouts.py`
   axis.safetensors  a random direction, in tiltmeter's axis format
   bench.yaml        the experiment
 
@@ -36,7 +36,6 @@ from transformers import GenerationConfig, Olmo3Config, Olmo3ForCausalLM, PreTra
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
 ROLES = ["system", "user", "assistant"]
-TURNS = 18
 WORDS_PER_USER_TURN = 39
 CONSTANT = 4.0
 """Channel 0 of the residual stream."""
@@ -130,10 +129,11 @@ def build_model(arguments, tokenizer, drawable):
     return model.to(torch.bfloat16) if arguments.dtype == "bf16" else model
 
 
-def build_transcript(seed):
+def build_transcript(seed, turns):
+    """Fewer turns are the beginning of more."""
     rng = random.Random(seed)
     conversation = []
-    for _ in range(TURNS):
+    for _ in range(turns):
         conversation.append({"role": "user", "content": " ".join(rng.choices(WORDS, k=WORDS_PER_USER_TURN)) + "?"})
         conversation.append({"role": "assistant", "content": " ".join(rng.choices(WORDS, k=24)) + "."})
     return {"conversation": conversation, "conditions": CONDITIONS}
@@ -192,6 +192,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="how the weights are stored")
+    parser.add_argument("--turns", type=int, default=18, help="user turns in the transcript")
     parser.add_argument("--conditions", type=int, default=1, choices=range(1, len(CONDITIONS) + 1), help="conditions in bench.yaml")
     parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--intermediate", type=int, default=2048)
@@ -212,7 +213,7 @@ def main():
     model = build_model(arguments, tokenizer, drawable)
     model.save_pretrained(out / "model", max_shard_size="100GB")
     tokenizer.save_pretrained(out / "model")
-    (out / "transcript.json").write_text(json.dumps(build_transcript(arguments.seed), indent=1) + "\n")
+    (out / "transcript.json").write_text(json.dumps(build_transcript(arguments.seed, arguments.turns), indent=1) + "\n")
     write_axis(out / "axis.safetensors", arguments, site, out / "model" / "model.safetensors")
     write_experiment(out / "bench.yaml", out, arguments, site)
     margin = check(model, tokenizer, drawable)
