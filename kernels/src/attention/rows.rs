@@ -49,6 +49,21 @@ struct Parts {
 /// From so many rows on bf16 is widened once for all of them, not by each tile.
 const MANY_ROWS: usize = 2 * ROWS + 1;
 
+/// Some of a block's keys.
+#[derive(Clone, Copy, PartialEq)]
+struct Keys {
+    first: usize,
+    end: usize,
+}
+
+impl Keys {
+    const ALL: Keys = Keys { first: 0, end: KEYS };
+
+    fn is_empty(self) -> bool {
+        self.first >= self.end
+    }
+}
+
 /// Where the keys and the values of each sixteen positions of a block are.
 #[derive(Clone, Copy)]
 struct Block {
@@ -107,13 +122,22 @@ impl Rows<'_> {
         self.shape.pages.kv == KvType::Bf16 && self.rows() >= MANY_ROWS
     }
 
-    /// The keys that `row` sees in the block from `from`, relative to it; may be empty.
+    /// The keys that each of `count` rows from `row` on sees in the block from `from`; may be none.
     #[inline(always)]
-    fn seen(&self, row: usize, from: usize) -> Range<usize> {
-        let position = self.first_pos + row / self.heads.len();
-        let first = self.shape.first_seen(position).max(from) - from;
-        let end = (position + 1).min(from + KEYS).max(from) - from;
-        first.min(KEYS)..end
+    fn seen(&self, row: usize, count: usize, from: usize) -> [Keys; ROWS] {
+        let mut position = self.first_pos + row / self.heads.len();
+        let mut head = row % self.heads.len();
+        let mut seen = [Keys { first: 0, end: 0 }; ROWS];
+        for seen in &mut seen[..count] {
+            let first = self.shape.first_seen(position).max(from) - from;
+            let end = (position + 1).min(from + KEYS).max(from) - from;
+            *seen = Keys { first: first.min(KEYS), end };
+            head += 1;
+            if head == self.heads.len() {
+                (position, head) = (position + 1, 0);
+            }
+        }
+        seen
     }
 
     /// Where a row of a head starts in q and out.
@@ -218,26 +242,27 @@ impl Rows<'_> {
     unsafe fn blocks<V: Lanes, const BF16: bool>(&self, parts: &Parts) {
         let end = self.first_pos + self.tokens;
         let heads = self.kv_heads.len();
-        let mut from = self.shape.first_seen(self.first_pos) / KEYS * KEYS;
-        while from < end {
+        let first = self.shape.first_seen(self.first_pos) / KEYS * KEYS;
+        let mut block = self.find(Place { head: 0, from: first });
+        for from in (first..end).step_by(KEYS) {
             for head in 0..heads {
                 let next = if head + 1 < heads {
                     Place { head: head + 1, from }
                 } else {
                     Place { head: 0, from: from + KEYS }
                 };
+                let next = self.find(next);
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let block = self.find(Place { head, from });
                     if BF16 && self.widens() {
                         let block = self.widen::<V>(parts, &block);
                         self.block::<V, false>(parts, Place { head, from }, &block, None);
                     } else {
-                        self.block::<V, BF16>(parts, Place { head, from }, &block, Some(&self.find(next)));
+                        self.block::<V, BF16>(parts, Place { head, from }, &block, Some(&next));
                     }
                 }
+                block = next;
             }
-            from += KEYS;
         }
     }
 
@@ -258,19 +283,17 @@ impl Rows<'_> {
         unsafe {
             for row in (0..rows).step_by(ROWS) {
                 let count = ROWS.min(rows - row);
-                let (first, last) = (self.seen(row, from), self.seen(row + count - 1, from));
+                let seen = &self.seen(row, count, from)[..count];
                 // Rows of a tile are consecutive.
+                let (first, last) = (seen[0], seen[count - 1]);
                 if first.is_empty() && last.is_empty() {
                     continue;
                 }
                 let next = next.filter(|_| row == 0);
                 let queries = self.queries(parts, head, row);
-                self.score::<V, BF16>(parts, queries, block, next, count, first.start..last.end);
-                let mut scales = [None; ROWS];
-                for r in 0..count {
-                    scales[r] = self.weigh::<V>(parts, head * rows + row + r, r, self.seen(row + r, from));
-                }
-                self.values::<V, BF16>(parts, from, block, next, row, count);
+                self.score::<V, BF16>(parts, queries, block, next, count, Keys { first: first.first, end: last.end });
+                let scales = self.weigh::<V>(parts, head * rows + row, seen);
+                self.values::<V, BF16>(parts, block, next, seen);
                 for r in 0..count {
                     if let Some(scale) = scales[r] {
                         let total = parts.totals.add((head * rows + row + r) * parts.stride);
@@ -297,7 +320,7 @@ impl Rows<'_> {
         block: &Block,
         next: Option<&Block>,
         count: usize,
-        seen: Range<usize>,
+        seen: Keys,
     ) {
         let score = Score {
             queries,
@@ -307,47 +330,62 @@ impl Rows<'_> {
             out: parts.scores,
         };
         // SAFETY: groups are whole; the rest is the caller's promise.
-        unsafe { score.run::<V, BF16>(count, seen.start / LANES..seen.end.div_ceil(LANES)) }
+        unsafe { score.run::<V, BF16>(count, seen.first / LANES..seen.end.div_ceil(LANES)) }
     }
 
-    /// Turns the scores of a tile's row `r` into weights, and what its total has to be scaled by; none when it sees nothing here. Its
-    /// running values are at `running`.
+    /// Turns the scores of a tile's rows into weights, and says what their totals have to be scaled by; none for a row that sees nothing
+    /// here. The rows' running values are at `running`.
+    ///
+    /// One step for all rows after the other: a row alone would wait for its maximum, its weights and its sum in turn.
     ///
     /// # Safety
     /// The CPU has the instructions of `V`; the parts are valid.
     #[inline(always)]
-    unsafe fn weigh<V: Lanes>(&self, parts: &Parts, running: usize, r: usize, seen: Range<usize>) -> Option<f32> {
-        if seen.is_empty() {
-            return None;
-        }
+    unsafe fn weigh<V: Lanes>(&self, parts: &Parts, running: usize, seen: &[Keys]) -> [Option<f32>; ROWS] {
+        let mut maxima = [0.0; ROWS];
+        let mut falls = [0.0; LANES];
+        let mut scales = [None; ROWS];
         // SAFETY: the caller's promise.
         unsafe {
-            let scores = parts.scores.add(r * KEYS);
-            let mut s = [V::splat(0.0); GROUPS];
-            for (c, s) in s.iter_mut().enumerate() {
-                let scaled = V::load(scores.add(c * LANES)).mul(V::splat(self.shape.scale));
-                let lane = |key: usize| key.saturating_sub(c * LANES).min(LANES);
-                *s = scaled.keep(lane(seen.start), lane(seen.end), f32::NEG_INFINITY);
+            for (r, &seen) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
+                let scores = parts.scores.add(r * KEYS);
+                let mut s = [V::splat(0.0); GROUPS];
+                for (c, s) in s.iter_mut().enumerate() {
+                    *s = V::load(scores.add(c * LANES)).mul(V::splat(self.shape.scale));
+                    if seen != Keys::ALL {
+                        let lane = |key: usize| key.saturating_sub(c * LANES).min(LANES);
+                        *s = s.keep(lane(seen.first), lane(seen.end), f32::NEG_INFINITY);
+                    }
+                    s.store(scores.add(c * LANES));
+                }
+                let old = *parts.maxima.add(running + r);
+                let max = s[0].max(s[1]).max(s[2].max(s[3])).maximum();
+                maxima[r] = if old > max { old } else { max };
+                falls[r] = old - maxima[r];
+                scales[r] = (old == maxima[r]).then_some(1.0);
+                *parts.maxima.add(running + r) = maxima[r];
             }
-            let old = *parts.maxima.add(running);
-            let max = s[0].max(s[1]).max(s[2].max(s[3])).maximum();
-            let max = if old > max { old } else { max };
-            let mut sum = V::splat(0.0);
-            for (c, s) in s.iter().enumerate() {
-                let weight = lanes::exp(s.sub(V::splat(max)));
-                weight.store(scores.add(c * LANES));
-                sum = sum.add(weight);
+            // The vector function keeps the bits the same everywhere.
+            lanes::exp(V::load(falls.as_ptr())).store(falls.as_mut_ptr());
+            for (r, _) in seen.iter().enumerate().filter(|(_, seen)| !seen.is_empty()) {
+                let scores = parts.scores.add(r * KEYS);
+                let mut sum = V::splat(0.0);
+                for c in 0..GROUPS {
+                    let weight = lanes::exp(V::load(scores.add(c * LANES)).sub(V::splat(maxima[r])));
+                    weight.store(scores.add(c * LANES));
+                    sum = sum.add(weight);
+                }
+                let scale = scales[r].unwrap_or(falls[r]);
+                scales[r] = Some(scale);
+                let total = parts.sums.add(running + r);
+                *total = (*total).mul_add(scale, sum.sum());
             }
-            // Lane 0 is enough; the vector function keeps the bits the same everywhere.
-            let scale = if old == max { 1.0 } else { lanes::exp(V::splat(old - max)).maximum() };
-            *parts.maxima.add(running) = max;
-            *parts.sums.add(running) = (*parts.sums.add(running)).mul_add(scale, sum.sum());
-            Some(scale)
         }
+        scales
     }
 
-    /// The block's weighted sum of values for `count` rows from `row`: keys that all of them see together, the others
-    /// row by row, each row's keys in order.
+    /// The block's weighted sum of values for the rows of a tile: keys that all of them see together, the others row by row, each row's
+    /// keys in order.
     ///
     /// # Safety
     /// The CPU has the instructions of `V`; the parts are valid.
@@ -355,29 +393,27 @@ impl Rows<'_> {
     unsafe fn values<V: Lanes, const BF16: bool>(
         &self,
         parts: &Parts,
-        from: usize,
         block: &Block,
         next: Option<&Block>,
-        row: usize,
-        count: usize,
+        seen: &[Keys],
     ) {
-        let seen = |r: usize| self.seen(row + r, from);
-        let common = seen(count - 1).start..seen(0).end;
+        let count = seen.len();
+        let common = Keys { first: seen[count - 1].first, end: seen[0].end };
         // SAFETY: the caller's promise.
         unsafe {
             parts.block.write_bytes(0, count * parts.stride);
             if common.is_empty() {
-                for r in 0..count {
-                    self.add_values::<V, BF16>(parts, block, next, r, 1, seen(r));
+                for (r, &seen) in seen.iter().enumerate() {
+                    self.add_values::<V, BF16>(parts, block, next, r, 1, seen);
                 }
                 return;
             }
-            for r in 0..count {
-                self.add_values::<V, BF16>(parts, block, None, r, 1, seen(r).start..common.start);
+            for (r, seen) in seen.iter().enumerate() {
+                self.add_values::<V, BF16>(parts, block, None, r, 1, Keys { end: common.first, ..*seen });
             }
-            self.add_values::<V, BF16>(parts, block, next, 0, count, common.clone());
-            for r in 0..count {
-                self.add_values::<V, BF16>(parts, block, None, r, 1, common.end..seen(r).end);
+            self.add_values::<V, BF16>(parts, block, next, 0, count, common);
+            for (r, seen) in seen.iter().enumerate() {
+                self.add_values::<V, BF16>(parts, block, None, r, 1, Keys { first: common.end, ..*seen });
             }
         }
     }
@@ -394,11 +430,11 @@ impl Rows<'_> {
         next: Option<&Block>,
         r: usize,
         count: usize,
-        keys: Range<usize>,
+        keys: Keys,
     ) {
         let dim = self.shape.pages.head_dim;
         let per_word = if BF16 { 2 } else { 1 };
-        let mut key = keys.start;
+        let mut key = keys.first;
         while key < keys.end {
             let first = key / LANES;
             let mut last = first;
