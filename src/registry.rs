@@ -11,7 +11,7 @@ use crate::problem::Problem;
 use crate::provider::{ApiModel, lane_name, lane_preset, parse_name, price};
 use crate::secret::Keys;
 
-pub use crate::engine::{Bench, BenchRequest, EngineOptions, LocalModel, WeightType};
+pub use crate::engine::{Bench, BenchRequest, EngineOptions, KvType, LocalModel, WeightType};
 pub use crate::provider::{ApiOptions, LanePreset, Price, PriceNote};
 
 /// Where a local model runs.

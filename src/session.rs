@@ -29,7 +29,7 @@ use time::OffsetDateTime;
 
 pub use crate::cluster::Resources;
 pub use crate::registry::{
-    Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
+    Bench, BenchRequest, Device, EngineOptions, KvType, ModelFacts, WeightType, bench_local, model_facts,
 };
 pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
 pub use keeping::Pause;
@@ -456,6 +456,7 @@ impl Prepared {
             axis_hashes: self.axis_hashes.clone(),
             device: own.and_then(|card| card.device.clone()),
             dtype: own.and_then(|card| card.dtype.clone()),
+            kv_dtype: own.and_then(|card| card.kv_dtype.clone()),
             host: Host::this(),
             files: Vec::new(),
             work: summary.work.clone(),

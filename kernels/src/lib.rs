@@ -31,10 +31,9 @@ pub mod reference;
 #[cfg(test)]
 mod testing;
 
-pub use attention::{AttentionJob, AttentionShape, attention};
+pub use attention::{AttentionJob, AttentionShape, KvPage, KvPages, KvType, KvWrite, PageShape, attention, write_kv};
 pub use isa::Isa;
 pub use linear::PackedLinear;
-pub use memory::{Slab, Slabs};
 pub use pool::Pool;
 pub use rope::rope;
 pub use rows::{dot, rms_norm, swiglu};

@@ -10,8 +10,8 @@ use crate::lanes::{Kernel, LANES, Lanes};
 use crate::memory::Block;
 use crate::pool::Pool;
 
-/// Far more than the caches hold.
-const READ_BYTES: usize = 256 << 20;
+/// Far more than the caches hold, a server's shared ones too.
+const READ_BYTES: usize = 1 << 30;
 /// Accumulators: enough to hide the latency of the multiply-add on two ports, and they fit the registers of every tier.
 const CHAINS: usize = 12;
 const ROUNDS: usize = 1 << 16;

@@ -81,52 +81,60 @@ impl<T: Zero> DerefMut for Block<T> {
 
 /// Hands out pieces of one length, cut from blocks large enough for huge pages: what is read from many small places is found faster.
 #[derive(Debug)]
-pub struct Slabs {
+pub(crate) struct Slabs {
     len: usize,
-    block: Arc<Block<f32>>,
+    block: Arc<Block<u32>>,
     /// Pieces of the block that were handed out.
     used: usize,
 }
 
 /// A piece of memory of its own.
 #[derive(Debug)]
-pub struct Slab {
-    block: Arc<Block<f32>>,
-    start: usize,
+pub(crate) struct Slab {
+    start: NonNull<u32>,
     len: usize,
+    /// What `start` points into.
+    _block: Arc<Block<u32>>,
 }
+
+// SAFETY: a piece owns its part of the block like a Vec does, and holds the block alive.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
 
 const SLAB_BYTES: usize = 4 * HUGE_PAGE;
 
 impl Slabs {
-    /// Pieces of `len` elements.
-    pub fn new(len: usize) -> Self {
+    /// Pieces of `len` words.
+    pub(crate) fn new(len: usize) -> Self {
         Slabs { len, block: Arc::new(Block::zeroed(0)), used: 0 }
     }
 
     /// The next piece: zeros.
-    pub fn take(&mut self) -> Slab {
+    pub(crate) fn take(&mut self) -> Slab {
         if (self.used + 1) * self.len > self.block.len() {
-            let pieces = (SLAB_BYTES / size_of::<f32>() / self.len.max(1)).max(1);
+            let pieces = (SLAB_BYTES / size_of::<u32>() / self.len.max(1)).max(1);
             (self.block, self.used) = (Arc::new(Block::zeroed(pieces * self.len)), 0);
         }
+        // SAFETY: the block holds one more piece, by the lines above.
+        let start = unsafe { self.block.start.add(self.used * self.len) };
         self.used += 1;
-        Slab { block: Arc::clone(&self.block), start: (self.used - 1) * self.len, len: self.len }
+        Slab { start, len: self.len, _block: Arc::clone(&self.block) }
     }
 }
 
 impl Deref for Slab {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
+    type Target = [u32];
+    fn deref(&self) -> &[u32] {
         // SAFETY: the piece lies in the block, and no other piece overlaps it.
-        unsafe { std::slice::from_raw_parts(self.block.start.as_ptr().add(self.start), self.len) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Slab {
-    fn deref_mut(&mut self) -> &mut [f32] {
+    fn deref_mut(&mut self) -> &mut [u32] {
         // SAFETY: as above; the block is reached through its pieces alone, and this one is held exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.block.start.as_ptr().add(self.start), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -233,11 +241,11 @@ mod tests {
             let mut pieces: Vec<Slab> = (0..5).map(|_| slabs.take()).collect();
             drop(slabs);
             for (i, piece) in pieces.iter_mut().enumerate() {
-                assert!(piece.len() == len && piece.iter().all(|&x| x == 0.0));
-                piece.fill(i as f32 + 1.0);
+                assert!(piece.len() == len && piece.iter().all(|&x| x == 0));
+                piece.fill(i as u32 + 1);
             }
             for (i, piece) in pieces.iter().enumerate() {
-                assert!(piece.iter().all(|&x| x == i as f32 + 1.0));
+                assert!(piece.iter().all(|&x| x == i as u32 + 1));
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
     run::DeviceChoice,
     terminal::{escape, stdout},
 };
-use crate::session::{self, Bench, BenchRequest, EngineOptions, WeightType};
+use crate::session::{self, Bench, BenchRequest, EngineOptions, KvType, WeightType};
 
 /// Measure how fast a model runs on this machine.
 ///
@@ -42,6 +42,9 @@ pub struct BenchArgs {
     /// Type in which the weights are held [default: the one they have]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeChoice>,
+    /// Type in which keys and values are kept [default: bf16 if the weights are, else f32]
+    #[arg(long, value_enum)]
+    pub kv: Option<DtypeChoice>,
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<usize>,
@@ -51,8 +54,8 @@ pub struct BenchArgs {
 }
 
 pub fn execute(args: &BenchArgs) -> Result<Exit, Failure> {
-    let weights = args.dtype.map(WeightType::from);
-    let options = EngineOptions { weights, threads: args.threads, ..EngineOptions::default() };
+    let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
+    let options = EngineOptions { weights, kv, threads: args.threads, ..EngineOptions::default() };
     let request = BenchRequest { batches: args.batch.clone(), context: args.context, tokens: args.tokens };
     let bench = session::bench_local(&args.model, device(args.device), &options, &request)?;
     if args.json {
@@ -67,12 +70,13 @@ fn table(bench: &Bench) -> String {
     let giga = |x: f64| x / 1e9;
     let percent = |x: f64| format!("{:.0} %", 100.0 * x);
     let mut text = format!(
-        "model      {} ({}, {:.1} MB of linear weights, loaded in {:.2} s)\n\
+        "model      {} ({}, {:.1} MB of linear weights, keys and values in {}, loaded in {:.2} s)\n\
          machine    {} threads, {}: reads {:.1} GB/s, {:.0} GFLOP/s at best\n\n\
          {:<10} {:>7} {:>10} {:>9} {:>8} {:>8} {:>9} {:>8}\n",
         escape(&bench.model),
         bench.dtype,
         bench.weight_bytes as f64 / 1e6,
+        bench.kv_dtype,
         bench.load_s,
         bench.threads,
         bench.isa,

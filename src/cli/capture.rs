@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{parse_count, parse_site, parse_temperature};
-use crate::{probe::Site, session::WeightType};
+use crate::{
+    probe::Site,
+    session::{KvType, WeightType},
+};
 
 /// Save the hidden states of a conversation, one tensor a site.
 ///
@@ -42,6 +45,9 @@ pub struct CaptureArgs {
     /// Precision of the weights [default: as the model was saved]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeChoice>,
+    /// Precision in which keys and values are kept [default: bf16 if the weights are, else f32]
+    #[arg(long, value_enum)]
+    pub kv: Option<DtypeChoice>,
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,
@@ -56,7 +62,7 @@ pub enum SitesChoice {
     These(Vec<Site>),
 }
 
-/// Precision of the weights.
+/// A precision of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DtypeChoice {
     /// 32-bit floats
@@ -66,6 +72,15 @@ pub enum DtypeChoice {
 }
 
 impl From<DtypeChoice> for WeightType {
+    fn from(choice: DtypeChoice) -> Self {
+        match choice {
+            DtypeChoice::F32 => Self::F32,
+            DtypeChoice::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl From<DtypeChoice> for KvType {
     fn from(choice: DtypeChoice) -> Self {
         match choice {
             DtypeChoice::F32 => Self::F32,

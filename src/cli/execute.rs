@@ -31,8 +31,8 @@ use crate::{
     report::{Options, distribution_terminal, response_terminal, terminal as tables},
     scheduler::dollars,
     session::{
-        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, Opening, Prepared, ReportInput,
-        Retry, Running, Talk, WeightType,
+        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, KvType, Opening, Prepared,
+        ReportInput, Retry, Running, Talk, WeightType,
     },
     spec::Loaded,
 };
@@ -315,8 +315,8 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
 }
 
 fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
-    let weights = args.dtype.map(WeightType::from);
-    let opening = Opening { engine: EngineOptions { weights, ..Default::default() }, ..Default::default() };
+    let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
+    let opening = Opening { engine: EngineOptions { weights, kv, ..Default::default() }, ..Default::default() };
     let request = CaptureRequest {
         model: args.model,
         messages: args.messages,

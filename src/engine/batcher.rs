@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use tiltmeter_kernels::KvType;
+
 use super::{
     kv::{PAGE_LEN, PagePool, SequenceCache},
     models::{Batch, Decoder, Rows, broken},
@@ -25,6 +27,8 @@ pub struct Limits {
     pub step_tokens: usize,
     /// Memory for keys and values.
     pub kv_bytes: u64,
+    /// What they are kept as.
+    pub kv: KvType,
 }
 
 pub struct Batcher {
@@ -45,7 +49,7 @@ pub struct Batcher {
 impl Batcher {
     pub fn new(decoder: Decoder, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
         Self {
-            pages: PagePool::new(&decoder.config, limits.kv_bytes),
+            pages: PagePool::new(&decoder.config, limits.kv_bytes, limits.kv),
             decoder,
             limits,
             waiting: VecDeque::new(),

@@ -40,6 +40,8 @@ pub struct BenchRequest {
 pub struct Bench {
     pub model: String,
     pub dtype: String,
+    /// Of keys and values.
+    pub kv_dtype: String,
     pub threads: usize,
     /// Instruction set of the kernels.
     pub isa: String,
@@ -103,6 +105,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     }
     let weights = Weights::open(&checkpoint.weights, options.weights)?;
     let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32").to_owned();
+    let kv = options.kv.unwrap_or_else(|| weights.kv_type());
     let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
     let decoder = Decoder::load(config.clone(), &weights, pool.clone())?;
     let weight_bytes = decoder.bytes_per_weight() * config.linear_weights();
@@ -111,6 +114,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
         prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
         step_tokens: 1024,
         kv_bytes: options.kv_bytes.unwrap_or_else(|| free_memory() / 2),
+        kv,
     };
     let read = machine::read_bandwidth(&pool, MACHINE_TIME);
     let peak = machine::fma_peak(&pool, MACHINE_TIME);
@@ -124,7 +128,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     for &batch in &request.batches {
         let step_s = bench.decode(batch, request, false)?;
         let middle = request.context + request.tokens / 2;
-        let bytes = weight_bytes as f64 + (batch as u64 * bench.config.kv_bytes_read(middle)) as f64;
+        let bytes = weight_bytes as f64 + (batch as u64 * bench.config.kv_bytes_read(middle, kv.bytes())) as f64;
         let flops = 2.0 * weights * batch as f64 / step_s;
         decode.push(Decode {
             batch,
@@ -147,6 +151,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     Ok(Bench {
         model: name.to_owned(),
         dtype,
+        kv_dtype: kv.name().to_owned(),
         threads: pool.threads(),
         isa: isa.name().to_owned(),
         load_s,

@@ -90,11 +90,11 @@ impl ModelConfig {
         (self.vocab_size * self.hidden_size) as u64
     }
 
-    /// Bytes of cached keys and values that a query at this position reads, in f32.
-    pub fn kv_bytes_read(&self, position: usize) -> u64 {
+    /// Bytes of cached keys and values that a query at this position reads, if each number has `bytes`.
+    pub fn kv_bytes_read(&self, position: usize, bytes: usize) -> u64 {
         let keys = |window: &Option<usize>| window.map_or(position + 1, |window| window.min(position + 1));
         let keys: usize = self.layer_windows.iter().map(keys).sum();
-        (keys * self.num_kv_heads * self.head_dim * 2 * size_of::<f32>()) as u64
+        (keys * self.num_kv_heads * self.head_dim * 2 * bytes) as u64
     }
 
     /// Ids that end a reply: the eos ids and the template's turn ends (`spans::turn_ends`), ascending.

@@ -4,44 +4,42 @@
 
 use std::sync::Arc;
 
-use tiltmeter_kernels::{Slab, Slabs};
+use tiltmeter_kernels::{KvPage, KvPages, KvType, KvWrite, PageShape};
 
 use super::config::ModelConfig;
 
 /// Tokens per page.
 pub const PAGE_LEN: usize = 32;
 
-/// Keys `[n_kv_heads, head_dim, PAGE_LEN]` and values `[n_kv_heads, PAGE_LEN, head_dim]` of `PAGE_LEN` positions of one layer, f32.
-struct Page {
-    k: Slab,
-    v: Slab,
-}
-
 /// Hands out pages up to a fixed number; freed pages are kept for reuse.
 pub struct PagePool {
-    memory: Slabs,
+    memory: KvPages,
     capacity: usize,
     in_use: usize,
-    free: Vec<Page>,
+    free: Vec<KvPage>,
     windows: Vec<Option<usize>>,
-    n_kv_heads: usize,
-    head_dim: usize,
+}
+
+/// What the pages of a model have in common.
+pub fn page_shape(config: &ModelConfig, kv: KvType) -> PageShape {
+    PageShape { n_kv_heads: config.num_kv_heads, head_dim: config.head_dim, page_len: PAGE_LEN, kv }
 }
 
 impl PagePool {
     /// A pool of at most `bytes`.
-    pub fn new(config: &ModelConfig, bytes: u64) -> Self {
-        let page_floats = config.num_kv_heads * PAGE_LEN * config.head_dim;
-        let capacity = (bytes / (2 * 4 * page_floats as u64)) as usize;
+    pub fn new(config: &ModelConfig, bytes: u64, kv: KvType) -> Self {
+        let shape = page_shape(config, kv);
         Self {
-            memory: Slabs::new(page_floats),
-            capacity,
+            memory: KvPages::new(shape),
+            capacity: (bytes / shape.bytes() as u64) as usize,
             in_use: 0,
             free: Vec::new(),
             windows: config.layer_windows.clone(),
-            n_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
         }
+    }
+
+    pub fn shape(&self) -> PageShape {
+        *self.memory.shape()
     }
 
     /// Pages that can still be taken.
@@ -59,23 +57,22 @@ impl PagePool {
         self.windows.iter().map(|&window| len.div_ceil(PAGE_LEN) - first_needed_page(window, anchor.min(len))).sum()
     }
 
-    fn take(&mut self) -> Arc<Page> {
+    fn take(&mut self) -> Arc<KvPage> {
         self.in_use += 1;
-        Arc::new(self.free.pop().unwrap_or_else(|| Page { k: self.memory.take(), v: self.memory.take() }))
+        Arc::new(self.free.pop().unwrap_or_else(|| self.memory.take()))
     }
 
     /// A page of its own with the content of a shared one.
-    fn copy(&mut self, shared: &Page) -> Arc<Page> {
+    fn copy(&mut self, shared: &KvPage) -> Arc<KvPage> {
         let mut own = self.take();
         if let Some(page) = Arc::get_mut(&mut own) {
-            page.k.copy_from_slice(&shared.k);
-            page.v.copy_from_slice(&shared.v);
+            page.copy_from(shared);
         }
         own
     }
 
     /// Frees the page if nobody else holds it.
-    fn give_back(&mut self, page: Arc<Page>) {
+    fn give_back(&mut self, page: Arc<KvPage>) {
         if let Ok(page) = Arc::try_unwrap(page) {
             self.in_use -= 1;
             self.free.push(page);
@@ -92,7 +89,7 @@ fn first_needed_page(window: Option<usize>, next: usize) -> usize {
 struct LayerCache {
     /// Absolute index of `pages[0]`; earlier pages have left the window.
     first_page: usize,
-    pages: Vec<Arc<Page>>,
+    pages: Vec<Arc<KvPage>>,
 }
 
 /// What is kept of one sequence: its token ids and, per layer, the pages that a later query can see.
@@ -156,27 +153,30 @@ impl SequenceCache {
         Self { layers: self.layers.iter().map(pages).collect(), tokens: self.tokens[..len].to_vec() }
     }
 
-    /// Stores keys and values `[n, n_kv_heads, head_dim]` of the positions from `first` on.
-    pub fn write(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pool: &PagePool) {
-        let width = pool.n_kv_heads * pool.head_dim;
-        let cache = &mut self.layers[layer];
-        for (row, (k, v)) in k.chunks_exact(width).zip(v.chunks_exact(width)).enumerate() {
-            let (page, slot) = ((first + row) / PAGE_LEN - cache.first_page, (first + row) % PAGE_LEN);
-            let page = Arc::get_mut(&mut cache.pages[page]).expect("`extend` made the page its own");
-            for head in 0..pool.n_kv_heads {
-                let from = head * pool.head_dim..(head + 1) * pool.head_dim;
-                let to = (head * PAGE_LEN + slot) * pool.head_dim;
-                let keys = page.k[head * pool.head_dim * PAGE_LEN..].iter_mut().skip(slot).step_by(PAGE_LEN);
-                keys.zip(&k[from.clone()]).for_each(|(to, key)| *to = *key);
-                page.v[to..to + pool.head_dim].copy_from_slice(&v[from]);
-            }
-        }
+    /// Where keys and values `[n, n_kv_heads, head_dim]` of the positions from `first` on are to be written, page by page.
+    pub fn writes<'a>(
+        &'a mut self,
+        layer: usize,
+        first: usize,
+        k: &'a [f32],
+        v: &'a [f32],
+        width: usize,
+    ) -> impl Iterator<Item = KvWrite<'a>> {
+        let LayerCache { first_page, pages } = &mut self.layers[layer];
+        let end = first + k.len() / width;
+        let reached = (first / PAGE_LEN..end.div_ceil(PAGE_LEN)).zip(&mut pages[first / PAGE_LEN - *first_page..]);
+        reached.map(move |(number, page)| {
+            let (from, to) = (first.max(number * PAGE_LEN), end.min((number + 1) * PAGE_LEN));
+            let rows = (from - first) * width..(to - first) * width;
+            let page = Arc::get_mut(page).expect("`extend` made the page its own");
+            KvWrite { page, slot: from % PAGE_LEN, k: &k[rows.clone()], v: &v[rows] }
+        })
     }
 
-    /// The pages of a layer as `(first page, keys, values)`.
-    pub fn pages(&self, layer: usize) -> (usize, Vec<&[f32]>, Vec<&[f32]>) {
+    /// The pages of a layer and the absolute number of the first.
+    pub fn pages(&self, layer: usize) -> (usize, Vec<&KvPage>) {
         let cache = &self.layers[layer];
-        (cache.first_page, cache.pages.iter().map(|p| &*p.k).collect(), cache.pages.iter().map(|p| &*p.v).collect())
+        (cache.first_page, cache.pages.iter().map(|page| &**page).collect())
     }
 
     /// Frees what no query at `anchor` or later can see. A later roll-back must not go below `anchor`.

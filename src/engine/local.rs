@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use tiltmeter_kernels::{Isa, Pool};
+use tiltmeter_kernels::{Isa, KvType, Pool};
 use tokio::sync::oneshot;
 
 use super::{
@@ -28,11 +28,13 @@ use crate::model::{
 use crate::probe::{Site, Span};
 use crate::problem::Problem;
 
-/// How a checkpoint is run. Results do not depend on any of these but `weights`.
+/// How a checkpoint is run. Results do not depend on any of these but `weights` and `kv`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineOptions {
     /// `None`: the weights stay in the type they have.
     pub weights: Option<WeightType>,
+    /// What keys and values are kept as; `None`: as the weights if these are bf16, else f32.
+    pub kv: Option<KvType>,
     /// `None`: all cores.
     pub threads: Option<usize>,
     /// Memory for keys and values; `None`: half of what is free after loading.
@@ -92,6 +94,7 @@ impl LocalModel {
             ("bf16", Isa::Amx) => "bf16 on amx",
             (dtype, _) => dtype,
         };
+        let kv = options.kv.unwrap_or_else(|| weights.kv_type());
         let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
         let decoder = Decoder::load(config.clone(), &weights, pool)?;
         let fingerprint = checkpoint.fingerprint()?;
@@ -104,6 +107,7 @@ impl LocalModel {
             num_layers: Some(config.num_layers),
             max_positions: Some(config.max_positions),
             dtype: Some(dtype.to_owned()),
+            kv_dtype: Some(kv.name().to_owned()),
             device: Some("cpu".to_owned()),
             sampler_defaults: config.sampler_defaults.clone(),
             stop_ids,
@@ -112,6 +116,7 @@ impl LocalModel {
             prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
             step_tokens: 1024,
             kv_bytes: options.kv_bytes.unwrap_or_else(|| free_memory() / 2),
+            kv,
         };
         let work = Arc::new(Mutex::new(Work::default()));
         let (jobs, inbox) = mpsc::channel();

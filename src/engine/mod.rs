@@ -22,5 +22,5 @@ mod bench;
 pub use bench::{Bench, BenchRequest, bench};
 pub use capture::RawStates;
 pub use local::{Capture, EngineOptions, LocalModel};
-pub use tiltmeter_kernels::Isa;
+pub use tiltmeter_kernels::{Isa, KvType};
 pub use weights::WeightType;

@@ -6,7 +6,7 @@ use std::{collections::HashMap, fs::File, ops::Range, path::PathBuf, sync::Arc};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
-use tiltmeter_kernels::PackedLinear;
+use tiltmeter_kernels::{KvType, PackedLinear};
 
 use crate::problem::Problem;
 
@@ -76,6 +76,15 @@ impl Weights {
             Some(WeightType::Bf16) => "bf16",
             None => stored,
         })
+    }
+
+    /// What keys and values are kept as unless somebody asks for something else: as the weights are, if these are bf16. A model in f16
+    /// has more digits than bf16 has.
+    pub fn kv_type(&self) -> KvType {
+        match self.dtype_of("model.norm.weight") {
+            Some("bf16") => KvType::Bf16,
+            _ => KvType::F32,
+        }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, &[u8]), Problem> {

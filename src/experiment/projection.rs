@@ -119,7 +119,7 @@ impl Experiment for Projection {
             "experiment": spec.experiment,
             "model": {
                 "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-                "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
+                "template_sha256": card.template_sha256, "dtype": card.dtype, "kv_dtype": card.kv_dtype, "stop_ids": card.stop_ids,
             },
             "axes": axes,
             "token_span": spec.readouts.span,

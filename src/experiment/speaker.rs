@@ -43,7 +43,7 @@ impl Speaker {
         let card = self.model.card();
         json!({
             "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-            "template_sha256": card.template_sha256, "dtype": card.dtype, "stop_ids": card.stop_ids,
+            "template_sha256": card.template_sha256, "dtype": card.dtype, "kv_dtype": card.kv_dtype, "stop_ids": card.stop_ids,
             "base_url": base_url, "price": self.price, "seed_support": self.model.seed_support(),
         })
     }

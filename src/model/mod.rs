@@ -31,6 +31,8 @@ pub struct ModelCard {
     /// Longest sequence in tokens the model was made for.
     pub max_positions: Option<usize>,
     pub dtype: Option<String>,
+    /// Number format of the keys and values that are kept.
+    pub kv_dtype: Option<String>,
     pub device: Option<String>,
     /// Sampler defaults the checkpoint carries (generation_config.json). Recorded, never applied silently.
     pub sampler_defaults: Option<serde_json::Value>,

@@ -40,6 +40,8 @@ pub struct Manifest {
     pub device: Option<String>,
     /// In which number format.
     pub dtype: Option<String>,
+    /// In which keys and values were kept.
+    pub kv_dtype: Option<String>,
     /// The machine, as far as numbers depend on it.
     pub host: Host,
     /// What was written.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use tiltmeter::engine::EngineOptions;
+use tiltmeter::engine::{EngineOptions, KvType};
 use tiltmeter::model::{
     ChatReply, ChatRequest, ConversationId, Group, Message, Model, ReadRequest, Role, Sampling, SeedKey,
 };
@@ -51,6 +51,9 @@ async fn converse(model: &impl Model, i: usize, cap: Option<usize>) -> Vec<ChatR
     replies
 }
 
+/// Keys and values as the weights are, and in bf16: pages of half the size.
+const KINDS: [(Option<KvType>, u64); 2] = [(None, 1), (Some(KvType::Bf16), 2)];
+
 /// Everything of a reply but how much of its prompt was at hand already.
 fn facts(replies: &[ChatReply]) -> Vec<ChatReply> {
     replies.iter().map(|reply| ChatReply { reused_tokens: 0, ..reply.clone() }).collect()
@@ -58,7 +61,16 @@ fn facts(replies: &[ChatReply]) -> Vec<ChatReply> {
 
 #[tokio::test]
 async fn a_rollout_is_the_same_to_the_bit_whatever_runs_beside_it() {
-    let alone_model = open(FIXTURE, &EngineOptions { threads: Some(1), ..EngineOptions::default() });
+    let mut of_each_kind = Vec::new();
+    for (kv, smaller) in KINDS {
+        of_each_kind.push(rollouts_are_the_same(kv, smaller).await);
+    }
+    assert!(of_each_kind[0] != of_each_kind[1], "what keys and values are kept as makes a difference, if a small one");
+}
+
+/// Each conversation alone and one after the other, as all the ways together must have it.
+async fn rollouts_are_the_same(kv: Option<KvType>, smaller: u64) -> Vec<Vec<ChatReply>> {
+    let alone_model = open(FIXTURE, &EngineOptions { kv, threads: Some(1), ..EngineOptions::default() });
     let mut alone = Vec::new();
     for i in 0..16 {
         alone.push(facts(&converse(&alone_model, i, None).await));
@@ -71,19 +83,20 @@ async fn a_rollout_is_the_same_to_the_bit_whatever_runs_beside_it() {
         ("five threads", EngineOptions { threads: Some(5), ..Default::default() }, None),
         ("groups of 3", EngineOptions::default(), Some(3)),
         // Room for about two of the sixteen: caches are dropped and made again.
-        ("little memory", EngineOptions { kv_bytes: Some(512 << 10), ..Default::default() }, None),
+        ("little memory", EngineOptions { kv_bytes: Some((512 << 10) / smaller), ..Default::default() }, None),
     ];
     for (name, options, cap) in options {
-        let model = open(FIXTURE, &options);
+        let model = open(FIXTURE, &EngineOptions { kv, ..options });
         // Backwards, so that nobody joins in the order of the first pass.
         let together = join_all((0..16).rev().map(|i| converse(&model, i, cap))).await;
         for (i, replies) in together.iter().rev().enumerate() {
-            assert_eq!(facts(replies), alone[i], "{name}: conversation {i}");
+            assert_eq!(facts(replies), alone[i], "{name}, {kv:?}: conversation {i}");
         }
         let work = model.work();
         let repeated = work.forward_tokens - work.unique_tokens;
-        assert_eq!(repeated > 0, name == "little memory", "{name}: {work:?}");
+        assert_eq!(repeated > 0, name == "little memory", "{name}, {kv:?}: {work:?}");
     }
+    alone
 }
 
 /// Each conversation carries a mark of its own: with greedy decoding its reply is a function of its words, so a swapped row shows as
@@ -141,20 +154,20 @@ async fn sample(model: &impl Model, i: usize) -> Vec<ChatReply> {
 #[tokio::test]
 async fn a_common_beginning_is_computed_once_and_leaves_no_trace() {
     const SAMPLES: usize = 12;
-    for fixture in [FIXTURE, "olmo2_4l"] {
+    for (fixture, (kv, smaller)) in [(FIXTURE, KINDS[0]), ("olmo2_4l", KINDS[0]), (FIXTURE, KINDS[1])] {
         let mut alone = Vec::new();
         let mut alone_tokens = 0;
         for i in 0..SAMPLES {
-            let model = open(fixture, &EngineOptions { threads: Some(1), ..EngineOptions::default() });
+            let model = open(fixture, &EngineOptions { kv, threads: Some(1), ..EngineOptions::default() });
             alone.push(facts(&sample(&model, i).await));
             alone_tokens += model.work().forward_tokens;
         }
         for (name, options) in [
             ("together", EngineOptions::default()),
             ("chunks of 7", EngineOptions { prefill_chunk: Some(7), ..Default::default() }),
-            ("little memory", EngineOptions { kv_bytes: Some(900 << 10), ..Default::default() }),
+            ("little memory", EngineOptions { kv_bytes: Some((900 << 10) / smaller), ..Default::default() }),
         ] {
-            let model = open(fixture, &options);
+            let model = open(fixture, &EngineOptions { kv, ..options });
             let together = join_all((0..SAMPLES).map(|i| sample(&model, i))).await;
             for (i, replies) in together.iter().enumerate() {
                 assert_eq!(facts(replies), alone[i], "{fixture}, {name}: sample {i}");

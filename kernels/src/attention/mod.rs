@@ -14,32 +14,32 @@
 //! it is decoded alone or prefilled in any chunk, and keys that it does not see (later ones, those that have left the
 //! window) never enter its chains, so garbage there cannot reach it.
 //!
-//! A task is some rows of one sequence that share a key head; they read each key block once.
+//! A task is some rows of one sequence over some key heads; rows that share a key head read each of its blocks once.
 //!
 //! Must not know: models, engine.
 
+mod page;
 mod rows;
 mod tile;
 
+use std::ops::Range;
+
 use crate::isa::Isa;
-use crate::lanes::LANES;
 use crate::pool::{Pool, Shares};
+pub use page::{KvPage, KvPages, KvType, KvWrite, PageShape, write_kv};
 use rows::Rows;
 
-/// Rows of a task: they share the work of laying out a key block.
+/// Most rows of a task: a block of keys is read from near memory for all of them.
 const ROWS_PER_TASK: usize = 48;
+/// Enough that threads end together.
+const TASKS_PER_THREAD: usize = 4;
 
 /// What all sequences of an [`attention`] call have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
-    /// Query heads.
+    /// Query heads; a multiple of the key heads.
     pub n_heads: usize,
-    /// Key and value heads; a divisor of `n_heads`.
-    pub n_kv_heads: usize,
-    /// Elements of a head; a multiple of 8, at most 256.
-    pub head_dim: usize,
-    /// Positions in a page; a multiple of 16.
-    pub page_len: usize,
+    pub pages: PageShape,
     /// Factor on q . k, usually 1 / sqrt(head_dim).
     pub scale: f32,
     /// A query at position p sees the keys at positions (p - window, p]; all up to p without a window.
@@ -55,12 +55,9 @@ pub struct AttentionJob<'a> {
     pub out: &'a mut [f32],
     /// Absolute position of the first row.
     pub first_pos: usize,
-    /// Pages of keys `[n_kv_heads, head_dim, page_len]`, those of the rows themselves included: sixteen keys are scored at once, so
-    /// that sixteen of them lie beside each other.
-    pub k_pages: &'a [&'a [f32]],
-    /// Pages of values `[n_kv_heads, page_len, head_dim]`.
-    pub v_pages: &'a [&'a [f32]],
-    /// Absolute number of `k_pages[0]`: it starts at position `first_page * page_len`.
+    /// Pages of keys and values, those of the rows themselves included.
+    pub pages: &'a [&'a KvPage],
+    /// Absolute number of `pages[0]`: it starts at position `first_page * page_len`.
     pub first_page: usize,
 }
 
@@ -74,36 +71,38 @@ pub fn attention(shape: &AttentionShape, jobs: &mut [AttentionJob], pool: &Pool)
 
 pub(crate) fn attention_on(isa: Isa, shape: &AttentionShape, jobs: &mut [AttentionJob], pool: &Pool) {
     shape.check();
-    let group = shape.n_heads / shape.n_kv_heads;
-    let width = shape.n_heads * shape.head_dim;
+    let PageShape { n_kv_heads, head_dim, .. } = shape.pages;
+    let group = shape.n_heads / n_kv_heads;
+    let width = shape.n_heads * head_dim;
     let tokens: Vec<usize> = jobs.iter().map(|job| job.check(shape)).collect();
 
     // Rows of a task: as many as are useful while every thread gets several tasks; never a matter of bits.
     let rows_total = tokens.iter().sum::<usize>() * shape.n_heads;
-    let wanted_tasks = 4 * pool.threads();
+    let wanted_tasks = TASKS_PER_THREAD * pool.threads();
     let rows = (rows_total / wanted_tasks).clamp(tile::ROWS, ROWS_PER_TASK);
     let heads_at_once = group.min(rows);
-    let tokens_at_once = rows / heads_at_once;
 
     struct Task {
         job: usize,
         first_token: usize,
         tokens: usize,
-        first_head: usize,
-        heads: usize,
+        kv_heads: Range<usize>,
+        heads: Range<usize>,
     }
     let mut tasks = Vec::new();
-    for (job, &tokens) in tokens.iter().enumerate() {
+    for (job, &tokens) in tokens.iter().enumerate().filter(|(_, tokens)| **tokens > 0) {
+        let tokens_at_once = tokens.min(rows / heads_at_once);
+        let kv_heads_at_once = rows / (heads_at_once * tokens_at_once);
         // Late rows see the most keys, so they start first.
         for first_token in (0..tokens).step_by(tokens_at_once).rev() {
-            for first_head in (0..shape.n_heads).step_by(group) {
-                for first in (0..group).step_by(heads_at_once) {
+            for kv_head in (0..n_kv_heads).step_by(kv_heads_at_once) {
+                for head in (0..group).step_by(heads_at_once) {
                     tasks.push(Task {
                         job,
                         first_token,
                         tokens: tokens_at_once.min(tokens - first_token),
-                        first_head: first_head + first,
-                        heads: heads_at_once.min(group - first),
+                        kv_heads: kv_head..n_kv_heads.min(kv_head + kv_heads_at_once),
+                        heads: head..group.min(head + heads_at_once),
                     });
                 }
             }
@@ -114,16 +113,15 @@ pub(crate) fn attention_on(isa: Isa, shape: &AttentionShape, jobs: &mut [Attenti
     pool.run(tasks.len(), |index| {
         let task = &tasks[index];
         let job = &jobs[task.job];
-        let offset = task.first_token * width + task.first_head * shape.head_dim;
+        let offset = task.first_token * width;
         let work = Rows {
             shape,
-            k_pages: job.k_pages,
-            v_pages: job.v_pages,
+            pages: job.pages,
             first_page: job.first_page,
-            kv_head: task.first_head / group,
+            kv_heads: task.kv_heads.clone(),
+            heads: task.heads.clone(),
             first_pos: job.first_pos + task.first_token,
             tokens: task.tokens,
-            heads: task.heads,
             q: &job.q[offset..],
             out: outs[task.job].as_mut_ptr().wrapping_add(offset),
         };
@@ -134,22 +132,13 @@ pub(crate) fn attention_on(isa: Isa, shape: &AttentionShape, jobs: &mut [Attenti
 
 impl AttentionShape {
     fn check(&self) {
+        let kv_heads = self.pages.n_kv_heads;
         assert!(
-            self.n_kv_heads > 0 && self.n_heads > 0 && self.n_heads.is_multiple_of(self.n_kv_heads),
-            "{} heads cannot share {} key heads",
+            kv_heads > 0 && self.n_heads > 0 && self.n_heads.is_multiple_of(kv_heads),
+            "{} heads cannot share {kv_heads} key heads",
             self.n_heads,
-            self.n_kv_heads
         );
-        assert!(
-            self.head_dim.is_multiple_of(8) && (8..=256).contains(&self.head_dim),
-            "head_dim is a multiple of 8 up to 256, not {}",
-            self.head_dim
-        );
-        assert!(
-            self.page_len > 0 && self.page_len.is_multiple_of(LANES),
-            "a page holds a multiple of {LANES} positions, not {}",
-            self.page_len
-        );
+        self.pages.check();
         assert_ne!(self.window, Some(0), "a window holds at least the query's own key");
     }
 
@@ -162,17 +151,15 @@ impl AttentionShape {
 impl AttentionJob<'_> {
     /// Checks the job against `shape`; its number of tokens.
     fn check(&self, shape: &AttentionShape) -> usize {
-        let width = shape.n_heads * shape.head_dim;
+        let width = shape.n_heads * shape.pages.head_dim;
         assert_eq!(self.q.len(), self.out.len(), "out has the shape of q");
         assert_eq!(self.q.len() % width, 0, "q is [tokens, n_heads * head_dim]");
-        assert_eq!(self.k_pages.len(), self.v_pages.len(), "a page of values for each of keys");
-        let page = shape.n_kv_heads * shape.page_len * shape.head_dim;
-        let mut pages = self.k_pages.iter().chain(self.v_pages);
-        assert!(pages.all(|p| p.len() == page), "a page has n_kv_heads * page_len * head_dim elements");
+        let fits = |page: &&KvPage| page.words().len() == shape.pages.words();
+        assert!(self.pages.iter().all(fits), "the pages have the shape of the call");
         let tokens = self.q.len() / width;
         if tokens > 0 {
-            let start = self.first_page * shape.page_len;
-            let end = start + self.k_pages.len() * shape.page_len;
+            let start = self.first_page * shape.pages.page_len;
+            let end = start + self.pages.len() * shape.pages.page_len;
             let seen = shape.first_seen(self.first_pos)..self.first_pos + tokens;
             assert!(
                 start <= seen.start && seen.end <= end,

@@ -267,6 +267,24 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn bf16_even(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let even = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
+            Avx2(even(self.0), even(self.1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bf16_odd(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let upper = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
+            Avx2(_mm256_and_ps(self.0, upper), _mm256_and_ps(self.1, upper))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(rows: &[*const f32; LANES], to: *mut f32, to_stride: usize) {
         // SAFETY: see above.
         unsafe {

@@ -170,6 +170,21 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn bf16_even(self) -> Self {
+        // SAFETY: see above.
+        unsafe { Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(self.0)))) }
+    }
+
+    #[inline(always)]
+    unsafe fn bf16_odd(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            Avx512(_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(self.0), upper)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(rows: &[*const f32; LANES], to: *mut f32, to_stride: usize) {
         // SAFETY: see above.
         unsafe {

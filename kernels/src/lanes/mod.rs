@@ -103,6 +103,10 @@ pub(crate) trait Lanes: Copy {
 
     /// Sixteen pairs of bf16, each in one u32 with the odd element in the upper half, widened to (odd, even).
     unsafe fn load_bf16_pairs(from: *const u32) -> (Self, Self);
+    /// The first elements of sixteen pairs of bf16 that were loaded as they lie, widened.
+    unsafe fn bf16_even(self) -> Self;
+    /// The second elements.
+    unsafe fn bf16_odd(self) -> Self;
 
     /// Transposes a 16 x 16 tile: element `i` of row `j` goes to `to + i * to_stride + j`.
     unsafe fn transpose(rows: &[*const f32; LANES], to: *mut f32, to_stride: usize);

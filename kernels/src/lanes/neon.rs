@@ -219,6 +219,25 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn bf16_even(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let even = |v| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(v)));
+            Neon(even(self.0), even(self.1), even(self.2), even(self.3))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn bf16_odd(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let upper = vdupq_n_u32(0xffff_0000);
+            let odd = |v| vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), upper));
+            Neon(odd(self.0), odd(self.1), odd(self.2), odd(self.3))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(rows: &[*const f32; LANES], to: *mut f32, to_stride: usize) {
         // SAFETY: see above.
         unsafe {

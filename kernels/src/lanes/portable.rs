@@ -145,6 +145,16 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn bf16_even(self) -> Self {
+        Portable(self.0.map(|pair| f32::from_bits(pair.to_bits() << 16)))
+    }
+
+    #[inline(always)]
+    unsafe fn bf16_odd(self) -> Self {
+        Portable(self.0.map(|pair| f32::from_bits(pair.to_bits() & 0xffff_0000)))
+    }
+
+    #[inline(always)]
     unsafe fn transpose(rows: &[*const f32; LANES], to: *mut f32, to_stride: usize) {
         for (j, row) in rows.iter().enumerate() {
             for i in 0..LANES {

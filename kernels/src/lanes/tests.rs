@@ -103,6 +103,8 @@ impl Kernel for Operations<'_> {
             let (odd, even) = V::load_bf16_pairs(self.b.as_ptr().cast());
             push(odd);
             push(even);
+            push(b.bf16_odd());
+            push(b.bf16_even());
             self.out.extend([a.sum(), a.maximum(), b.maximum()]);
             let rows = std::array::from_fn(|i| self.a[i * LANES..].as_ptr());
             V::transpose(&rows, buffer.as_mut_ptr(), LANES);

@@ -8,11 +8,11 @@ mod olmo;
 use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Result, Tensor};
-use tiltmeter_kernels::{AttentionJob, AttentionShape, Pool, attention};
+use tiltmeter_kernels::{AttentionJob, AttentionShape, KvPage, KvWrite, PageShape, Pool, attention, write_kv};
 
 use super::{
     config::{Family, ModelConfig},
-    kv::{PAGE_LEN, PagePool, SequenceCache},
+    kv::{PagePool, SequenceCache},
     ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable, with_values},
     weights::Weights,
 };
@@ -49,14 +49,13 @@ struct Attention<'a, 'b> {
     rope: &'a RopeTable,
     batch: &'a Batch,
     caches: &'a mut [&'b mut SequenceCache],
-    pages: &'a PagePool,
     pool: &'a Pool,
 }
 
 impl Attention<'_, '_> {
     /// Rotates q and k, stores k and v, attends. q: `[rows, n_heads * head_dim]`, k and v: `[rows, n_kv_heads * head_dim]`.
     fn forward(&mut self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let AttentionShape { n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let AttentionShape { n_heads, pages: PageShape { n_kv_heads, head_dim, .. }, .. } = self.shape;
         let positions = &self.batch.positions;
         let (mut q, mut k) = (with_values(q, <[f32]>::to_vec)?, with_values(k, <[f32]>::to_vec)?);
         self.rope.rotate(&mut q, positions, n_heads, self.pool);
@@ -67,29 +66,30 @@ impl Attention<'_, '_> {
     }
 
     fn attend(&mut self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
-        let AttentionShape { n_heads, n_kv_heads, head_dim, .. } = self.shape;
+        let AttentionShape { n_heads, pages: PageShape { n_kv_heads, head_dim, .. }, .. } = self.shape;
         let (q_width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
+        let layer = self.layer;
+        let mut writes: Vec<KvWrite> = Vec::with_capacity(self.batch.sequences.len());
         let mut row = 0;
+        // The caches stand in the order of the sequences, so that each is lent once.
+        let mut caches = self.caches.iter_mut().enumerate();
         for rows in &self.batch.sequences {
             let kv = row * kv_width..(row + rows.len) * kv_width;
-            self.caches[rows.cache].write(self.layer, rows.first, &k[kv.clone()], &v[kv], self.pages);
+            let (_, cache) = caches.find(|(at, _)| *at == rows.cache).expect("caches in the order of their sequences");
+            writes.extend(cache.writes(layer, rows.first, &k[kv.clone()], &v[kv], kv_width));
             row += rows.len;
         }
-        let pages: Vec<_> = self.batch.sequences.iter().map(|rows| self.caches[rows.cache].pages(self.layer)).collect();
+        write_kv(&self.shape.pages, &mut writes, self.pool);
+        drop(writes);
+        let pages: Vec<(usize, Vec<&KvPage>)> =
+            self.batch.sequences.iter().map(|rows| self.caches[rows.cache].pages(layer)).collect();
         let (mut q, mut out) = (q, out);
         let mut jobs = Vec::with_capacity(pages.len());
-        for (rows, (first_page, k_pages, v_pages)) in self.batch.sequences.iter().zip(&pages) {
+        for (rows, (first_page, pages)) in self.batch.sequences.iter().zip(&pages) {
             let (q_rows, q_rest) = q.split_at(rows.len * q_width);
             let (out_rows, out_rest) = out.split_at_mut(rows.len * q_width);
             (q, out) = (q_rest, out_rest);
-            jobs.push(AttentionJob {
-                q: q_rows,
-                out: out_rows,
-                first_pos: rows.first,
-                k_pages,
-                v_pages,
-                first_page: *first_page,
-            });
+            jobs.push(AttentionJob { q: q_rows, out: out_rows, first_pos: rows.first, pages, first_page: *first_page });
         }
         attention(&self.shape, &mut jobs, self.pool);
     }
@@ -167,14 +167,12 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             let shape = AttentionShape {
                 n_heads: config.num_heads,
-                n_kv_heads: config.num_kv_heads,
-                head_dim: config.head_dim,
-                page_len: PAGE_LEN,
+                pages: pages.shape(),
                 scale: 1.0 / (config.head_dim as f32).sqrt(),
                 window: config.layer_windows[layer],
             };
             let rope = &self.ropes[layer];
-            h = block.forward(&h, &mut Attention { layer, shape, rope, batch, caches, pages, pool: &self.pool })?;
+            h = block.forward(&h, &mut Attention { layer, shape, rope, batch, caches, pool: &self.pool })?;
             show(Site::BlockOut(layer), &h)?;
         }
         if sites.contains(&Site::FinalNorm) {
