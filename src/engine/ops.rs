@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, RwLock};
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Module, Result, Shape, Storage, Tensor, bail};
 use tiltmeter_kernels::{PackedLinear, Pool, rms_norm, rope, swiglu};
 
 use super::config::RopeSpec;
@@ -95,7 +95,7 @@ impl Mlp {
     }
 }
 
-/// Token embeddings; rows come out as f32.
+/// Token embeddings, f32 or bf16; rows come out as f32, which holds both.
 pub struct Embedding {
     table: candle_nn::Embedding,
 }
@@ -107,7 +107,7 @@ impl Embedding {
     }
 
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        self.table.forward(&Tensor::from_slice(ids, ids.len(), &Device::Cpu)?)
+        self.table.forward(&Tensor::from_slice(ids, ids.len(), &Device::Cpu)?)?.to_dtype(DType::F32)
     }
 }
 

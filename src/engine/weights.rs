@@ -124,11 +124,7 @@ impl Weights {
     /// A projection `[n_out, k_in]`, packed for the matrix kernel.
     pub fn linear(&self, name: &str, n_out: usize, k_in: usize) -> Result<Arc<PackedLinear>, Problem> {
         let (entry, bytes) = self.entry(name, &[n_out, k_in])?;
-        let keep_bf16 = match self.held {
-            Some(held) => held == WeightType::Bf16,
-            None => entry.dtype == Dtype::BF16,
-        };
-        let packed = if keep_bf16 {
+        let packed = if self.is_bf16(entry) {
             match (entry.dtype, bytemuck::try_cast_slice::<u8, bf16>(bytes)) {
                 (Dtype::BF16, Ok(weights)) => PackedLinear::from_bf16(weights, n_out, k_in),
                 _ => {
@@ -142,7 +138,39 @@ impl Weights {
                 _ => PackedLinear::from_f32(&widen(entry.dtype, bytes), n_out, k_in),
             }
         };
+        self.let_go(entry);
         Ok(Arc::new(packed))
+    }
+
+    /// A tensor in bf16, in row-major order; `None` where it is held in f32.
+    pub fn bf16(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<bf16>>, Problem> {
+        let (entry, bytes) = self.entry(name, shape)?;
+        let values = self.is_bf16(entry).then(|| match entry.dtype {
+            Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect(),
+            _ => widen(entry.dtype, bytes).into_iter().map(bf16::from_f32).collect(),
+        });
+        self.let_go(entry);
+        Ok(values)
+    }
+
+    fn is_bf16(&self, entry: &Entry) -> bool {
+        match self.held {
+            Some(held) => held == WeightType::Bf16,
+            None => entry.dtype == Dtype::BF16,
+        }
+    }
+
+    /// Tells the system that a tensor's part of the file need not stay in memory: what was packed from it is what is used. Read again,
+    /// it comes from the file again.
+    fn let_go(&self, entry: &Entry) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is of a file and never written to, so nothing can be lost.
+        unsafe {
+            let map = &self.shards[entry.shard].1;
+            // Advice alone: where it is refused, memory is given back when the file is closed.
+            let _ =
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, entry.bytes.start, entry.bytes.len());
+        }
     }
 }
 

@@ -111,8 +111,11 @@ impl Decoder {
     pub fn load(config: ModelConfig, weights: &Weights, pool: Arc<Pool>) -> std::result::Result<Self, Problem> {
         let parts = Parts { weights, config: &config, pool: &pool };
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let table = weights.f32(EMBEDDINGS, &[vocab, hidden])?;
-        let table = Tensor::from_vec(table, (vocab, hidden), &Device::Cpu).map_err(broken)?;
+        let table = match weights.bf16(EMBEDDINGS, &[vocab, hidden])? {
+            Some(table) => Tensor::from_vec(table, (vocab, hidden), &Device::Cpu),
+            None => Tensor::from_vec(weights.f32(EMBEDDINGS, &[vocab, hidden])?, (vocab, hidden), &Device::Cpu),
+        };
+        let table = table.map_err(broken)?;
         let head = if config.tie_embeddings { EMBEDDINGS } else { "lm_head.weight" };
         let blocks = (0..config.num_layers)
             .map(|layer| match config.family {
