@@ -1,11 +1,12 @@
-"""The linear layer alone with cold weights: `kernels/benches/linear.rs` and torch_linear.py in turns, and their ratios in one table.
+"""The linear layer alone with cold weights: `tests/benches/linear.rs` (ours and candle's) and torch_linear.py in turns, and their
+ratios in one table.
 
     ./linear.sh                          # three rounds, some two minutes
     ./linear.sh --rounds 5 --seconds 0.3 --isa default
 
 A round is the whole of our bench, then the whole of torch's with --seconds for each row count, so that a machine that slows down slows
 both. GFLOP/s are the best of all rounds, in brackets the median of the rounds' medians; ratios are those of the best, then of the
-medians. A column that nothing was measured for stays empty: the candle one until our bench prints a row whose name has `candle` in it.
+medians.
 """
 
 import argparse
@@ -19,29 +20,18 @@ from bench_common import DEFAULT_ISA, HERE, ROOT, Others, machine, names, number
 
 def built():
     """Builds our bench; returns the path of its program."""
-    command = ["cargo", "bench", "-p", "tiltmeter-kernels", "--bench", "linear", "--no-run", "--message-format=json", "--quiet"]
+    command = ["cargo", "bench", "--bench", "linear", "--no-run", "--message-format=json", "--quiet"]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     messages = [message for message in map(json.loads, lines) if message.get("executable")]
     return next(message["executable"] for message in messages if message["target"]["name"] == "linear")
 
 
-def ours(program, threads):
-    """(name, rows of activations) to (best, median), as the bench's table has them; and its heading."""
-    text = subprocess.run([program, "--bench", str(threads)], check=True, stdout=subprocess.PIPE, text=True).stdout
-    found, header = {}, None
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            header = None
-            continue
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if header is None:
-            header = cells
-        elif not cells[0].startswith("-"):
-            at = header.index("m")
-            name = " ".join(cell for cell in cells[:at] if cell)
-            best, median = (float(cells[header.index(column)]) for column in ("GFLOP/s", "median"))
-            found[name, int(cells[at])] = (best, median)
-    return found, text.splitlines()[0]
+def ours(program, arguments):
+    """(name, rows of activations) to GFLOP/s (best, median); and what the machine can do at best."""
+    command = [program, str(arguments.threads), "--seconds", str(arguments.seconds), "--json"]
+    said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    found = {(row["name"], row["m"]): (row["best_flops"] / 1e9, row["median_flops"] / 1e9) for row in said["rows"]}
+    return found, said["read_bytes_per_s"] / 1e9, said["peak_flops"] / 1e9
 
 
 def torch(arguments):
@@ -63,9 +53,10 @@ def main():
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     program = arguments.bench or built()
-    about, others, rounds, heading, said = machine(), Others(), [], "", {}
+    about, others, rounds, read, peak, said = machine(), Others(), [], 0, 0, {}
     for _ in range(arguments.rounds):
-        mine, heading = ours(program, arguments.threads)
+        mine, *best = ours(program, arguments)
+        read, peak = max(read, best[0]), max(peak, best[1])
         theirs, said = torch(arguments)
         rounds.append(mine | theirs)
     figures = {}
@@ -74,8 +65,7 @@ def main():
         figures[key] = (max(best for best, _ in measured), statistics.median(median for _, median in measured))
     known = list(dict.fromkeys(name for name, _ in figures))
     beside = [name for name in known if name.startswith("torch") or "candle" in name]
-    if not any("candle" in name for name in beside):
-        beside.insert(0, "candle f32")
+    heading = f"[2048 -> 8192], {arguments.threads} threads; the machine reads {read:.1f} GB/s, {peak:.0f} GFLOP/s at best without tiles"
     if arguments.json:
         rows = [{"name": name, "m": m, "gflops": best, "gflops_median": median} for (name, m), (best, median) in figures.items()]
         print(json.dumps({"ours": heading, "torch": said["torch"], "machine": said["machine"], "others_cores": others.cores(), "rounds": arguments.rounds, "rows": rows}))
@@ -89,13 +79,18 @@ def main():
             return ""
         return " / ".join(f"{a / b:.2f}" for a, b in zip(figures[name, m], figures[other, m]) if b)
 
-    print(f"ours: {heading}\ntorch {said['torch']}; {arguments.rounds} rounds\n{about}\n{others}\n")
-    header = ["m", "ours", "GFLOP/s"] + [cell for name in beside for cell in (name, "ours beside it")]
+    def share(name, m):
+        """Of the read bandwidth at one row, of the peak from sixteen on."""
+        gflops = figures[name, m][0]
+        return f"{100 * gflops / m * (1 if name.startswith('bf16') else 2) / read:.0f} % of read" if m == 1 else f"{100 * gflops / peak:.0f} % of peak"
+
+    print(f"{heading}\ntorch {said['torch']}; {arguments.rounds} rounds\n{about}\n{others}\n")
+    header = ["m", "ours", "GFLOP/s", "of the machine"] + [cell for name in beside for cell in (name, "ours beside it")]
     rows = []
     for m in arguments.rows:
         for name in known:
             if name not in beside and (name, m) in figures:
-                rows.append([m, name, speed(name, m)] + [cell for other in beside for cell in (speed(other, m), ratio(name, other, m))])
+                rows.append([m, name, speed(name, m), share(name, m)] + [cell for other in beside for cell in (speed(other, m), ratio(name, other, m))])
     print(table(header, rows))
 
 

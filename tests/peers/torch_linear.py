@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speed of torch's linear layer at [2048 -> 8192] with weights that come from memory: what `kernels/benches/linear.rs` is set beside.
+"""Speed of torch's linear layer at [2048 -> 8192] with weights that come from memory: what `tests/benches/linear.rs` is set beside.
 
     python torch_linear.py                                    # f32; bf16 with what oneDNN chooses and without AMX; 2 threads
     python torch_linear.py --isa avx512_core_bf16 --rows 1,16 --seconds 0.5 --json
