@@ -2,7 +2,7 @@
 //! columns, all sums in registers, one FMA chain each. They read keys and values as the pages hold them: f32, or with `BF16` pairs of
 //! bf16 that are widened on the way.
 //!
-//! Whoever reads a line of a page asks for a line of the block that comes next, so that the memory is never idle.
+//! Whoever reads a line of a page asks for the line at the same place of the block that comes next, so that the memory is never idle.
 //!
 //! Must not know: models, engine.
 
@@ -116,31 +116,21 @@ impl<const R: usize, const C: usize, const BF16: bool> Kernel for ScoreTile<'_, 
         unsafe {
             let mut sums = [[V::splat(0.0); C]; R];
             let per_word = if BF16 { 2 } else { 1 };
-            let steps = dim / per_word;
-            let mut at = 0;
-            // While the groups are read side by side, those that come next are asked for one after the other, as memory likes it.
-            for asked in 0..C {
-                let mut ahead = ahead.map(|ahead| ahead[self.first + asked]);
-                for _ in 0..steps / C {
-                    let mut words = [V::splat(0.0); C];
-                    for c in 0..C {
-                        words[c] = V::load(keys[self.first + c].add(at).cast());
+            for at in (0..dim / per_word * LANES).step_by(LANES) {
+                let mut words = [V::splat(0.0); C];
+                for c in 0..C {
+                    words[c] = V::load(keys[self.first + c].add(at).cast());
+                    if let Some(ahead) = ahead {
+                        V::prefetch(ahead[self.first + c].wrapping_add(at).cast());
                     }
-                    if let Some(line) = &mut ahead {
-                        for _ in 0..C {
-                            V::prefetch(line.cast());
-                            *line = line.wrapping_add(LANES);
-                        }
-                    }
-                    if BF16 {
-                        add(&mut sums, queries, 1, even(words));
-                        add(&mut sums, queries.add(ROWS), 1, odd(words));
-                    } else {
-                        add(&mut sums, queries, 1, words);
-                    }
-                    queries = queries.add(per_word * ROWS);
-                    at += LANES;
                 }
+                if BF16 {
+                    add(&mut sums, queries, 1, even(words));
+                    add(&mut sums, queries.add(ROWS), 1, odd(words));
+                } else {
+                    add(&mut sums, queries, 1, words);
+                }
+                queries = queries.add(per_word * ROWS);
             }
             for r in 0..R {
                 for c in 0..C {
