@@ -113,6 +113,8 @@ pub(crate) trait Lanes: Copy {
 
     /// Asks for the cache line at `at`; any address is allowed.
     unsafe fn prefetch(at: *const u8);
+    /// The same as far as the second cache, for what is used later: more of such requests can be on their way.
+    unsafe fn prefetch_far(at: *const u8);
 }
 
 /// e^x in every lane.

@@ -265,4 +265,7 @@ impl Lanes for Neon {
     unsafe fn prefetch(_at: *const u8) {
         // The intrinsic is not stable; the CPUs at hand follow the streams by themselves.
     }
+
+    #[inline(always)]
+    unsafe fn prefetch_far(_at: *const u8) {}
 }

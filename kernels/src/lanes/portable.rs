@@ -166,4 +166,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     unsafe fn prefetch(_at: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn prefetch_far(_at: *const u8) {}
 }

@@ -110,7 +110,7 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize> Ker
                     (odd[c], even[c]) = W::pair::<V>(at);
                     if c % 2 == 0 {
                         for line in 0..LINES {
-                            V::prefetch(ahead.wrapping_add(c / 2 * self.panel_len * size_of::<W>() + line * LINE));
+                            V::prefetch_far(ahead.wrapping_add(c / 2 * self.panel_len * size_of::<W>() + line * LINE));
                         }
                     }
                 }
