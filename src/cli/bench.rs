@@ -8,7 +8,7 @@ use super::{
     capture::DtypeChoice,
     execute::device,
     parse_count,
-    run::DeviceChoice,
+    run::{DeviceChoice, parse_device},
     terminal::{escape, stdout},
 };
 use crate::session::{self, Bench, BenchRequest, EngineOptions, WeightType};
@@ -36,8 +36,8 @@ pub struct BenchArgs {
     /// Tokens that each then draws
     #[arg(long, value_name = "N", default_value = "32", value_parser = parse_count)]
     pub tokens: usize,
-    /// Where the model runs
-    #[arg(long, value_enum, default_value_t)]
+    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
     pub device: DeviceChoice,
     /// Type in which the weights are held [default: the one they have]
     #[arg(long, value_enum)]

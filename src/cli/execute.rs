@@ -65,7 +65,7 @@ pub(super) fn device(choice: DeviceChoice) -> Device {
     match choice {
         DeviceChoice::Auto => Device::Auto,
         DeviceChoice::Cpu => Device::Cpu,
-        DeviceChoice::Cuda => Device::Cuda,
+        DeviceChoice::Cuda(number) => Device::Cuda(number),
     }
 }
 

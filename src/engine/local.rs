@@ -1,23 +1,20 @@
 //! Owns `LocalModel`: a checkpoint on this machine behind the port. Text becomes tokens here; one thread of its own runs the batcher.
 //! Must not know: experiments, run folders.
 
-use std::{
-    sync::{Arc, Mutex, mpsc},
-    thread,
-};
+use std::sync::{Arc, Mutex, mpsc};
 
-use tiltmeter_kernels::Pool;
 use tokio::sync::oneshot;
 
 use super::{
-    batcher::{Batcher, Limits},
+    batcher::Limits,
     capture::{RawStates, Recorder},
     config::ModelConfig,
+    device::{self, Device},
     hub::Checkpoint,
-    models::Decoder,
     sequence::{Drawing, Finished, Sequence},
     spans::{self, Layout},
     template::ChatTemplate,
+    thread::Job,
     tokenizer::Tokenizer,
     weights::{WeightType, Weights},
 };
@@ -28,9 +25,10 @@ use crate::model::{
 use crate::probe::{Site, Span};
 use crate::problem::Problem;
 
-/// How a checkpoint is run. Results do not depend on any of these but `weights`.
+/// How a checkpoint is run. Results do not depend on any of these but `device` and `weights`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineOptions {
+    pub device: Device,
     /// `None`: the weights stay in the type they have.
     pub weights: Option<WeightType>,
     /// `None`: all cores.
@@ -39,15 +37,13 @@ pub struct EngineOptions {
     pub kv_bytes: Option<u64>,
     /// Prompt tokens of one conversation in one pass; `None`: 256.
     pub prefill_chunk: Option<usize>,
+    /// Only candle's own operations, one after the other: slow, and what the fast ways are checked against. The environment variable
+    /// `TILTMETER_ENGINE=eager` asks for it too.
+    pub eager: bool,
 }
 
 /// Longest reply if a request does not say.
 const DEFAULT_MAX_NEW_TOKENS: usize = 512;
-
-enum Job {
-    Run(Box<Sequence>),
-    Close(ConversationId),
-}
 
 /// A checkpoint that answers conversations.
 pub struct LocalModel {
@@ -86,9 +82,9 @@ impl LocalModel {
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
         let stop_ids = config.stop_ids(&turn_ends);
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
-        let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32");
-        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
-        let decoder = Decoder::load(config.clone(), &weights, pool)?;
+        let limits = Limits { prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1), step_tokens: 1024 };
+        let work = Arc::new(Mutex::new(Work::default()));
+        let (jobs, facts) = device::start(config.clone(), weights, options, limits, work.clone())?;
         let fingerprint = checkpoint.fingerprint()?;
         let card = ModelCard {
             name: name.to_owned(),
@@ -98,23 +94,11 @@ impl LocalModel {
             hidden_size: Some(config.hidden_size),
             num_layers: Some(config.num_layers),
             max_positions: Some(config.max_positions),
-            dtype: Some(dtype.to_owned()),
-            device: Some("cpu".to_owned()),
+            dtype: Some(facts.dtype),
+            device: Some(facts.device),
             sampler_defaults: config.sampler_defaults.clone(),
             stop_ids,
         };
-        let limits = Limits {
-            prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
-            step_tokens: 1024,
-            kv_bytes: options.kv_bytes.unwrap_or_else(|| free_memory() / 2),
-        };
-        let work = Arc::new(Mutex::new(Work::default()));
-        let (jobs, inbox) = mpsc::channel();
-        let shared = work.clone();
-        thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || serve(Batcher::new(decoder, limits, shared), &inbox))
-            .map_err(|error| Problem::new(format!("the engine's thread cannot start: {error}")))?;
         Ok(Self { card, config, tokenizer, template, jobs, work })
     }
 
@@ -300,31 +284,6 @@ impl Model for LocalModel {
     }
 }
 
-/// Runs until every sender is gone. Requests that arrive during a pass join the next one.
-fn serve(mut batcher: Batcher, inbox: &mpsc::Receiver<Job>) {
-    loop {
-        if !batcher.is_busy() {
-            match inbox.recv() {
-                Ok(job) => take(&mut batcher, job),
-                Err(_) => return,
-            }
-        }
-        for job in inbox.try_iter() {
-            take(&mut batcher, job);
-        }
-        if let Err(problem) = batcher.step() {
-            batcher.fail_all(&problem);
-        }
-    }
-}
-
-fn take(batcher: &mut Batcher, job: Job) {
-    match job {
-        Job::Run(sequence) => batcher.submit(*sequence),
-        Job::Close(conversation) => batcher.close(conversation),
-    }
-}
-
 fn fits(prompt_tokens: usize, max_new_tokens: usize, limit: usize) -> Result<(), ModelError> {
     match prompt_tokens + max_new_tokens <= limit {
         true => Ok(()),
@@ -335,17 +294,4 @@ fn fits(prompt_tokens: usize, max_new_tokens: usize, limit: usize) -> Result<(),
 fn place(checkpoint: &Checkpoint, problem: &Problem) -> String {
     let file = problem.place.as_deref().unwrap_or("config.json");
     checkpoint.folder.join(file).display().to_string()
-}
-
-pub(super) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, Into::into)
-}
-
-/// Memory that can be taken without swapping; 4 GiB where the system does not say.
-pub(super) fn free_memory() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned))?;
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
-    });
-    kib.map_or(4 << 30, |kib| kib * 1024)
 }

@@ -15,11 +15,17 @@ mod capture;
 mod philox;
 mod sampler;
 mod sequence;
+mod machine;
+mod eager;
+mod cuda;
 mod batcher;
+mod thread;
+mod device;
 mod local;
 mod bench;
 
 pub use bench::{Bench, BenchRequest, bench};
 pub use capture::RawStates;
+pub use device::Device;
 pub use local::{Capture, EngineOptions, LocalModel};
 pub use weights::WeightType;

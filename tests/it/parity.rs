@@ -117,6 +117,8 @@ macro_rules! parity {
             let f32 = EngineOptions { weights: Some(tiltmeter::engine::WeightType::F32), ..EngineOptions::default() };
             check(stringify!($test), f32).await;
             check(stringify!($test), EngineOptions { prefill_chunk: Some(7), ..f32 }).await;
+            check(stringify!($test), EngineOptions { eager: true, ..f32 }).await;
+            check(stringify!($test), EngineOptions { eager: true, prefill_chunk: Some(7), ..f32 }).await;
         }
     )*};
 }
