@@ -6,11 +6,15 @@ use std::{
     thread::available_parallelism,
 };
 
-use tiltmeter_kernels::Pool;
+use tiltmeter_kernels::{
+    Pool,
+    gpu::{Element, Gpu},
+};
 
 use super::{
     batcher::Limits,
     config::ModelConfig,
+    cuda,
     eager::{Eager, Precision},
     local::EngineOptions,
     machine::{Cpu, MachineFacts, free_memory},
@@ -32,61 +36,153 @@ pub enum Device {
     Cuda(usize),
 }
 
-type Started = Result<(mpsc::Sender<Job>, MachineFacts), Problem>;
+/// What a machine is made of.
+pub struct Order {
+    pub config: ModelConfig,
+    pub weights: Weights,
+    pub options: EngineOptions,
+    pub work: Arc<Mutex<Work>>,
+}
 
-/// Loads a model where `options` says and serves it on a thread of its own.
-pub fn start(
-    config: ModelConfig,
-    weights: Weights,
-    options: &EngineOptions,
-    limits: Limits,
-    work: Arc<Mutex<Work>>,
-) -> Started {
-    let asked_for_eager = options.eager || std::env::var("TILTMETER_ENGINE").is_ok_and(|engine| engine == "eager");
-    match options.device {
-        Device::Auto | Device::Cpu if asked_for_eager => start_eager(config, weights, *options, limits, work),
-        Device::Auto | Device::Cpu => start_cpu(config, weights, *options, limits, work),
-        Device::Cuda(_) => Err(Problem::new("this build has no GPU engine").hint("use --device cpu")),
+pub type Started = Result<(mpsc::Sender<Job>, MachineFacts), Problem>;
+
+impl Order {
+    /// Only candle's operations are wanted.
+    fn eager(&self) -> bool {
+        self.options.eager || std::env::var("TILTMETER_ENGINE").is_ok_and(|engine| engine == "eager")
+    }
+
+    fn limits(&self, prefill_chunk: usize) -> Limits {
+        Limits { prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1), step_tokens: STEP_TOKENS }
+    }
+
+    fn precision(&self) -> Precision {
+        match self.weights.dtype_of("model.norm.weight") {
+            Some("bf16") => Precision::Bf16,
+            Some("f16") => Precision::F16,
+            _ => Precision::F32,
+        }
     }
 }
 
-fn start_cpu(
-    config: ModelConfig,
-    weights: Weights,
-    options: EngineOptions,
-    limits: Limits,
-    work: Arc<Mutex<Work>>,
-) -> Started {
-    thread::start(limits, work, move || {
-        let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32");
-        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
-        Ok(Cpu::new(Decoder::load(config, &weights, pool)?, dtype, options.kv_bytes))
-    })
-}
+/// Tokens of all sequences in one pass.
+const STEP_TOKENS: usize = 1024;
+/// Prompt tokens of one sequence in one pass.
+const CPU_CHUNK: usize = 256;
+const GPU_CHUNK: usize = 512;
 
-/// The plain way, on the CPU.
-fn start_eager(
-    config: ModelConfig,
-    weights: Weights,
-    options: EngineOptions,
-    limits: Limits,
-    work: Arc<Mutex<Work>>,
-) -> Started {
-    thread::start(limits, work, move || {
-        let precision = precision_of(&weights);
-        let kv_bytes = options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
-        Eager::load(config, &weights, precision, candle_core::Device::Cpu, "cpu".to_owned(), kv_bytes)
-    })
-}
-
-fn precision_of(weights: &Weights) -> Precision {
-    match weights.dtype_of("model.norm.weight") {
-        Some("bf16") => Precision::Bf16,
-        Some("f16") => Precision::F16,
-        _ => Precision::F32,
+/// Loads a model where its options say and serves it on a thread of its own.
+pub fn start(order: Order) -> Started {
+    match order.options.device {
+        Device::Cuda(number) => start_on_gpu(order, number),
+        Device::Auto if driver::count() > 0 => start_on_gpu(order, 0),
+        Device::Auto | Device::Cpu => start_on_cpu(order),
     }
+}
+
+fn start_on_cpu(order: Order) -> Started {
+    let (limits, work) = (order.limits(CPU_CHUNK), order.work.clone());
+    if order.eager() {
+        return thread::start(limits, work, move || {
+            let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
+            let precision = order.precision();
+            let (cpu, name) = (candle_core::Device::Cpu, "cpu".to_owned());
+            Eager::load(order.config, &order.weights, precision, cpu, name, kv_bytes)
+        });
+    }
+    thread::start(limits, work, move || {
+        let dtype = order.weights.dtype_of("model.norm.weight").unwrap_or("f32");
+        let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
+        Ok(Cpu::new(Decoder::load(order.config, &order.weights, pool)?, dtype, order.options.kv_bytes))
+    })
+}
+
+fn start_on_gpu(order: Order, number: usize) -> Started {
+    // f32 weights and shapes that the kernels do not know are candle's.
+    if order.eager() || order.precision() == Precision::F32 || cuda::unsupported(&order.config).is_some() {
+        let (limits, work) = (order.limits(GPU_CHUNK), order.work.clone());
+        return thread::start(limits, work, move || {
+            let (gpu, name) = driver::open(number)?;
+            let (free, _) = gpu.driver().memory().map_err(cuda::failure)?;
+            let device = driver::candle(number)?;
+            let precision = order.precision();
+            let weights = cuda::weight_bytes(&order.config) / 2 * precision.bytes() as u64;
+            let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| (free as u64).saturating_sub(weights) / 2);
+            Eager::load(order.config, &order.weights, precision, device, name, kv_bytes)
+        });
+    }
+    start_on(order, move || driver::open(number))
+}
+
+/// Serves a model by our own kernels on whatever device `open` gives, which is asked on the engine's thread.
+pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Problem> + Send + 'static) -> Started {
+    let (limits, work) = (order.limits(GPU_CHUNK), order.work.clone());
+    thread::start(limits, work, move || {
+        let element = match order.precision() {
+            Precision::Bf16 => Element::Bf16,
+            Precision::F16 => Element::F16,
+            Precision::F32 => {
+                return Err(Problem::new("the GPU's kernels hold weights in bf16 or f16, and these are f32")
+                    .hint("load them with --dtype bf16"));
+            }
+        };
+        let (gpu, name) = open()?;
+        cuda::load(gpu, name, order.config, &order.weights, element, &order.options, STEP_TOKENS)
+    })
 }
 
 pub fn cores() -> usize {
     available_parallelism().map_or(1, Into::into)
+}
+
+/// GPUs of this machine.
+#[cfg(feature = "cuda")]
+mod driver {
+    use tiltmeter_kernels::gpu::{Gpu, cuda::Cuda};
+
+    use super::super::cuda::failure;
+    use crate::problem::Problem;
+
+    pub fn count() -> usize {
+        Cuda::count()
+    }
+
+    /// A GPU, and what the record says of it.
+    pub fn open(number: usize) -> Result<(Gpu, String), Problem> {
+        let gpu = Gpu::new(Cuda::open(number).map_err(failure)?);
+        let name = format!("cuda:{number} ({})", gpu.driver().name());
+        Ok((gpu, name))
+    }
+
+    pub fn candle(number: usize) -> Result<candle_core::Device, Problem> {
+        candle_core::Device::new_cuda(number).map_err(|error| {
+            Problem::new(format!("the GPU cannot be used: {error}")).hint("use --device cpu")
+        })
+    }
+}
+
+/// A build that has no GPU engine.
+#[cfg(not(feature = "cuda"))]
+mod driver {
+    use tiltmeter_kernels::gpu::Gpu;
+
+    use crate::problem::Problem;
+
+    pub fn count() -> usize {
+        0
+    }
+
+    pub fn open(number: usize) -> Result<(Gpu, String), Problem> {
+        Err(none(number))
+    }
+
+    pub fn candle(number: usize) -> Result<candle_core::Device, Problem> {
+        Err(none(number))
+    }
+
+    fn none(number: usize) -> Problem {
+        Problem::new(format!("cuda:{number} is asked for, and this build of tiltmeter has no GPU engine")).hint(
+            "build it with one: cargo build --release --features cuda (CUDA 13's nvcc must be on the PATH); or use --device cpu",
+        )
+    }
 }

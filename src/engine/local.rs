@@ -3,13 +3,13 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
+use tiltmeter_kernels::gpu::Gpu;
 use tokio::sync::oneshot;
 
 use super::{
-    batcher::Limits,
     capture::{RawStates, Recorder},
     config::ModelConfig,
-    device::{self, Device},
+    device::{self, Device, Order, Started},
     hub::Checkpoint,
     sequence::{Drawing, Finished, Sequence},
     spans::{self, Layout},
@@ -35,7 +35,7 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Memory for keys and values; `None`: half of what is free after loading.
     pub kv_bytes: Option<u64>,
-    /// Prompt tokens of one conversation in one pass; `None`: 256.
+    /// Prompt tokens of one conversation in one pass; `None`: 256 on a CPU, 512 on a GPU.
     pub prefill_chunk: Option<usize>,
     /// Only candle's own operations, one after the other: slow, and what the fast ways are checked against. The environment variable
     /// `TILTMETER_ENGINE=eager` asks for it too.
@@ -68,6 +68,20 @@ pub struct Capture {
 impl LocalModel {
     /// Opens a folder or a hub id and loads the weights.
     pub fn open(name: &str, options: &EngineOptions) -> Result<Self, Problem> {
+        Self::open_by(name, options, device::start)
+    }
+
+    /// The same by the GPU's kernels, on whatever carries them out.
+    pub fn open_on(name: &str, options: &EngineOptions, gpu: Gpu) -> Result<Self, Problem> {
+        let device = gpu.driver().name();
+        Self::open_by(name, options, |order| device::start_on(order, move || Ok((gpu, device))))
+    }
+
+    fn open_by(
+        name: &str,
+        options: &EngineOptions,
+        start: impl FnOnce(Order) -> Started,
+    ) -> Result<Self, Problem> {
         let checkpoint = Checkpoint::open(name)?;
         let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
             .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;
@@ -82,9 +96,9 @@ impl LocalModel {
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
         let stop_ids = config.stop_ids(&turn_ends);
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
-        let limits = Limits { prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1), step_tokens: 1024 };
         let work = Arc::new(Mutex::new(Work::default()));
-        let (jobs, facts) = device::start(config.clone(), weights, options, limits, work.clone())?;
+        let order = Order { config: config.clone(), weights, options: *options, work: work.clone() };
+        let (jobs, facts) = start(order)?;
         let fingerprint = checkpoint.fingerprint()?;
         let card = ModelCard {
             name: name.to_owned(),

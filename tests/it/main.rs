@@ -13,6 +13,7 @@ mod template;
 mod parity;
 mod candle_peer;
 mod engine;
+mod gpu;
 
 // Models behind an API, and the server that goes wrong for them.
 mod faults;

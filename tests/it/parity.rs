@@ -19,21 +19,21 @@ pub fn open(name: &str, options: &EngineOptions) -> LocalModel {
     LocalModel::open(&fixture(name).display().to_string(), options).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
-fn expected(name: &str) -> (Value, Vec<u8>) {
+pub fn expected(name: &str) -> (Value, Vec<u8>) {
     let folder = fixture(name);
     let json = fs::read_to_string(folder.join("expected.json")).unwrap();
     (serde_json::from_str(&json).unwrap(), fs::read(folder.join("expected.safetensors")).unwrap())
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-fn messages(value: &Value) -> Vec<Message> {
+pub fn messages(value: &Value) -> Vec<Message> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-fn floats(tensors: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
+pub fn floats(tensors: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
     let view = tensors.tensor(name).unwrap();
     let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     (view.shape().to_vec(), values)

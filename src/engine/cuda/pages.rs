@@ -116,8 +116,8 @@ impl Held {
 pub struct SequencePages {
     held: [Held; 2],
     tokens: Vec<u32>,
-    /// Its row among the block tables, and how much of what it holds stands there already.
-    pub row: Option<usize>,
+    /// Under which it has a row in the recorded steps.
+    pub ticket: Option<u64>,
 }
 
 impl Kept for SequencePages {
@@ -185,7 +185,7 @@ impl SequencePages {
             let count = (len / PAGE_LEN).saturating_sub(held.first).min(held.pages.len());
             Held { first: held.first, pages: held.pages[..count].to_vec() }
         };
-        Self { held: [part(&self.held[0]), part(&self.held[1])], tokens: self.tokens[..len].to_vec(), row: None }
+        Self { held: [part(&self.held[0]), part(&self.held[1])], tokens: self.tokens[..len].to_vec(), ticket: None }
     }
 
     /// Frees what no query at `anchor` or later can see. A later roll-back must not go below `anchor`.
@@ -222,3 +222,6 @@ impl SequencePages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Owns what the GPU engine promises, shown without a GPU: its own kernels, carried out by this computer, against transformers, and
+//! bit for bit against themselves whatever runs beside a conversation. What only a GPU can show is in `tests/gpu`.
+//! Must not know: experiments.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use safetensors::SafeTensors;
+use tiltmeter::engine::{EngineOptions, LocalModel, WeightType};
+use tiltmeter::model::{
+    ChatReply, ChatRequest, ConversationId, Message, Model, ReadRequest, Role, Sampling, SeedKey,
+};
+use tiltmeter::probe::{Probe, ProbePlan, Site, Span};
+use tiltmeter_kernels::gpu::{Gpu, emulated::Emulated};
+
+use crate::parity::{expected, fixture, floats, ids, messages, open};
+
+const MEMORY: usize = 256 << 20;
+
+fn emulated(memory: usize) -> Gpu {
+    Gpu::new(Emulated::open(memory).unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn bf16() -> EngineOptions {
+    EngineOptions { weights: Some(WeightType::Bf16), ..EngineOptions::default() }
+}
+
+fn open_emulated(name: &str, options: &EngineOptions) -> LocalModel {
+    let folder = fixture(name).display().to_string();
+    LocalModel::open_on(&folder, options, emulated(MEMORY)).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn relative_l2(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let square = |x: f32| f64::from(x).powi(2);
+    let error: f64 = ours.iter().zip(theirs).map(|(a, b)| square(a - b)).sum();
+    (error / theirs.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
+}
+
+/// Every site and the logits of a conversation of three turns, within what bf16 allows. Where rounding turns a greedy choice, rows are
+/// compared as far as the tokens are the same.
+async fn check(name: &str, chunk: Option<usize>) {
+    let model = open_emulated(name, &EngineOptions { prefill_chunk: chunk, ..bf16() });
+    assert_eq!((model.card().device.as_deref(), model.card().dtype.as_deref()), (Some("emulated"), Some("bf16")));
+    let (json, bytes) = expected(name);
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let layers = json["num_layers"].as_u64().unwrap() as usize;
+    let sites = Site::all(layers);
+    let turn = json["turns"].as_array().unwrap().last().unwrap();
+    let said = ids(&turn["generated_ids"]);
+    let captured = model
+        .capture(&messages(&turn["messages"]), sites.clone(), true, said.len(), Sampling::default(), SeedKey::default())
+        .await
+        .unwrap();
+    let same = captured.generated_ids.iter().zip(&said).take_while(|(a, b)| a == b).count();
+    let rows = captured.prompt.token_ids.len() + same;
+    let mut worst: f64 = 0.0;
+    for (site, ours) in sites.iter().zip(&captured.raw.states) {
+        let (shape, theirs) = floats(&tensors, &site.to_string());
+        let count = rows.min(shape[0]) * shape[1];
+        let error = relative_l2(&ours[..count], &theirs[..count]);
+        assert!(error <= 3e-2, "{name}: {site} is off by {error:.4}");
+        worst = worst.max(error);
+    }
+    println!("{name}: {same} of {} greedy tokens, worst site {worst:.4}", said.len());
+}
+
+macro_rules! parity {
+    ($($test:ident)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            check(stringify!($test), None).await;
+        }
+    )*};
+}
+
+parity! {
+    olmo3_yarn_legacy_5l
+    olmo3_yarn_nested_8l
+    olmo2_4l
+    llama_llama3_tied
+    llama_bf16_sharded
+}
+
+fn plan(width: usize, layers: usize, span: Span) -> Arc<ProbePlan> {
+    let probe = |name: &str, site, phase: f32| {
+        let raw: Vec<f32> = (0..width).map(|i| (i as f32 * 0.7 + phase).cos()).collect();
+        let norm = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
+        Probe { name: name.into(), site, unit: raw.iter().map(|x| x / norm).collect() }
+    };
+    let middle = Site::BlockOut(layers / 2);
+    let probes = vec![
+        probe("a", middle, 0.0),
+        probe("b", middle, 1.0),
+        probe("a", Site::FinalNorm, 0.0),
+        probe("c", Site::Embed, 2.0),
+    ];
+    Arc::new(ProbePlan { probes, span, vectors: vec![middle] })
+}
+
+/// The projections of replies that stand already, read by the GPU's kernels in bf16, beside the CPU's in f32.
+#[tokio::test]
+async fn projections_of_a_reading_agree_with_the_cpu() {
+    for name in ["olmo3_yarn_legacy_5l", "llama_llama3_tied"] {
+        let (gpu, cpu) = (open_emulated(name, &bf16()), open(name, &EngineOptions::default()));
+        let (width, layers) = (cpu.card().hidden_size.unwrap(), cpu.card().num_layers.unwrap());
+        let messages: Vec<Message> = (0..3)
+            .flat_map(|i| {
+                [Message::new(Role::User, format!("the tide {i}")), Message::new(Role::Assistant, "It turns at noon.")]
+            })
+            .collect();
+        let probes = plan(width, layers, Span::Content);
+        let request = ReadRequest { messages, max_seq_len: None, probes };
+        let (ours, theirs) = (gpu.read(&request).await.unwrap(), cpu.read(&request).await.unwrap());
+        for (ours, theirs) in ours.readouts.iter().zip(&theirs.readouts) {
+            let (ours, theirs) = (ours.as_ref().unwrap(), theirs.as_ref().unwrap());
+            assert_eq!(ours.measured_tokens, theirs.measured_tokens);
+            let norm = theirs.vectors[0].mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let error = relative_l2(&ours.vectors[0].mean, &theirs.vectors[0].mean);
+            assert!(error <= 3e-2, "{name}: mean vector off by {error}");
+            for (ours, theirs) in ours.projections.iter().zip(&theirs.projections) {
+                let delta = (ours.mean - theirs.mean).abs();
+                assert!(delta <= 1e-2 * norm, "{name}: {} at {}: {delta} of {norm}", ours.name, ours.site);
+            }
+        }
+    }
+}
+
+const WORDS: [&str; 4] = ["Tell me of the tide.", "And the fog?", "Why is the bell silent today", "x"];
+
+/// Two or three turns of conversation `i`; each has its own words and lengths.
+async fn converse(model: &LocalModel, i: usize) -> Vec<ChatReply> {
+    let (width, layers) = (model.card().hidden_size.unwrap(), model.card().num_layers.unwrap());
+    let span = if i % 3 == 2 { Span::ContentAndStop } else { Span::Content };
+    let probes = plan(width, layers, span);
+    let mut messages = Vec::new();
+    let mut replies = Vec::new();
+    for turn in 0..2 + i % 2 {
+        messages.push(Message::new(Role::User, WORDS[(i * 3 + turn) % WORDS.len()].repeat(1 + (i + turn) % 2)));
+        let request = ChatRequest {
+            sampling: Sampling {
+                temperature: if i == 1 { 0.0 } else { 0.9 },
+                top_k: (i == 2).then_some(20),
+                top_p: (i == 3).then_some(0.9),
+                min_p: (i == 4).then_some(0.01),
+            },
+            max_new_tokens: Some(3 + (i * 5) % 9),
+            seed: SeedKey { key: 42 + 1000 * turn as u64, stream: i as u64 },
+            probes: (i != 5).then(|| probes.clone()),
+            conversation: Some(ConversationId(i as u64)),
+            ..ChatRequest::new(messages.clone())
+        };
+        let reply = model.chat(&request).await.unwrap();
+        messages.push(reply.message.clone());
+        replies.push(reply);
+    }
+    model.close(ConversationId(i as u64));
+    replies
+}
+
+/// Everything of a reply but how much of its prompt was at hand already.
+fn facts(replies: &[ChatReply]) -> Vec<ChatReply> {
+    replies.iter().map(|reply| ChatReply { reused_tokens: 0, ..reply.clone() }).collect()
+}
+
+const CONVERSATIONS: usize = 6;
+
+async fn a_conversation_is_the_same_whatever_runs_beside_it(name: &str) {
+    let model = open_emulated(name, &bf16());
+    let mut alone = Vec::new();
+    for i in 0..CONVERSATIONS {
+        alone.push(facts(&converse(&model, i).await));
+    }
+    let work = model.work();
+    assert!(work.forward_tokens as f64 / work.unique_tokens as f64 <= 1.05, "{work:?}");
+    // Little memory: conversations wait for each other, and what was kept is dropped and computed again.
+    let little = EngineOptions { kv_bytes: Some(700 << 10), ..bf16() };
+    for (how, options) in [
+        ("together", bf16()),
+        ("prefill in chunks of 7", EngineOptions { prefill_chunk: Some(7), ..bf16() }),
+        ("prefill token by token", EngineOptions { prefill_chunk: Some(1), ..bf16() }),
+        ("little memory", little),
+    ] {
+        let model = open_emulated(name, &options);
+        // Backwards, so that nobody has the row it had alone.
+        let together = join_all((0..CONVERSATIONS).rev().map(|i| converse(&model, i))).await;
+        for (i, replies) in together.iter().rev().enumerate() {
+            assert_eq!(facts(replies), alone[i], "{name}, {how}: conversation {i}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_is_the_same_whatever_runs_beside_it_olmo3() {
+    a_conversation_is_the_same_whatever_runs_beside_it("olmo3_yarn_nested_8l").await;
+}
+
+#[tokio::test]
+async fn a_conversation_is_the_same_whatever_runs_beside_it_llama() {
+    a_conversation_is_the_same_whatever_runs_beside_it("llama_bf16_sharded").await;
+}
+
+/// Too little memory is said before anything is loaded, with what to do.
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_numbers() {
+    let folder = fixture("olmo2_4l").display().to_string();
+    let refused = |memory| match LocalModel::open_on(&folder, &bf16(), emulated(memory)) {
+        Ok(_) => panic!("{memory} bytes cannot hold it"),
+        Err(problem) => problem.to_string(),
+    };
+    let small = refused(100 << 10);
+    assert!(small.contains("the weights need") && small.contains("--device cpu"), "{small}");
+    let tight = refused(2 << 20);
+    assert!(tight.contains("GiB") && tight.contains("--device cpu"), "{tight}");
+    let f32 = EngineOptions { weights: Some(WeightType::F32), ..EngineOptions::default() };
+    let wide = LocalModel::open_on(&folder, &f32, emulated(MEMORY)).err().unwrap().to_string();
+    assert!(wide.contains("--dtype bf16"), "{wide}");
+}
