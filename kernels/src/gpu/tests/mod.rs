@@ -3,6 +3,6 @@
 //! Must not know: models, engine.
 
 use super::emulated::Emulated;
-use super::{Element, Gpu, Plain};
+use super::{Element, Gpu};
 
 mod rows;
