@@ -95,12 +95,12 @@ template <typename T, int DIM> DEVICE void combine_chunks(const AttentionParamet
     float o[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) o[i] = 0.0f;
-    Combination all = Combination::begin();
+    Combination all = no_chunk();
 #pragma unroll 4
     for (uint32_t slot = first; slot <= last; slot++) {
-        const uint2 state = load8(p.states + (row * p.slots + slot) * 2);
+        const uint2 state = load8_fresh(p.states + (row * p.slots + slot) * 2);
         const float* part = p.partials + (row * p.slots + slot) * DIM;
-        float a, b, parts[EACH];
+        float a = 1.0f, b = 0.0f, parts[EACH];
 #pragma unroll
         for (int i = 0; i < EACH; i++) parts[i] = i * 32 + lane() < DIM ? part[i * 32 + lane()] : 0.0f;
         if (!combine(all, bits_float(state.x), bits_float(state.y), a, b)) continue;

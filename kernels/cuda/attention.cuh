@@ -98,8 +98,8 @@ template <typename T, int DIM> struct Attention {
             if (rows.real[i]) from += (offset(p, first_token, kv_head, rows.group, rows.first + g + i * 8) + t * 2) * 2;
 #pragma unroll
             for (int step = 0; step < STEPS; step++) {
-                q[step][i] = rows.real[i] ? load4(from + step * 32) : 0;
-                q[step][i + 2] = rows.real[i] ? load4(from + step * 32 + 16) : 0;
+                q[step][i] = rows.real[i] ? load4_fresh(from + step * 32) : 0;
+                q[step][i + 2] = rows.real[i] ? load4_fresh(from + step * 32 + 16) : 0;
             }
         }
     }
@@ -211,12 +211,13 @@ template <typename T, int DIM> struct Attention {
     }
 };
 
-// One step of combining a row's chunks: the factors on what is there and on what comes; a chunk without a key changes nothing.
+// What is known of a row's chunks so far.
 struct Combination {
     float max, sum;
-
-    DEVICE Combination begin() { return {NONE, 0.0f}; }
 };
+DEVICE Combination no_chunk() { return {NONE, 0.0f}; }
+
+// Takes in one chunk: the factors `a` on what is there and `b` on what comes. False: no key of the chunk is seen, nothing changes.
 DEVICE bool combine(Combination& all, float max, float sum, float& a, float& b) {
     if (max == NONE) return false;
     const float now = fmaxf(all.max, max);
