@@ -3,3 +3,5 @@
 //! Must not know: models, engine.
 
 pub mod rows;
+pub mod linear;
+pub mod attention;

@@ -2,7 +2,9 @@
 //!
 //! Must not know: models, engine.
 
-use super::emulated::Emulated;
-use super::{Element, Gpu, Plain};
+use super::emulated::{Emulated, Turns};
+use super::{Element, Gpu};
 
 mod rows;
+mod linear;
+mod attention;
