@@ -21,7 +21,7 @@
 //            copy16_async(shared, global)     cp.async of 16 bytes; with a third argument false: 16 zero bytes, nothing is read
 //            copy_commit(), copy_wait<N>()    all but the latest N groups of this thread have arrived; then barrier()
 // order      barrier(), barrier_of(id, threads) (id 1..15), warp_barrier()
-// warps      lane(), warp(); shuffle(x, lane), shuffle_xor(x, mask), shuffle_up(x, n), shuffle_down(x, n); ballot(bool)
+// warps      lane(), warp(); shuffle(x, lane), shuffle_xor(x, mask), shuffle_up(x, n), shuffle_down(x, n); warp_ballot(bool)
 //            warp_sum(x), warp_max(x): butterflies over 16, 8, 4, 2, 1; each lane gets the result
 // matrices   ldmatrix_x4(r, row), ldmatrix_x4_trans(r, row), ldmatrix_x2(r, row), ldmatrix_x2_trans(r, row): uint32_t r[4] or [2];
 //            `row` is this lane's 16-byte row in shared memory

@@ -47,7 +47,7 @@ template <typename T> DEVICE T shuffle(T x, int from) { return __shfl_sync(0xfff
 template <typename T> DEVICE T shuffle_xor(T x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 template <typename T> DEVICE T shuffle_up(T x, int by) { return __shfl_up_sync(0xffffffffu, x, by); }
 template <typename T> DEVICE T shuffle_down(T x, int by) { return __shfl_down_sync(0xffffffffu, x, by); }
-DEVICE uint32_t ballot(bool set) { return __ballot_sync(0xffffffffu, set); }
+DEVICE uint32_t warp_ballot(bool set) { return __ballot_sync(0xffffffffu, set); }
 
 DEVICE void ldmatrix_x4(uint32_t r[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

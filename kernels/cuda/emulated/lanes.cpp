@@ -89,7 +89,7 @@ void multiply(void* const* lanes) {
 
 uint32_t vote(bool set) {
     Vote mine{set, 0};
-    collective("ballot or warp_barrier", &mine, [](void* const* lanes) {
+    collective("warp_ballot or warp_barrier", &mine, [](void* const* lanes) {
         uint32_t all = 0;
         for (int i = 0; i < 32; i++) all |= uint32_t(static_cast<Vote*>(lanes[i])->set) << i;
         for (int i = 0; i < 32; i++) static_cast<Vote*>(lanes[i])->all = all;

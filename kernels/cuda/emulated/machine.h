@@ -147,7 +147,7 @@ template <typename T> DEVICE T shuffle(T x, int from) { return emulated::exchang
 template <typename T> DEVICE T shuffle_xor(T x, int mask) { return emulated::exchanged(x, int(threadIdx.x & 31u) ^ mask); }
 template <typename T> DEVICE T shuffle_up(T x, int by) { return emulated::exchanged(x, int(threadIdx.x & 31u) - by); }
 template <typename T> DEVICE T shuffle_down(T x, int by) { return emulated::exchanged(x, int(threadIdx.x & 31u) + by); }
-DEVICE uint32_t ballot(bool set) { return emulated::vote(set); }
+DEVICE uint32_t warp_ballot(bool set) { return emulated::vote(set); }
 
 DEVICE void ldmatrix_x4(uint32_t r[4], const void* row) { emulated::load_matrices("ldmatrix_x4", r, row, 4, false); }
 DEVICE void ldmatrix_x4_trans(uint32_t r[4], const void* row) { emulated::load_matrices("ldmatrix_x4_trans", r, row, 4, true); }
