@@ -11,7 +11,10 @@ use crate::problem::Problem;
 use crate::provider::{ApiModel, lane_name, lane_preset, parse_name, price};
 use crate::secret::Keys;
 
-pub use crate::engine::{Bench, BenchRequest, Device, EngineOptions, LocalModel, WeightType};
+pub use crate::engine::{
+    Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, LocalModel, Measured, Rollouts, WeightType,
+    measure_gpu,
+};
 pub use crate::provider::{ApiOptions, LanePreset, Price, PriceNote};
 
 /// Opens a folder or a hub id; `local/` before a path is allowed, so that a path cannot be taken for a provider's model.

@@ -29,7 +29,8 @@ use time::OffsetDateTime;
 
 pub use crate::cluster::Resources;
 pub use crate::registry::{
-    Bench, BenchRequest, Device, EngineOptions, ModelFacts, WeightType, bench_local, model_facts,
+    Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, Measured, ModelFacts, Rollouts, WeightType,
+    bench_local, measure_gpu, model_facts,
 };
 pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
 pub use keeping::Pause;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{parse_count, parse_site, parse_temperature};
+use super::{
+    parse_count, parse_site, parse_temperature,
+    run::{DeviceChoice, parse_device},
+};
 use crate::{probe::Site, session::WeightType};
 
 /// Save the hidden states of a conversation, one tensor a site.
@@ -42,6 +45,9 @@ pub struct CaptureArgs {
     /// Precision of the weights [default: as the model was saved]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeChoice>,
+    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
+    pub device: DeviceChoice,
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,

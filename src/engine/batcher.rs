@@ -57,6 +57,10 @@ impl<M: Machine> Batcher<M> {
         self.work
     }
 
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
     pub fn is_busy(&self) -> bool {
         !self.waiting.is_empty() || !self.running.is_empty()
     }

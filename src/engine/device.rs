@@ -2,6 +2,7 @@
 //! Must not know: text, templates, experiments.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, mpsc},
     thread::available_parallelism,
 };
@@ -14,13 +15,14 @@ use tiltmeter_kernels::{
 use super::{
     batcher::Limits,
     config::ModelConfig,
-    cuda,
+    cuda::{self, GpuBench, GpuBenchRequest},
     eager::{Eager, Precision},
+    hub::Checkpoint,
     local::EngineOptions,
     machine::{Cpu, MachineFacts, free_memory},
     models::Decoder,
     thread::{self, Job},
-    weights::Weights,
+    weights::{WeightType, Weights},
 };
 use crate::model::Work;
 use crate::problem::Problem;
@@ -129,6 +131,65 @@ pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Probl
         let (gpu, name) = open()?;
         cuda::load(gpu, name, order.config, &order.weights, element, &order.options, STEP_TOKENS)
     })
+}
+
+/// What a GPU is measured with: a checkpoint, or a model of the shape that a config.json says, with weights that say nothing.
+#[derive(Clone, Debug)]
+pub enum Measured {
+    Model(String),
+    Shape(PathBuf),
+}
+
+/// Measures a GPU; `say` is told each number as it comes.
+pub fn measure_gpu(
+    number: usize,
+    what: &Measured,
+    options: &EngineOptions,
+    request: &GpuBenchRequest,
+    say: &mut dyn FnMut(&str),
+) -> Result<GpuBench, Problem> {
+    let (gpu, name) = driver::open(number)?;
+    measure_on(gpu, name, what, options, request, say)
+}
+
+/// The same on whatever carries the kernels out.
+pub fn measure_on(
+    gpu: Gpu,
+    name: String,
+    what: &Measured,
+    options: &EngineOptions,
+    request: &GpuBenchRequest,
+    say: &mut dyn FnMut(&str),
+) -> Result<GpuBench, Problem> {
+    let card = match what {
+        Measured::Shape(path) => {
+            let place = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Problem::new(format!("the shape cannot be read: {error}"))
+                    .at(place.clone())
+                    .hint("it is a config.json as it lies beside weights")
+            })?;
+            let config = ModelConfig::parse(&text, None).map_err(|problem| Problem { place: Some(place), ..problem })?;
+            supported(&config)?;
+            cuda::synthetic(gpu, name, config, STEP_TOKENS)?
+        }
+        Measured::Model(model) => {
+            let checkpoint = Checkpoint::open(model)?;
+            let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
+            supported(&config)?;
+            let weights = Weights::open(&checkpoint.weights, Some(options.weights.unwrap_or(WeightType::Bf16)))?;
+            cuda::load(gpu, name, config, &weights, Element::Bf16, options, STEP_TOKENS)?
+        }
+    };
+    cuda::measure(card, request, say)
+}
+
+fn supported(config: &ModelConfig) -> Result<(), Problem> {
+    match cuda::unsupported(config) {
+        None => Ok(()),
+        Some(what) => Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
+            .hint("it runs by candle's operations all the same, slowly; there is nothing to measure")),
+    }
 }
 
 pub fn cores() -> usize {

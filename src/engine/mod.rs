@@ -26,6 +26,7 @@ mod bench;
 
 pub use bench::{Bench, BenchRequest, bench};
 pub use capture::RawStates;
-pub use device::Device;
+pub use cuda::{Condition, GpuBench, GpuBenchRequest, Rollouts};
+pub use device::{Device, Measured, measure_gpu, measure_on};
 pub use local::{Capture, EngineOptions, LocalModel};
 pub use weights::WeightType;

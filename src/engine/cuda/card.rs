@@ -22,7 +22,7 @@ use super::{
     draws::{self, DRAW_WORDS},
     failure,
     input::{Extent, Input, Section},
-    layers::{DeviceModel, PassReads, PassRows},
+    layers::{DeviceModel, FEW_TOKENS, PassReads, PassRows},
     memory::AttentionMemory,
     outcome::{Fetch, Numbers, Outcome},
     pages::{Pools, SequencePages},
@@ -124,7 +124,7 @@ impl Card {
         let reach = FIRST_REACH.min(model.config.max_positions.next_multiple_of(PAGE_LEN));
         let [step_input, pass_input] = inputs(&gpu, reach, most_rows)?;
         let [step_outcome, pass_outcome] = outcomes(&gpu, &model.config, &Probes::default(), most_rows)?;
-        let attention = AttentionMemory::new(&gpu, &model.config, step_reach(MOST_ROWS, reach))?;
+        let attention = AttentionMemory::new(&gpu, &model.config, scratch_reach(reach))?;
         Ok(Self {
             model,
             pools: Pools::new(capacity, window),
@@ -188,7 +188,7 @@ impl Card {
         let most = self.model.config.max_positions.next_multiple_of(PAGE_LEN);
         let reach = longest.next_power_of_two().min(most).max(longest.next_multiple_of(PAGE_LEN));
         [self.step_input, self.pass_input] = inputs(&self.model.gpu, reach, self.most_rows)?;
-        self.attention = AttentionMemory::new(&self.model.gpu, &self.model.config, step_reach(MOST_ROWS, reach))?;
+        self.attention = AttentionMemory::new(&self.model.gpu, &self.model.config, scratch_reach(reach))?;
         self.reach = reach;
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Card {
         input.section(Section::Owners).fill(NOBODY);
         input.section(Section::Counts).fill(0);
         for words in input.section(Section::Draws).chunks_exact_mut(DRAW_WORDS) {
-            words.copy_from_slice(&draws::REST);
+            words.copy_from_slice(&draws::words(None, 0));
         }
         for (row, first) in input.section(Section::FirstRows)[..MOST_ROWS].iter_mut().enumerate() {
             *first = row as u32;
@@ -245,7 +245,7 @@ impl Card {
         let reads = PassReads { dots: outcome.dots(), states: outcome.states(), logits: (rows, None) };
         model.gpu.capture(|| {
             model.forward(&pass, &reads, &self.probes)?;
-            draws::draw(model, input.span(Section::Draws), rows, outcome.tokens())
+            model.draw(input.span(Section::Draws), rows, outcome.tokens())
         })
     }
 
@@ -289,7 +289,7 @@ impl Card {
         let logits = (draws, Some(input.span(Section::Sources)));
         let reads = PassReads { dots: outcome.dots(), states: outcome.states(), logits };
         model.forward(&pass, &reads, &self.probes)?;
-        draws::draw(model, input.span(Section::Draws), draws, outcome.tokens())?;
+        model.draw(input.span(Section::Draws), draws, outcome.tokens())?;
         Ok(draws)
     }
 }
@@ -300,6 +300,11 @@ pub(super) type Sequences<'a> = [&'a mut Sequence<SequencePages>];
 /// What a recorded step can do.
 fn step_reach(rows: usize, keys: usize) -> Reach {
     Reach { rows, tokens: 1, keys }
+}
+
+/// The most that decoding's attention is asked for: recorded steps, and short ends of prompts.
+fn scratch_reach(keys: usize) -> Reach {
+    Reach { rows: MOST_ROWS, tokens: FEW_TOKENS, keys }
 }
 
 fn inputs(gpu: &Gpu, reach: usize, most_rows: usize) -> Result<[Input; 2]> {

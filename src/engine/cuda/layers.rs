@@ -14,6 +14,7 @@ use tiltmeter_kernels::gpu::{
 
 use super::{
     super::config::{Family, ModelConfig},
+    draws::DrawMemory,
     memory::{Activations, KvMemory, RopeTables},
     probes::Probes,
     weights::{DeviceWeights, LayerWeights, NormWeight, Product},
@@ -28,6 +29,7 @@ pub struct DeviceModel {
     pub ropes: RopeTables,
     pub kv: KvMemory,
     pub activations: Activations,
+    pub draws: DrawMemory,
 }
 
 /// The rows of a pass, as the device is told of them.
@@ -60,7 +62,7 @@ pub struct PassReads<'a> {
 }
 
 /// Tokens of one sequence up to which decoding's attention is the faster one.
-const FEW_TOKENS: usize = 8;
+pub const FEW_TOKENS: usize = 8;
 
 impl DeviceModel {
     fn element(&self) -> Element {
@@ -96,6 +98,11 @@ impl DeviceModel {
             self.keep_states(site, pass, reads, probes)?;
         }
         self.end(pass, reads, probes)
+    }
+
+    /// Draws from the logits of so many rows.
+    pub fn draw(&self, draws: Span, count: usize, tokens: Span) -> Result<()> {
+        self.draws.draw(&self.gpu, self.activations.logits.all(), draws, count, tokens)
     }
 
     /// Final norm and head.

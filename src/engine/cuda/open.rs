@@ -7,6 +7,7 @@ use tiltmeter_kernels::gpu::{Element, Gpu, GpuError};
 use super::{
     super::{config::ModelConfig, kv::PAGE_LEN, local::EngineOptions, machine::MachineFacts, weights::Weights},
     card::Card,
+    draws::DrawMemory,
     layers::{DeviceModel, shape_of},
     memory::{Activations, KvMemory, RopeTables, divide, page_bytes},
     slots::MOST_ROWS,
@@ -31,6 +32,9 @@ pub fn unsupported(config: &ModelConfig) -> Option<String> {
         if size % 16 != 0 {
             return Some(format!("{what} {size} is no multiple of 16"));
         }
+    }
+    if config.vocab_size >= 1 << 20 {
+        return Some(format!("a vocabulary of {} tokens is too large", config.vocab_size));
     }
     (0..config.num_layers).find_map(|layer| shape_of(config, layer).unsupported())
 }
@@ -91,6 +95,7 @@ fn furnish(
     let most_rows = most_rows.max(MOST_ROWS);
     let ropes = RopeTables::new(&gpu, &config, config.max_positions).map_err(failure)?;
     let activations = Activations::new(&gpu, &config, most_rows, MOST_ROWS).map_err(failure)?;
+    let draws = DrawMemory::new(&gpu, config.vocab_size).map_err(failure)?;
     let (free, _) = gpu.driver().memory().map_err(failure)?;
     // What grows with the longest conversation, axes, and what a driver keeps for itself.
     let reserve = reserve(&config, free as u64);
@@ -105,7 +110,7 @@ fn furnish(
     }
     let kv = KvMemory::new(&gpu, &config, capacity).map_err(failure)?;
     let facts = MachineFacts { device: name, dtype: dtype.to_owned() };
-    let model = DeviceModel { gpu, config, weights, ropes, kv, activations };
+    let model = DeviceModel { gpu, config, weights, ropes, kv, activations, draws };
     Card::new(model, capacity, most_rows, facts, final_norm).map_err(failure)
 }
 
