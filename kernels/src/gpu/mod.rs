@@ -14,6 +14,7 @@ mod memory;
 mod parameters;
 
 pub mod rows;
+pub mod sampler;
 
 pub mod reference;
 

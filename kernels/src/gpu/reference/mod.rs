@@ -3,6 +3,7 @@
 //! Must not know: models, engine.
 
 pub mod rows;
+pub mod sampler;
 
 use super::Element;
 

@@ -7,6 +7,7 @@ use super::{Element, Gpu, Plain, reference};
 use crate::testing::Numbers;
 
 mod rows;
+mod sampler;
 
 const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
 
