@@ -16,6 +16,7 @@ mod parameters;
 pub mod rows;
 pub mod linear;
 pub mod attention;
+pub mod sampler;
 
 pub mod reference;
 

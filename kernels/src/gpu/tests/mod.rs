@@ -9,6 +9,7 @@ use crate::testing::Numbers;
 mod rows;
 mod linear;
 mod attention;
+mod sampler;
 
 const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
 
