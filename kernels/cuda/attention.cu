@@ -33,7 +33,7 @@ template <typename T, int DIM> DEVICE void decode(const AttentionParameters& p) 
     const uint32_t pages = number >= rows.low / PAGE && number <= rows.high / PAGE ? table[number] : 0;
     auto ask = [&](uint32_t tile, int phase) {
         const uint32_t at = tile * 2 + phase % 2; // page of the sequence
-        A::template copy_page<32>(p, phase < 2 ? p.k : p.v, shuffle(pages, int(at % 8)), kv_head, at * PAGE, rows.low, rows.high,
+        A::template copy_page<32, true>(p, phase < 2 ? p.k : p.v, shuffle(pages, int(at % 8)), kv_head, at * PAGE, rows.low, rows.high,
             memory + phase * A::PAGE_BYTES, lane());
     };
 #pragma unroll
