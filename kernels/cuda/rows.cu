@@ -1,29 +1,233 @@
-// Owns the kernels that bring rows from one place to another: token embeddings into the residual stream.
+// Owns the kernels that work along a row of the residual stream or of q, k and v; a row a block, so a row's bits do not depend on the
+// others.
+//
+// - embed: token embeddings into the residual stream, which is f32.
+// - finish: what ends a sublayer. The ordered sum of a product's parts, its norm where the family norms what comes out (OLMo 2 and
+//   3), the addition to the residual stream, steering, dot products with axes, and what the next product takes in: the residual
+//   stream, or its norm where the family norms what goes in (Llama), rounded once. With no parts it only reads the stream.
+// - place: q and k through their norm over the whole width (OLMo 2 and 3) or none, rotary positions (Su et al. 2021, halves), and k
+//   and v into their pages.
+//
+// RMS norm (Zhang and Sennrich 2019): x / sqrt(mean(x^2) + eps) * weight; ROUND_FIRST: rounded before the weight and after it, as
+// Llama does, otherwise only after.
 //
 // Must not know: models, engine.
 
-#include "common.cuh"
+#include "rows.cuh"
 
 struct EmbedParameters {
-    const void* table;     // [vocab, width]
-    const uint32_t* ids;   // [rows]
-    float* residual;       // [rows, width]
-    uint32_t width, vocab; // width a multiple of 8
+    const void* table;   // T [vocab][width]
+    const uint32_t* ids; // [rows]
+    float* residual;     // [rows][width]
+    uint32_t width, vocab;
 };
 
-// One row a block.
+// An id outside the vocabulary gives zeros: a row that nobody reads.
 template <typename T> DEVICE void embed(const EmbedParameters& p) {
     const uint32_t id = p.ids[blockIdx.x];
     const bool known = id < p.vocab;
     const T* from = static_cast<const T*>(p.table) + size_t(known ? id : 0) * p.width;
     float* out = p.residual + size_t(blockIdx.x) * p.width;
-    for (uint32_t i = threadIdx.x * 8; i < p.width; i += blockDim.x * 8) {
-        const uint4 word = known ? load16(from + i) : make_uint4(0, 0, 0, 0);
-        const float2 a = unpack2<T>(word.x), b = unpack2<T>(word.y), c = unpack2<T>(word.z), d = unpack2<T>(word.w);
-        store16(out + i, make_uint4(float_bits(a.x), float_bits(a.y), float_bits(b.x), float_bits(b.y)));
-        store16(out + i + 4, make_uint4(float_bits(c.x), float_bits(c.y), float_bits(d.x), float_bits(d.y)));
+    for (uint32_t i = threadIdx.x * 4; i < p.width; i += blockDim.x * 4) {
+        store_floats(out + i, known ? load_narrow(from + i) : make_float4(0, 0, 0, 0));
     }
 }
 
-KERNEL(embed_bf16, 256, EmbedParameters) { embed<bf16>(p); }
-KERNEL(embed_f16, 256, EmbedParameters) { embed<f16>(p); }
+enum FinishFlags : uint32_t {
+    ROUND_FIRST = 1,  // the norm of what goes on, as Llama does it
+    DOTS_OF_NEXT = 2, // axes are compared with what goes on, before it is rounded
+};
+
+struct FinishParameters {
+    const float* partials;         // [splits][rows][width]; none with 0 splits
+    float* residual;               // [.][width]
+    const uint32_t* sources;       // [rows]: row r is row sources[r] of the residual stream; none: r
+    const void* post_weight;       // T [width]: the norm of what comes out; none: none
+    const void* next_weight;       // T [width]: the norm of what goes on; none: none
+    void* next;                    // T [rows][width]; none: nothing goes on
+    const float* axes;             // [axes][width]
+    float* dots;                   // [rows][dots_stride], the first `axes_count` of each
+    const float* steering;         // [vectors][width]; none: nobody is steered
+    const uint32_t* steering_of;   // [rows]: which vector, NOBODY: none
+    const float* steering_scale;   // [rows]
+    uint32_t rows, width, splits, axes_count, dots_stride, flags;
+    float post_eps, next_eps;
+};
+
+// The row is kept in shared memory, width floats, between the passes over it.
+template <typename T> DEVICE void finish(const FinishParameters& p) {
+    SHARED(float, room, 4 * 32);
+    float* row = reinterpret_cast<float*>(shared_memory());
+    const uint32_t r = blockIdx.x, first = threadIdx.x * 4, step = blockDim.x * 4;
+    float* residual = p.residual + size_t(p.sources ? p.sources[r] : r) * p.width;
+
+    float sums[1] = {0};
+    if (p.splits > 0) {
+        const float* parts = p.partials + size_t(r) * p.width;
+        for (uint32_t i = first; i < p.width; i += step) {
+            const float4 x = sum_splits(parts + i, p.splits, size_t(p.rows) * p.width);
+            sums[0] = dot4(sums[0], x, x);
+            *reinterpret_cast<float4*>(row + i) = x;
+        }
+    }
+    float scale = 1;
+    const T* weight = static_cast<const T*>(p.post_weight);
+    if (weight) {
+        block_sums(sums, room);
+        scale = inverse_root(sums[0], p.width, p.post_eps);
+        barrier();
+    }
+
+    const uint32_t vector = p.steering ? p.steering_of[r] : NOBODY;
+    const float* steering = vector == NOBODY ? nullptr : p.steering + size_t(vector) * p.width;
+    const float strength = vector == NOBODY ? 0 : p.steering_scale[r];
+    const bool changed = p.splits > 0 || vector != NOBODY;
+    sums[0] = 0;
+    for (uint32_t i = first; i < p.width; i += step) {
+        float4 h = *reinterpret_cast<const float4*>(residual + i);
+        if (p.splits > 0) {
+            float4 x = *reinterpret_cast<const float4*>(row + i);
+            if (weight) x = times(times(x, scale), load_narrow(weight + i));
+            h = plus(h, x);
+        }
+        if (steering) {
+            const float4 v = load_floats(steering + i);
+            h = make_float4(fmaf(strength, v.x, h.x), fmaf(strength, v.y, h.y), fmaf(strength, v.z, h.z), fmaf(strength, v.w, h.w));
+        }
+        if (changed) store_floats(residual + i, h);
+        sums[0] = dot4(sums[0], h, h);
+        *reinterpret_cast<float4*>(row + i) = h;
+    }
+
+    const T* next_weight = static_cast<const T*>(p.next_weight);
+    float next_scale = 1;
+    if (next_weight) {
+        block_sums(sums, room);
+        next_scale = inverse_root(sums[0], p.width, p.next_eps);
+        barrier();
+    }
+    const bool of_next = p.flags & DOTS_OF_NEXT;
+    if (p.next || of_next) {
+        T* next = p.next ? static_cast<T*>(p.next) + size_t(r) * p.width : nullptr;
+        for (uint32_t i = first; i < p.width; i += step) {
+            float4 h = *reinterpret_cast<const float4*>(row + i);
+            if (next_weight) {
+                h = times(h, next_scale);
+                if (p.flags & ROUND_FIRST) h = rounded<T>(h);
+                h = times(h, load_narrow(next_weight + i));
+            }
+            if (next) store_narrow(next + i, h);
+            if (of_next) *reinterpret_cast<float4*>(row + i) = h;
+        }
+    }
+
+    // A thread reads of the row what it wrote itself. Four axes at a time; the order of an axis' sum is the same in any company.
+    for (uint32_t a = 0; a < p.axes_count; a += 4) {
+        float dots[4] = {0, 0, 0, 0};
+        for (uint32_t i = first; i < p.width; i += step) {
+            const float4 h = *reinterpret_cast<const float4*>(row + i);
+#pragma unroll
+            for (uint32_t j = 0; j < 4; j++) {
+                if (a + j < p.axes_count) dots[j] = dot4(dots[j], h, load_floats(p.axes + size_t(a + j) * p.width + i));
+            }
+        }
+        block_sums(dots, room);
+        const uint32_t j = threadIdx.x;
+        if (j < 4 && a + j < p.axes_count) {
+            p.dots[size_t(r) * p.dots_stride + a + j] = j == 0 ? dots[0] : j == 1 ? dots[1] : j == 2 ? dots[2] : dots[3];
+        }
+        barrier();
+    }
+}
+
+struct PlaceParameters {
+    const float* partials;     // [splits][rows][(heads + 2 kv_heads) * head_dim]: q, k, v
+    const void* q_weight;      // T [heads * head_dim]; none: no norm
+    const void* k_weight;      // T [kv_heads * head_dim]
+    const float* cos;          // [positions_end][head_dim / 2]
+    const float* sin;
+    const uint32_t* positions; // [rows]
+    const uint32_t* sequences; // [rows]: row of `pages`, NOBODY: nothing is written to pages
+    const uint32_t* pages;     // [.][pages_stride]: page of 32 positions
+    void* q;                   // T [rows][heads * head_dim]
+    void* keys;                // T [page][kv_heads][32][head_dim], pages page_stride elements apart
+    void* values;
+    uint64_t page_stride;
+    uint32_t rows, splits, heads, kv_heads, head_dim, pages_stride, positions_end;
+    float eps;
+};
+
+constexpr uint32_t PAGE_POSITIONS = 32;
+
+// Grid (rows, 3): q, k and v of a row are blocks of their own.
+template <typename T> DEVICE void place(const PlaceParameters& p) {
+    SHARED(float, room, 32);
+    float* row = reinterpret_cast<float*>(shared_memory());
+    const uint32_t r = blockIdx.x, part = blockIdx.y, step = blockDim.x * 4;
+    const uint32_t q_width = p.heads * p.head_dim, kv_width = p.kv_heads * p.head_dim;
+    const uint32_t width = part == 0 ? q_width : kv_width, all = q_width + 2 * kv_width;
+    const uint32_t begin = part == 0 ? 0 : part == 1 ? q_width : q_width + kv_width;
+    const float* parts = p.partials + size_t(r) * all + begin;
+
+    float sums[1] = {0};
+    for (uint32_t i = threadIdx.x * 4; i < width; i += step) {
+        const float4 x = sum_splits(parts + i, p.splits, size_t(p.rows) * all);
+        sums[0] = dot4(sums[0], x, x);
+        *reinterpret_cast<float4*>(row + i) = x;
+    }
+    const T* weight = static_cast<const T*>(part == 0 ? p.q_weight : part == 1 ? p.k_weight : nullptr);
+    float scale = 1;
+    if (weight) {
+        block_sums(sums, room);
+        scale = inverse_root(sums[0], width, p.eps);
+    }
+    barrier(); // the two halves of a head are other threads' work
+
+    const uint32_t position = p.positions[r], sequence = p.sequences[r];
+    const bool possible = position < p.positions_end;
+    T* out = static_cast<T*>(p.q) + size_t(r) * q_width;
+    if (part > 0) {
+        if (sequence == NOBODY || !possible) return;
+        const uint32_t page = p.pages[size_t(sequence) * p.pages_stride + position / PAGE_POSITIONS];
+        if (page == NOBODY) return;
+        out = static_cast<T*>(part == 1 ? p.keys : p.values) + page * p.page_stride + position % PAGE_POSITIONS * p.head_dim;
+    }
+    // Heads of q lie beside each other, those of a page 32 positions apart.
+    const uint32_t head_stride = part == 0 ? p.head_dim : PAGE_POSITIONS * p.head_dim;
+
+    const uint32_t half = p.head_dim / 2;
+    for (uint32_t i = threadIdx.x * 4; i < width / 2; i += step) {
+        const uint32_t head = i / half, at = i % half;
+        const float* low = row + head * p.head_dim + at;
+        float4 a = *reinterpret_cast<const float4*>(low), b = *reinterpret_cast<const float4*>(low + half);
+        if (weight) {
+            const T* w = weight + head * p.head_dim + at;
+            a = times(times(a, scale), load_narrow(w));
+            b = times(times(b, scale), load_narrow(w + half));
+        }
+        float4 turned_a = a, turned_b = b;
+        if (part < 2) {
+            // A position without a rotary angle has no honest result.
+            const float none = bits_float(0x7fc00000u);
+            float4 c = make_float4(none, none, none, none), s = c;
+            if (possible) {
+                c = load_floats(p.cos + size_t(position) * half + at);
+                s = load_floats(p.sin + size_t(position) * half + at);
+            }
+            turned_a = make_float4(fmaf(-b.x, s.x, a.x * c.x), fmaf(-b.y, s.y, a.y * c.y), fmaf(-b.z, s.z, a.z * c.z),
+                fmaf(-b.w, s.w, a.w * c.w));
+            turned_b = make_float4(fmaf(a.x, s.x, b.x * c.x), fmaf(a.y, s.y, b.y * c.y), fmaf(a.z, s.z, b.z * c.z),
+                fmaf(a.w, s.w, b.w * c.w));
+        }
+        T* to = out + head * head_stride + at;
+        store_narrow(to, turned_a);
+        store_narrow(to + half, turned_b);
+    }
+}
+
+KERNEL(embed_bf16, 1024, EmbedParameters) { embed<bf16>(p); }
+KERNEL(embed_f16, 1024, EmbedParameters) { embed<f16>(p); }
+KERNEL(finish_bf16, 1024, FinishParameters) { finish<bf16>(p); }
+KERNEL(finish_f16, 1024, FinishParameters) { finish<f16>(p); }
+KERNEL(place_bf16, 1024, PlaceParameters) { place<bf16>(p); }
+KERNEL(place_f16, 1024, PlaceParameters) { place<f16>(p); }

@@ -80,6 +80,17 @@ impl<'a> Span<'a> {
         self.address
     }
 
+    /// As [`of`](Self::of), for a kernel that reads one number at a time.
+    ///
+    /// # Panics
+    /// When there are fewer, or the address is not that of a number.
+    pub fn of_any<T: Plain>(&self, count: usize, what: &str) -> Address {
+        let needed = count * size_of::<T>();
+        assert!(needed <= self.bytes, "{what}: {} bytes are there, {needed} are needed", self.bytes);
+        assert!(self.address.0.is_multiple_of(size_of::<T>() as u64), "{what} begins at {:#x}", self.address.0);
+        self.address
+    }
+
     /// # Panics
     /// When there is no room for them.
     pub fn write<T: Plain>(&self, numbers: &[T]) -> Result<()> {

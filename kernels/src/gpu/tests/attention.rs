@@ -2,12 +2,9 @@
 //!
 //! Must not know: models, engine.
 
-use half::{bf16, f16};
-
 use super::*;
 use crate::gpu::attention::{self, AttentionScratch, AttentionShape, Pages, Reach, Sequences};
-use crate::gpu::{Memory, reference};
-use crate::testing::Numbers;
+use crate::gpu::Memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -38,29 +35,15 @@ struct World {
     pages: usize,
 }
 
-fn narrowed(element: Element, x: f32) -> u16 {
-    match element {
-        Element::Bf16 => bf16::from_f32(x).to_bits(),
-        Element::F16 => f16::from_f32(x).to_bits(),
-    }
-}
-
-fn widened(element: Element, bits: u16) -> f32 {
-    match element {
-        Element::Bf16 => bf16::from_bits(bits).to_f32(),
-        Element::F16 => f16::from_bits(bits).to_f32(),
-    }
-}
-
 /// What a row holds that nobody wrote.
 const UNTOUCHED: u16 = 0x1234;
 
 impl World {
     fn new(gpu: &Gpu, element: Element, shape: AttentionShape, sequences: &[Sequence]) -> World {
         let mut numbers = Numbers::new(shape.head_dim as u64 + shape.heads as u64);
-        let round = |x: f32| widened(element, narrowed(element, x));
         let rows: usize = sequences.iter().map(|s| s.tokens).sum();
-        let q = numbers.normal(rows * shape.heads * shape.head_dim).into_iter().map(|x| round(2.0 * x)).collect();
+        let q: Vec<f32> = numbers.normal(rows * shape.heads * shape.head_dim).iter().map(|x| 2.0 * x).collect();
+        let (_, q) = narrow(element, &q);
 
         // Pages in a random order, and one more that belongs to nobody.
         let held: usize = sequences.iter().map(|s| (s.start + s.tokens).div_ceil(32)).sum();
@@ -82,9 +65,9 @@ impl World {
                 for position in (number * 32).max(first_seen)..(number * 32 + 32).min(end) {
                     for head in 0..shape.kv_heads {
                         let at = ((page as usize * shape.kv_heads + head) * 32 + position % 32) * shape.head_dim;
-                        for (to, x) in [(&mut k, 1.0f32), (&mut v, 1.0)] {
-                            let row = numbers.normal(shape.head_dim).into_iter().map(|y| round(x * y));
-                            to[at..at + shape.head_dim].iter_mut().zip(row).for_each(|(to, x)| *to = x);
+                        for pages in [&mut k, &mut v] {
+                            let (_, row) = narrow(element, &numbers.normal(shape.head_dim));
+                            pages[at..at + shape.head_dim].copy_from_slice(&row);
                         }
                     }
                 }
@@ -99,8 +82,8 @@ impl World {
                 Some(first)
             })
             .collect();
-        let narrow = |numbers: &[f32]| numbers.iter().map(|&x| narrowed(element, x)).collect::<Vec<u16>>();
-        let (k_pages, v_pages) = (gpu.upload(&narrow(&k)).unwrap(), gpu.upload(&narrow(&v)).unwrap());
+        let on_device = |numbers: &[f32]| gpu.upload(&narrow(element, numbers).0).unwrap();
+        let (k_pages, v_pages) = (on_device(&k), on_device(&v));
         World {
             gpu: gpu.clone(),
             element,
@@ -160,7 +143,7 @@ impl World {
             count: self.pages,
             stride: self.shape.page_len(),
         };
-        let q = self.gpu.upload(&self.q.iter().map(|&x| narrowed(self.element, x)).collect::<Vec<u16>>()).unwrap();
+        let q = self.gpu.upload(&narrow(self.element, &self.q).0).unwrap();
         let out = self.gpu.upload(&vec![UNTOUCHED; self.q.len()]).unwrap();
         let (gpu, element, shape) = (&self.gpu, self.element, &self.shape);
         match way {
@@ -203,8 +186,8 @@ impl World {
                     };
                     let q = &self.q[at..at + head_dim];
                     let wanted = reference::attention::attend(q, &rows(&self.k), &rows(&self.v), scale);
-                    for (wanted, &got) in wanted.iter().zip(&bits[at..]) {
-                        off += (f64::from(widened(self.element, got)) - wanted).powi(2);
+                    for (wanted, got) in wanted.iter().zip(widen(self.element, &bits[at..at + head_dim])) {
+                        off += (f64::from(got) - wanted).powi(2);
                         all += wanted.powi(2);
                     }
                 }
