@@ -9,6 +9,8 @@ use crate::gpu::Memory;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Decode,
+    /// Every block does all chunks of its rows.
+    DecodeInFewBlocks,
     Prefill,
 }
 
@@ -147,13 +149,18 @@ impl World {
         let out = self.gpu.upload(&vec![UNTOUCHED; self.q.len()]).unwrap();
         let (gpu, element, shape) = (&self.gpu, self.element, &self.shape);
         match way {
-            Way::Decode => {
+            Way::Decode | Way::DecodeInFewBlocks => {
                 let (partials, states) = shape.scratch(reach);
                 let (partials, states) = (gpu.alloc(partials * 4).unwrap(), gpu.alloc(states * 4).unwrap());
                 partials.all().write(&vec![f32::NAN; partials.bytes() / 4]).unwrap();
                 states.all().write(&vec![f32::NAN; states.bytes() / 4]).unwrap();
                 let scratch = AttentionScratch { partials: partials.all(), states: states.all() };
-                attention::decode(gpu, element, shape, pages, sequences, reach, q.all(), out.all(), scratch).unwrap();
+                let (q, out) = (q.all(), out.all());
+                if way == Way::Decode {
+                    attention::decode(gpu, element, shape, pages, sequences, reach, q, out, scratch).unwrap();
+                } else {
+                    attention::decode_by(1, gpu, element, shape, pages, sequences, reach, q, out, scratch).unwrap();
+                }
             }
             Way::Prefill => {
                 attention::prefill(gpu, element, shape, pages, sequences, reach, q.all(), out.all()).unwrap();
@@ -237,7 +244,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_launch() {
         let world = World::new(&gpu, Element::Bf16, shape(heads, kv_heads, head_dim, window), &all);
         let together = world.run(Way::Decode, &world.everybody(), 0);
         assert!(!together.contains(&UNTOUCHED));
-        for way in [Way::Decode, Way::Prefill] {
+        for way in [Way::Decode, Way::DecodeInFewBlocks, Way::Prefill] {
             assert_eq!(world.run(way, &world.everybody(), 700), together, "a launch made for more: {way:?}");
             let mut backwards = world.everybody();
             backwards.reverse();
