@@ -3,8 +3,8 @@
 //! Must not know: models, engine.
 
 use super::*;
-use crate::gpu::attention::{self, AttentionScratch, AttentionShape, Pages, Reach, Sequences};
 use crate::gpu::Memory;
+use crate::gpu::attention::{self, AttentionScratch, AttentionShape, Pages, Reach, Sequences};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -139,12 +139,8 @@ impl World {
             table: table.all(),
             table_stride,
         };
-        let pages = Pages {
-            k: self.k_pages.all(),
-            v: self.v_pages.all(),
-            count: self.pages,
-            stride: self.shape.page_len(),
-        };
+        let pages =
+            Pages { k: self.k_pages.all(), v: self.v_pages.all(), count: self.pages, stride: self.shape.page_len() };
         let q = self.gpu.upload(&narrow(self.element, &self.q).0).unwrap();
         let out = self.gpu.upload(&vec![UNTOUCHED; self.q.len()]).unwrap();
         let (gpu, element, shape) = (&self.gpu, self.element, &self.shape);
@@ -314,7 +310,8 @@ fn slots_hold_every_chunk_that_can_be_seen() {
         for tokens in [1, 2, 8] {
             let shape = shape(1, 1, 16, Some(window));
             let slots = shape.slots(Reach { rows: 8, tokens, keys: 1 << 20 });
-            let needed = (0..600usize).map(|start| (start + 5000 + tokens - 1) / 256 - (start + 5001 - window) / 256 + 1);
+            let needed =
+                (0..600usize).map(|start| (start + 5000 + tokens - 1) / 256 - (start + 5001 - window) / 256 + 1);
             assert_eq!(slots.max(2), needed.max().unwrap().max(2), "window {window}, {tokens} tokens");
         }
     }

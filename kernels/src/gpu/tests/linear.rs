@@ -54,7 +54,10 @@ impl Weight {
             Some(way) => linear_by(way, gpu, element, shape, w, x.all(), m, kind(y.all()), scratch).unwrap(),
             None => linear(gpu, element, shape, w, x.all(), m, kind(y.all()), scratch).unwrap(),
         };
-        assert!(arrivals.all().read::<u32>(arrivals.bytes() / 4).unwrap().iter().all(|&n| n == 0), "arrivals are 0 again");
+        assert!(
+            arrivals.all().read::<u32>(arrivals.bytes() / 4).unwrap().iter().all(|&n| n == 0),
+            "arrivals are 0 again"
+        );
         if wide {
             y.all().read::<f32>(count).unwrap()
         } else {
@@ -101,8 +104,8 @@ fn sums_are_those_of_the_stated_order() {
         if n % 2 == 0 {
             let wanted = reference::linear::swiglu(Element::Bf16, &sums);
             for (got, wanted) in weight.run(&x, m, None, SWIGLU).iter().zip(&wanted) {
-                // One unit of the last place: exp need not be the same to the last bit.
-                assert!((got - wanted).abs() <= wanted.abs() / 128.0, "{got} is not {wanted}");
+                // One unit of the last place: exp need not be the same to the last bit, and overflows where it is huge.
+                assert!((got - wanted).abs() <= wanted.abs() / 128.0 + 1e-30, "{got} is not {wanted}");
             }
         }
     }
