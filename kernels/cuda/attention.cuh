@@ -104,8 +104,9 @@ template <typename T, int DIM> struct Attention {
         }
     }
 
-    // Asks for one page of one head; keys outside [low, high] become zeros. `threads` share the work, this is number `thread`.
-    template <int THREADS>
+    // Asks for one page of one head; keys outside [low, high] become zeros. THREADS share the work, this is number `thread`; ONCE: no other block
+    // wants the page.
+    template <int THREADS, bool ONCE>
     DEVICE void copy_page(const AttentionParameters& p, const char* pool, uint32_t page, uint32_t kv_head, uint32_t begin, uint32_t low,
         uint32_t high, char* into, uint32_t thread) {
         const char* from = pool + (size_t(page) * p.page_stride + size_t(kv_head) * PAGE * DIM) * 2;
@@ -116,7 +117,12 @@ template <typename T, int DIM> struct Attention {
             if (PIECES % THREADS != 0 && piece >= PIECES) break;
             const uint32_t key = piece / (DIM / 8), at = piece % (DIM / 8);
             const bool seen = begin + key >= low && begin + key <= high;
-            copy16_async(into + key * STRIDE + at * 16, seen ? from + piece * 16 : p.q, seen);
+            const char* source = seen ? from + piece * 16 : p.q;
+            if (ONCE) {
+                copy16_async_once(into + key * STRIDE + at * 16, source, seen);
+            } else {
+                copy16_async(into + key * STRIDE + at * 16, source, seen);
+            }
         }
     }
 

@@ -68,7 +68,11 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
 #pragma unroll
         for (int i = 0; i < RUNS; i++) {
             const uint32_t at = (warp() * RUNS + i) * 512;
-            copy16_async(slot + at + lane() * 16, from + at);
+            if (WHOLE) {
+                copy16_async(slot + at + lane() * 16, from + at); // other blocks want it too
+            } else {
+                copy16_async_once(slot + at + lane() * 16, from + at);
+            }
         }
     }
 

@@ -15,6 +15,8 @@ const CHUNK: usize = 256;
 /// Query rows (tokens times the heads that share a key head) of a block.
 const DECODE_ROWS: usize = 16;
 const PREFILL_ROWS: usize = 128;
+/// Decoding blocks of which more would not help: a hundred for each multiprocessor.
+const DECODE_BLOCKS: usize = 16384;
 /// Pages in a decoding block's ring, and in a prefill block.
 const RING: usize = 4;
 const PREFILL_PAGES: usize = 8;
@@ -227,6 +229,22 @@ pub fn decode(
     out: Span,
     scratch: AttentionScratch,
 ) -> Result<()> {
+    decode_by(DECODE_BLOCKS, gpu, element, shape, pages, sequences, reach, q, out, scratch)
+}
+
+/// [`decode`] in about so many blocks; never a matter of bits.
+pub(super) fn decode_by(
+    blocks: usize,
+    gpu: &Gpu,
+    element: Element,
+    shape: &AttentionShape,
+    pages: Pages,
+    sequences: Sequences,
+    reach: Reach,
+    q: Span,
+    out: Span,
+    scratch: AttentionScratch,
+) -> Result<()> {
     let mut parameters = AttentionParameters::new(shape, pages, sequences, reach, q, out);
     let (partials, states) = shape.scratch(reach);
     parameters.partials = scratch.partials.of::<f32>(partials, "the partial results of attention");
@@ -236,7 +254,8 @@ pub fn decode(
         return Ok(());
     }
     let row_blocks = (reach.tokens * (shape.heads / shape.kv_heads)).div_ceil(DECODE_ROWS);
-    let grid = [shape.slots(reach), shape.kv_heads * row_blocks, sequences.count];
+    let others = shape.kv_heads * row_blocks * sequences.count;
+    let grid = [shape.slots(reach).min(blocks.div_ceil(others)), shape.kv_heads * row_blocks, sequences.count];
     gpu.launch(decode, grid, 32, RING * shape.shared_page_bytes(), &parameters)?;
     gpu.launch(combine, [shape.heads.div_ceil(4), reach.tokens, sequences.count], 128, 0, &parameters)
 }

@@ -123,7 +123,13 @@ impl LinearShape {
                         continue;
                     }
                     let row = row(index);
-                    assert_eq!(row.len(), self.k, "row {index} of the weight has {} elements, not {}", row.len(), self.k);
+                    assert_eq!(
+                        row.len(),
+                        self.k,
+                        "row {index} of the weight has {} elements, not {}",
+                        row.len(),
+                        self.k
+                    );
                     for (quad, four) in row.chunks(4).enumerate() {
                         // Four neighbours belong to one lane of one step.
                         let (stage, in_stage) = (quad / 16, quad % 16);
@@ -283,7 +289,8 @@ pub(super) fn linear_by(
     };
     if parts > 1 && kind != 0 {
         parameters.partials = scratch.partials.of::<f32>(parts * m * n, "the scratch of a linear layer");
-        parameters.arrivals = scratch.arrivals.of::<u32>(x_blocks * shape.row_blocks(), "the arrivals of a linear layer");
+        parameters.arrivals =
+            scratch.arrivals.of::<u32>(x_blocks * shape.row_blocks(), "the arrivals of a linear layer");
     }
     let (grid, threads) = match way {
         Way::Few(_) => ([shape.row_blocks(), splits, x_blocks], 128),

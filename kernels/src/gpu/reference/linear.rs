@@ -2,6 +2,8 @@
 //!
 //! Must not know: models, engine.
 
+use super::round;
+use crate::gpu::Element;
 use crate::gpu::linear::LinearShape;
 
 /// y = x W^T in f64, for `x` `[m, k]` and the unpacked weight `[n, k]`.
@@ -54,8 +56,10 @@ pub fn summed(parts: &[f32], splits: usize) -> Vec<f32> {
     (0..rest).filter_map(sum).collect()
 }
 
-/// Gates (even) and ups (odd) of each row of `n` into silu(gate) * up; `round` is the element's rounding.
-pub fn swiglu(sums: &[f32], round: impl Fn(f32) -> f32) -> Vec<f32> {
-    let silu = |gate: f32| (f64::from(gate) / (1.0 + (-f64::from(gate)).exp())) as f32;
-    sums.chunks_exact(2).map(|pair| round(round(silu(round(pair[0]))) * round(pair[1]))).collect()
+/// Gates (even) and ups (odd) of each row of sums into silu(gate) * up, rounded where a model of that element rounds.
+pub fn swiglu(element: Element, sums: &[f32]) -> Vec<f32> {
+    let round = |x: f64| f64::from(round(element, x));
+    let silu = |gate: f64| gate / (1.0 + (-gate).exp());
+    let pair = |pair: &[f32]| round(round(silu(round(pair[0].into()))) * round(pair[1].into())) as f32;
+    sums.chunks_exact(2).map(pair).collect()
 }

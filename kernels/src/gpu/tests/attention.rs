@@ -2,16 +2,15 @@
 //!
 //! Must not know: models, engine.
 
-use half::{bf16, f16};
-
 use super::*;
+use crate::gpu::Memory;
 use crate::gpu::attention::{self, AttentionScratch, AttentionShape, Pages, Reach, Sequences};
-use crate::gpu::{Memory, reference};
-use crate::testing::Numbers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Decode,
+    /// Every block does all chunks of its rows.
+    DecodeInFewBlocks,
     Prefill,
 }
 
@@ -38,29 +37,15 @@ struct World {
     pages: usize,
 }
 
-fn narrowed(element: Element, x: f32) -> u16 {
-    match element {
-        Element::Bf16 => bf16::from_f32(x).to_bits(),
-        Element::F16 => f16::from_f32(x).to_bits(),
-    }
-}
-
-fn widened(element: Element, bits: u16) -> f32 {
-    match element {
-        Element::Bf16 => bf16::from_bits(bits).to_f32(),
-        Element::F16 => f16::from_bits(bits).to_f32(),
-    }
-}
-
 /// What a row holds that nobody wrote.
 const UNTOUCHED: u16 = 0x1234;
 
 impl World {
     fn new(gpu: &Gpu, element: Element, shape: AttentionShape, sequences: &[Sequence]) -> World {
         let mut numbers = Numbers::new(shape.head_dim as u64 + shape.heads as u64);
-        let round = |x: f32| widened(element, narrowed(element, x));
         let rows: usize = sequences.iter().map(|s| s.tokens).sum();
-        let q = numbers.normal(rows * shape.heads * shape.head_dim).into_iter().map(|x| round(2.0 * x)).collect();
+        let q: Vec<f32> = numbers.normal(rows * shape.heads * shape.head_dim).iter().map(|x| 2.0 * x).collect();
+        let (_, q) = narrow(element, &q);
 
         // Pages in a random order, and one more that belongs to nobody.
         let held: usize = sequences.iter().map(|s| (s.start + s.tokens).div_ceil(32)).sum();
@@ -82,9 +67,9 @@ impl World {
                 for position in (number * 32).max(first_seen)..(number * 32 + 32).min(end) {
                     for head in 0..shape.kv_heads {
                         let at = ((page as usize * shape.kv_heads + head) * 32 + position % 32) * shape.head_dim;
-                        for (to, x) in [(&mut k, 1.0f32), (&mut v, 1.0)] {
-                            let row = numbers.normal(shape.head_dim).into_iter().map(|y| round(x * y));
-                            to[at..at + shape.head_dim].iter_mut().zip(row).for_each(|(to, x)| *to = x);
+                        for pages in [&mut k, &mut v] {
+                            let (_, row) = narrow(element, &numbers.normal(shape.head_dim));
+                            pages[at..at + shape.head_dim].copy_from_slice(&row);
                         }
                     }
                 }
@@ -99,8 +84,8 @@ impl World {
                 Some(first)
             })
             .collect();
-        let narrow = |numbers: &[f32]| numbers.iter().map(|&x| narrowed(element, x)).collect::<Vec<u16>>();
-        let (k_pages, v_pages) = (gpu.upload(&narrow(&k)).unwrap(), gpu.upload(&narrow(&v)).unwrap());
+        let on_device = |numbers: &[f32]| gpu.upload(&narrow(element, numbers).0).unwrap();
+        let (k_pages, v_pages) = (on_device(&k), on_device(&v));
         World {
             gpu: gpu.clone(),
             element,
@@ -154,23 +139,24 @@ impl World {
             table: table.all(),
             table_stride,
         };
-        let pages = Pages {
-            k: self.k_pages.all(),
-            v: self.v_pages.all(),
-            count: self.pages,
-            stride: self.shape.page_len(),
-        };
-        let q = self.gpu.upload(&self.q.iter().map(|&x| narrowed(self.element, x)).collect::<Vec<u16>>()).unwrap();
+        let pages =
+            Pages { k: self.k_pages.all(), v: self.v_pages.all(), count: self.pages, stride: self.shape.page_len() };
+        let q = self.gpu.upload(&narrow(self.element, &self.q).0).unwrap();
         let out = self.gpu.upload(&vec![UNTOUCHED; self.q.len()]).unwrap();
         let (gpu, element, shape) = (&self.gpu, self.element, &self.shape);
         match way {
-            Way::Decode => {
+            Way::Decode | Way::DecodeInFewBlocks => {
                 let (partials, states) = shape.scratch(reach);
                 let (partials, states) = (gpu.alloc(partials * 4).unwrap(), gpu.alloc(states * 4).unwrap());
                 partials.all().write(&vec![f32::NAN; partials.bytes() / 4]).unwrap();
                 states.all().write(&vec![f32::NAN; states.bytes() / 4]).unwrap();
                 let scratch = AttentionScratch { partials: partials.all(), states: states.all() };
-                attention::decode(gpu, element, shape, pages, sequences, reach, q.all(), out.all(), scratch).unwrap();
+                let (q, out) = (q.all(), out.all());
+                if way == Way::Decode {
+                    attention::decode(gpu, element, shape, pages, sequences, reach, q, out, scratch).unwrap();
+                } else {
+                    attention::decode_by(1, gpu, element, shape, pages, sequences, reach, q, out, scratch).unwrap();
+                }
             }
             Way::Prefill => {
                 attention::prefill(gpu, element, shape, pages, sequences, reach, q.all(), out.all()).unwrap();
@@ -203,8 +189,8 @@ impl World {
                     };
                     let q = &self.q[at..at + head_dim];
                     let wanted = reference::attention::attend(q, &rows(&self.k), &rows(&self.v), scale);
-                    for (wanted, &got) in wanted.iter().zip(&bits[at..]) {
-                        off += (f64::from(widened(self.element, got)) - wanted).powi(2);
+                    for (wanted, got) in wanted.iter().zip(widen(self.element, &bits[at..at + head_dim])) {
+                        off += (f64::from(got) - wanted).powi(2);
                         all += wanted.powi(2);
                     }
                 }
@@ -254,7 +240,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_launch() {
         let world = World::new(&gpu, Element::Bf16, shape(heads, kv_heads, head_dim, window), &all);
         let together = world.run(Way::Decode, &world.everybody(), 0);
         assert!(!together.contains(&UNTOUCHED));
-        for way in [Way::Decode, Way::Prefill] {
+        for way in [Way::Decode, Way::DecodeInFewBlocks, Way::Prefill] {
             assert_eq!(world.run(way, &world.everybody(), 700), together, "a launch made for more: {way:?}");
             let mut backwards = world.everybody();
             backwards.reverse();
@@ -324,7 +310,8 @@ fn slots_hold_every_chunk_that_can_be_seen() {
         for tokens in [1, 2, 8] {
             let shape = shape(1, 1, 16, Some(window));
             let slots = shape.slots(Reach { rows: 8, tokens, keys: 1 << 20 });
-            let needed = (0..600usize).map(|start| (start + 5000 + tokens - 1) / 256 - (start + 5001 - window) / 256 + 1);
+            let needed =
+                (0..600usize).map(|start| (start + 5000 + tokens - 1) / 256 - (start + 5001 - window) / 256 + 1);
             assert_eq!(slots.max(2), needed.max().unwrap().max(2), "window {window}, {tokens} tokens");
         }
     }
