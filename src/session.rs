@@ -344,11 +344,13 @@ impl Prepared {
             schedule = schedule.claims(claims);
         }
         self.experiment.opening().into_iter().for_each(|line| progress.say(line));
-        let mut diary = Diary::new(folder.clone(), progress, self.keys.scrubber());
+        let mut diary = Diary::new(folder.clone(), progress.clone(), self.keys.scrubber());
         let mut summary = tokio::select! {
             summary = schedule.run(self.runs(only.as_deref())?) => summary?,
             () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
+            () = keeping::pass_on(&self.models, &progress) => return Err(Problem::new("nobody passes on notes")),
         };
+        keeping::pass_on_now(&self.models, &progress);
         diary.last_word();
         if let Some(share) = share {
             share.explain(&mut summary);

@@ -37,7 +37,13 @@ pub struct Batcher<M: Machine> {
     work: Work,
     /// Where others read it; up to date before an answer goes out.
     published: Arc<Mutex<Work>>,
+    /// What a person should know, and whether it was said that memory holds some back.
+    notes: Notes,
+    said_held_back: bool,
 }
+
+/// Lines for whoever runs an experiment.
+pub type Notes = Arc<Mutex<Vec<String>>>;
 
 impl<M: Machine> Batcher<M> {
     pub fn new(machine: M, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
@@ -50,7 +56,14 @@ impl<M: Machine> Batcher<M> {
             fed: HashMap::new(),
             work: Work::default(),
             published,
+            notes: Notes::default(),
+            said_held_back: false,
         }
+    }
+
+    /// Says what a person should know there.
+    pub fn telling(self, notes: Notes) -> Self {
+        Self { notes, ..self }
     }
 
     pub fn work(&self) -> Work {
@@ -153,10 +166,26 @@ impl<M: Machine> Batcher<M> {
                 if adopted {
                     self.machine.clear(&mut sequence.cache);
                 }
+                if free_place && !self.running.is_empty() {
+                    self.say_held_back();
+                }
                 kept.push_back(sequence);
             }
         }
         self.waiting = kept;
+    }
+
+    /// Once: fewer run at a time than could; no result depends on it.
+    fn say_held_back(&mut self) {
+        if !self.said_held_back {
+            self.said_held_back = true;
+            let running = self.running.len();
+            if let Ok(mut notes) = self.notes.lock() {
+                notes.push(format!(
+                    "the memory for keys and values has room for {running} conversations at the moment; the others wait their turn"
+                ));
+            }
+        }
     }
 
     /// Nothing runs and the first in the queue does not fit: drop kept caches, the youngest conversation's first, until it does.

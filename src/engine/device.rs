@@ -13,7 +13,7 @@ use tiltmeter_kernels::{
 };
 
 use super::{
-    batcher::Limits,
+    batcher::{Limits, Notes},
     config::ModelConfig,
     cuda::{self, GpuBench, GpuBenchRequest},
     eager::{Eager, Precision},
@@ -44,6 +44,7 @@ pub struct Order {
     pub weights: Weights,
     pub options: EngineOptions,
     pub work: Arc<Mutex<Work>>,
+    pub notes: Notes,
 }
 
 pub type Started = Result<(mpsc::Sender<Job>, MachineFacts), Problem>;
@@ -83,16 +84,16 @@ pub fn start(order: Order) -> Started {
 }
 
 fn start_on_cpu(order: Order) -> Started {
-    let (limits, work) = (order.limits(CPU_CHUNK), order.work.clone());
+    let (limits, work, notes) = (order.limits(CPU_CHUNK), order.work.clone(), order.notes.clone());
     if order.eager() {
-        return thread::start(limits, work, move || {
+        return thread::start(limits, work, notes, move || {
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
             let precision = order.precision();
             let (cpu, name) = (candle_core::Device::Cpu, "cpu".to_owned());
             Eager::load(order.config, &order.weights, precision, cpu, name, kv_bytes)
         });
     }
-    thread::start(limits, work, move || {
+    thread::start(limits, work, notes, move || {
         let dtype = order.weights.dtype_of("model.norm.weight").unwrap_or("f32");
         let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
         Ok(Cpu::new(Decoder::load(order.config, &order.weights, pool)?, dtype, order.options.kv_bytes))
@@ -102,8 +103,8 @@ fn start_on_cpu(order: Order) -> Started {
 fn start_on_gpu(order: Order, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
     if order.eager() || order.precision() == Precision::F32 || cuda::unsupported(&order.config).is_some() {
-        let (limits, work) = (order.limits(GPU_CHUNK), order.work.clone());
-        return thread::start(limits, work, move || {
+        let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
+        return thread::start(limits, work, notes, move || {
             let (gpu, name) = driver::open(number)?;
             let (free, _) = gpu.driver().memory().map_err(cuda::failure)?;
             let device = driver::candle(number)?;
@@ -118,8 +119,8 @@ fn start_on_gpu(order: Order, number: usize) -> Started {
 
 /// Serves a model by our own kernels on whatever device `open` gives, which is asked on the engine's thread.
 pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Problem> + Send + 'static) -> Started {
-    let (limits, work) = (order.limits(GPU_CHUNK), order.work.clone());
-    thread::start(limits, work, move || {
+    let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
+    thread::start(limits, work, notes, move || {
         let element = match order.precision() {
             Precision::Bf16 => Element::Bf16,
             Precision::F16 => Element::F16,

@@ -7,6 +7,7 @@ use tiltmeter_kernels::gpu::Gpu;
 use tokio::sync::oneshot;
 
 use super::{
+    batcher::Notes,
     capture::{RawStates, Recorder},
     config::ModelConfig,
     device::{self, Device, Order, Started},
@@ -53,6 +54,7 @@ pub struct LocalModel {
     template: ChatTemplate,
     jobs: mpsc::Sender<Job>,
     work: Arc<Mutex<Work>>,
+    notes: Notes,
 }
 
 /// Everything about one conversation, for tools and tests.
@@ -97,7 +99,9 @@ impl LocalModel {
         let stop_ids = config.stop_ids(&turn_ends);
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
         let work = Arc::new(Mutex::new(Work::default()));
-        let order = Order { config: config.clone(), weights, options: *options, work: work.clone() };
+        let notes = Notes::default();
+        let order =
+            Order { config: config.clone(), weights, options: *options, work: work.clone(), notes: notes.clone() };
         let (jobs, facts) = start(order)?;
         let fingerprint = checkpoint.fingerprint()?;
         let card = ModelCard {
@@ -113,7 +117,7 @@ impl LocalModel {
             sampler_defaults: config.sampler_defaults.clone(),
             stop_ids,
         };
-        Ok(Self { card, config, tokenizer, template, jobs, work })
+        Ok(Self { card, config, tokenizer, template, jobs, work, notes })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -295,6 +299,10 @@ impl Model for LocalModel {
 
     fn work(&self) -> Work {
         self.work.lock().map(|work| *work).unwrap_or_default()
+    }
+
+    fn take_notes(&self) -> Vec<String> {
+        self.notes.lock().map(|mut notes| std::mem::take(&mut *notes)).unwrap_or_default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    batcher::{Batcher, Limits},
+    batcher::{Batcher, Limits, Notes},
     machine::{Machine, MachineFacts},
     sequence::Sequence,
 };
@@ -23,6 +23,7 @@ pub enum Job {
 pub fn start<M: Machine>(
     limits: Limits,
     work: Arc<Mutex<Work>>,
+    notes: Notes,
     make: impl FnOnce() -> Result<M, Problem> + Send + 'static,
 ) -> Result<(mpsc::Sender<Job>, MachineFacts), Problem> {
     let (jobs, inbox) = mpsc::channel();
@@ -33,7 +34,7 @@ pub fn start<M: Machine>(
             Err(problem) => return drop(made.send(Err(problem))),
         };
         if made.send(Ok(machine.facts())).is_ok() {
-            serve(Batcher::new(machine, limits, work), &inbox);
+            serve(Batcher::new(machine, limits, work).telling(notes), &inbox);
         }
     };
     thread::Builder::new()

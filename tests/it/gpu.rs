@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use safetensors::SafeTensors;
-use tiltmeter::engine::{EngineOptions, LocalModel, WeightType};
+use serde_json::json;
+use tiltmeter::engine::{
+    Condition, EngineOptions, GpuBenchRequest, LocalModel, Measured, Rollouts, WeightType, measure_on,
+};
 use tiltmeter::model::{
     ChatReply, ChatRequest, ConversationId, Message, Model, ReadRequest, Role, Sampling, SeedKey,
 };
@@ -215,4 +218,42 @@ fn a_model_that_does_not_fit_is_refused_with_numbers() {
     let f32 = EngineOptions { weights: Some(WeightType::F32), ..EngineOptions::default() };
     let wide = LocalModel::open_on(&folder, &f32, emulated(MEMORY)).err().unwrap().to_string();
     assert!(wide.contains("--dtype bf16"), "{wide}");
+}
+
+/// The measuring code, on a model of no size: every row is there, rollouts have the lengths that were asked for, and nothing differs.
+#[test]
+fn the_bench_measures_what_it_says() {
+    let shape = json!({
+        "model_type": "olmo3", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 200, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048, "sliding_window": 64
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, shape.to_string()).unwrap();
+    let condition = Condition { user: vec![9, 40], system: 3, reply: vec![vec![5, 7], vec![6, 3], vec![4, 4]] };
+    let request = GpuBenchRequest {
+        batches: vec![1, 5],
+        contexts: vec![40, 90],
+        steps: 4,
+        captures: vec![(3, 2)],
+        prompt: 90,
+        compared: 2,
+        rollouts: Some(Rollouts { conditions: [("only".to_owned(), condition)].into(), template_tokens: 2 }),
+    };
+    let what = Measured::Shape(path);
+    let mut said = Vec::new();
+    let mut say = |line: &str| said.push(line.to_owned());
+    let options = EngineOptions::default();
+    let bench = measure_on(emulated(MEMORY), "emulated".to_owned(), &what, &options, &request, &mut say).unwrap();
+    if let Some(out) = std::env::var_os("TILTMETER_BENCH_OUT") {
+        std::fs::write(out, serde_json::to_string(&bench).unwrap()).unwrap();
+    }
+    assert_eq!((bench.decode.len(), bench.capture.len(), bench.left_out.len()), (4, 1, 0));
+    assert!(bench.prefill.is_some_and(|row| row.tokens_per_s > 0.0));
+    let same = bench.independence.unwrap();
+    assert!(same.tokens > 50 && same.projections > 100, "{same:?}");
+    assert_eq!((same.differing_tokens, same.differing_projections), (0, 0));
+    let rollouts = bench.rollouts.unwrap();
+    assert_eq!((rollouts.conversations, rollouts.generated_tokens, rollouts.repeated), (3, 29, 0));
+    assert!(said.len() >= 8, "{said:?}");
 }

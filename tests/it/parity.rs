@@ -12,7 +12,10 @@ use tiltmeter::probe::Site;
 
 /// A folder of `tests/fixtures/parity`.
 pub fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name)
+    // Where the tests run on another machine than the one that built them, they run in the repository's root.
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = if built.is_dir() { built } else { PathBuf::from(".") };
+    root.join("tests/fixtures/parity").join(name)
 }
 
 pub fn open(name: &str, options: &EngineOptions) -> LocalModel {

@@ -17,7 +17,7 @@ use super::{
         batcher::{Batcher, Limits},
         capture::Recorder,
         config::ModelConfig,
-        machine::Machine,
+        machine::{Machine, Room},
         sequence::{Drawing, Finished, Sequence},
     },
     Card, failure,
@@ -72,6 +72,8 @@ pub struct GpuBench {
     pub capture: Vec<CaptureRow>,
     pub independence: Option<Independence>,
     pub rollouts: Option<RolloutsRow>,
+    /// What does not fit this GPU.
+    pub left_out: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -131,6 +133,9 @@ pub struct RolloutsRow {
 /// Most tokens of one prompt in a pass, and of a pass.
 const LIMITS: Limits = Limits { prefill_chunk: 512, step_tokens: 1024 };
 
+/// Steps before those that are timed, and behind them.
+const WARM_UP: usize = 8;
+
 /// Measures a model that is on a device already.
 pub fn measure(card: Card, request: &GpuBenchRequest, say: &mut dyn FnMut(&str)) -> Result<GpuBench, Problem> {
     let gpu = card.gpu().clone();
@@ -155,6 +160,10 @@ pub fn measure(card: Card, request: &GpuBenchRequest, say: &mut dyn FnMut(&str))
     }
     for &context in &request.contexts {
         for &batch in &request.batches {
+            if !bench.fits(batch, context + request.steps) {
+                result.left_out.push(format!("{batch} conversations of {context} tokens do not fit"));
+                continue;
+            }
             let step_ms = bench.step_ms(batch, context, request.steps, None)?;
             let keys = context + request.steps / 2;
             let bytes = weight_bytes + batch as u64 * bench.config.kv_bytes_read(keys) / 2;
@@ -165,7 +174,9 @@ pub fn measure(card: Card, request: &GpuBenchRequest, say: &mut dyn FnMut(&str))
             result.decode.push(DecodeRow { batch, context, step_ms, tokens_per_s, floor_ms, share_of_floor });
         }
     }
-    let (batch, context) = (request.batches.iter().copied().max(), request.contexts.iter().copied().min());
+    let context = request.contexts.iter().copied().min();
+    let fitting = |batch: &usize| context.is_some_and(|context| bench.fits(*batch, context + request.steps));
+    let batch = request.batches.iter().copied().filter(fitting).max();
     if let (Some(batch), Some(context)) = (batch, context) {
         for &(axes, sites) in &request.captures {
             let plan = Arc::new(plan(&bench.config, axes, sites));
@@ -237,6 +248,13 @@ impl Bench {
         Ok(PrefillRow { tokens, tokens_per_s: tokens as f64 / best, flops: 2.0 * weights * tokens as f64 / best })
     }
 
+    /// Whether so many conversations of so many tokens have room at the same time.
+    fn fits(&self, batch: usize, tokens: usize) -> bool {
+        let card = self.batcher.machine();
+        let need: Room = (0..batch).map(|_| card.pages_for(tokens + WARM_UP, 0)).sum();
+        need.fits(card.capacity())
+    }
+
     /// Milliseconds of a decoding step: the mean over the steps in which everyone decodes.
     fn step_ms(
         &mut self,
@@ -248,7 +266,7 @@ impl Bench {
         let answers = Answers::default();
         for n in 0..batch {
             let prompt = self.prompt(n, context);
-            self.submit(n, prompt, steps + 8, plan.clone(), None, &answers);
+            self.submit(n, prompt, steps + WARM_UP, plan.clone(), None, &answers);
         }
         let before = self.batcher.work().generated_tokens;
         // Until every prompt is fed, and a few steps more for graphs to be recorded.
@@ -268,8 +286,8 @@ impl Bench {
         self.drain()?;
         results(&answers)?;
         if timed == 0 {
-            return Err(Problem::new(format!("{batch} conversations of {context} tokens do not fit the GPU together"))
-                .hint("measure fewer or shorter ones: --batch 1,4 --context 1024"));
+            return Err(Problem::new(format!("{batch} conversations of {context} tokens never ran together"))
+                .hint("this is a defect in tiltmeter: please report it"));
         }
         Ok(1e3 * seconds / f64::from(timed as u32))
     }
@@ -278,7 +296,7 @@ impl Bench {
     fn independence(&mut self, together: usize, compared: usize, tokens: usize) -> Result<Independence, Problem> {
         let plan = Arc::new(plan(&self.config, 2, 2));
         let length = |n: usize| 40 + (n * 37) % 300;
-        let mut run = |bench: &mut Self, numbers: &mut dyn Iterator<Item = usize>| {
+        let run = |bench: &mut Self, numbers: &mut dyn Iterator<Item = usize>| {
             let answers = Answers::default();
             for n in numbers {
                 // The same prompt each time.

@@ -85,8 +85,9 @@ impl KvMemory {
         let (pool, index) = self.places[layer];
         let count = self.counts[pool];
         let Some([keys, values]) = &self.pools[pool] else { unreachable!("a pool that has a layer has memory") };
-        let part = |memory| Memory::part::<u16>(memory, index * count * self.page_len, count * self.page_len);
-        (pool, Pages { k: part(keys), v: part(values), count, stride: self.page_len })
+        let (skip, len) = (index * count * self.page_len, count * self.page_len);
+        let (k, v) = (keys.part::<u16>(skip, len), values.part::<u16>(skip, len));
+        (pool, Pages { k, v, count, stride: self.page_len })
     }
 
     /// Copies a page of all layers of a pool.
