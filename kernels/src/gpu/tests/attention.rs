@@ -305,6 +305,54 @@ fn the_order_in_which_threads_run_does_not_show() {
 }
 
 #[test]
+fn a_recorded_launch_stays_valid_while_sequences_grow() {
+    let gpu = Emulated::gpu();
+    for window in [None, Some(70)] {
+        let shape = shape(2, 2, 16, window);
+        let world = World::new(&gpu, Element::Bf16, shape, &sequences(&[(290, 1), (40, 1)]));
+        let reach = Reach { rows: 2, tokens: 1, keys: 320 };
+        let [first_row, tokens, start] = [&[0u32, 1], &[0, 0], &[0, 0]].map(|numbers| gpu.upload(numbers).unwrap());
+        let mut entries = world.tables.concat(); // of ten pages and of two
+        entries.resize(20, u32::MAX);
+        let table = gpu.upload(&entries).unwrap();
+        let sequences = Sequences {
+            count: 2,
+            first_row: first_row.all(),
+            tokens: tokens.all(),
+            start: start.all(),
+            table: table.all(),
+            table_stride: 10,
+        };
+        let pages =
+            Pages { k: world.k_pages.all(), v: world.v_pages.all(), count: world.pages, stride: shape.page_len() };
+        let (partials, states) = shape.scratch(reach);
+        let (partials, states) = (gpu.alloc(partials * 4).unwrap(), gpu.alloc(states * 4).unwrap());
+        let scratch = AttentionScratch { partials: partials.all(), states: states.all() };
+        let q = gpu.upload(&narrow(Element::Bf16, &world.q).0).unwrap();
+        let out = gpu.alloc(world.q.len() * 2).unwrap();
+        let step = gpu
+            .capture(|| {
+                let (q, out) = (q.all(), out.all());
+                attention::decode(&gpu, Element::Bf16, &shape, pages, sequences, reach, q, out, scratch)
+            })
+            .unwrap();
+        // Nobody, then one of them, then both.
+        step.replay().unwrap();
+        assert!(out.all().read::<u16>(world.q.len()).unwrap().iter().all(|&bits| bits == 0));
+        let wanted = world.run(Way::Decode, &world.everybody(), 0);
+        for count in [1, 2] {
+            tokens.all().write(&[1, u32::from(count == 2)]).unwrap();
+            start.all().write(&[290u32, 40]).unwrap();
+            step.replay().unwrap();
+            let got = out.all().read::<u16>(world.q.len()).unwrap();
+            for i in 0..count {
+                assert_eq!(world.row(&got, i, 0), world.row(&wanted, i, 0), "sequence {i}, window {window:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn slots_hold_every_chunk_that_can_be_seen() {
     for window in [1, 2, 100, 255, 256, 257, 4096] {
         for tokens in [1, 2, 8] {
