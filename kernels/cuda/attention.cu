@@ -3,8 +3,9 @@
 //
 // Keys and values go by once: a ring of four pages (8 KiB each with 128 elements a head) in the order K K V V of each tile of 64
 // keys, three of them on the way while one is worked on; six such blocks are on a multiprocessor at a time with 128 elements a head.
-// The grid is for the longest sequences of a bucket (slots, key heads times blocks of 16 rows, sequences); lengths are read here, and
-// blocks whose chunk no row sees end at once. Slot 0 is the first chunk that the sequence's first row sees.
+// The grid is for the longest sequences of a bucket (chunks at a time, key heads times blocks of 16 rows, sequences); lengths are read
+// here, and blocks whose chunk no row sees end at once. As even those cost a start, a block does every gridDim.x-th chunk where there
+// are very many. A chunk's slot is its number less that of the first chunk that the sequence's first row sees.
 //
 // Must not know: models, engine.
 
@@ -22,60 +23,67 @@ template <typename T, int DIM> DEVICE void decode(const AttentionParameters& p) 
     const uint32_t all = p.tokens[sequence] * group, first_token = p.first_row[sequence], start = p.start[sequence];
     if (block * 16 >= all) return;
     const typename A::Rows rows = A::rows_of(p, block * 16, all - block * 16, group, start);
-    const uint32_t chunk = A::first_seen(start, p.window) / CHUNK + blockIdx.x;
-    if (chunk * CHUNK > rows.high || chunk * CHUNK + CHUNK <= rows.low) return;
+    const uint32_t first_chunk = A::first_seen(start, p.window) / CHUNK;
+    uint32_t slot = blockIdx.x;
+    while ((first_chunk + slot) * CHUNK + CHUNK <= rows.low) slot += gridDim.x;
+    if ((first_chunk + slot) * CHUNK > rows.high) return;
 
-    const uint32_t begin = (rows.low > chunk * CHUNK ? rows.low : chunk * CHUNK) / TILE;
-    const uint32_t end = (rows.high < chunk * CHUNK + CHUNK - 1 ? rows.high : chunk * CHUNK + CHUNK - 1) / TILE + 1;
-    // The chunk's eight pages: one to a lane, asked for once.
     const uint32_t* table = p.table + size_t(sequence) * p.table_stride;
-    const uint32_t number = chunk * (CHUNK / PAGE) + lane() % 8;
-    const uint32_t pages = number >= rows.low / PAGE && number <= rows.high / PAGE ? table[number] : 0;
-    auto ask = [&](uint32_t tile, int phase) {
-        const uint32_t at = tile * 2 + phase % 2; // page of the sequence
-        A::template copy_page<32>(p, phase < 2 ? p.k : p.v, shuffle(pages, int(at % 8)), kv_head, at * PAGE, rows.low, rows.high,
-            memory + phase * A::PAGE_BYTES, lane());
-    };
-#pragma unroll
-    for (int phase = 0; phase < RING - 1; phase++) {
-        ask(begin, phase);
-        copy_commit();
-    }
     uint32_t q[A::STEPS][4];
     A::load_q(q, p, first_token, kv_head, rows);
-    float max[2] = {NONE, NONE}, sum[2] = {0.0f, 0.0f}, o[A::COLUMNS][4];
+    for (; (first_chunk + slot) * CHUNK <= rows.high; slot += gridDim.x) {
+        const uint32_t chunk = first_chunk + slot;
+        const uint32_t begin = (rows.low > chunk * CHUNK ? rows.low : chunk * CHUNK) / TILE;
+        const uint32_t end = (rows.high < chunk * CHUNK + CHUNK - 1 ? rows.high : chunk * CHUNK + CHUNK - 1) / TILE + 1;
+        // The chunk's eight pages: one to a lane, asked for once.
+        const uint32_t number = chunk * (CHUNK / PAGE) + lane() % 8;
+        const uint32_t pages = number >= rows.low / PAGE && number <= rows.high / PAGE ? table[number] : 0;
+        auto ask = [&](uint32_t tile, int phase) {
+            const uint32_t at = tile * 2 + phase % 2; // page of the sequence
+            A::template copy_page<32, true>(p, phase < 2 ? p.k : p.v, shuffle(pages, int(at % 8)), kv_head, at * PAGE, rows.low,
+                rows.high, memory + phase * A::PAGE_BYTES, lane());
+        };
 #pragma unroll
-    for (int column = 0; column < A::COLUMNS; column++)
-#pragma unroll
-        for (int c = 0; c < 4; c++) o[column][c] = 0.0f;
-
-    for (uint32_t tile = begin; tile < end; tile++) {
-        float s[8][4];
-#pragma unroll
-        for (int phase = 0; phase < RING; phase++) {
-            copy_wait<RING - 2>();
-            warp_barrier(); // the page is there for all lanes, and all are through with the one before, whose place is filled next
-            const uint32_t ahead = phase == 0 ? tile : tile + 1;
-            if (ahead < end) ask(ahead, (phase + RING - 1) % RING);
+        for (int phase = 0; phase < RING - 1; phase++) {
+            ask(begin, phase);
             copy_commit();
-            const char* page = memory + phase * A::PAGE_BYTES;
-            if (phase < 2) A::score_page(s + phase * 4, q, page);
-            if (phase == 1) A::soften(s, max, sum, o, rows, tile * TILE, p);
-            if (phase >= 2) A::add_values(o, s + (phase - 2) * 4, page);
         }
-    }
-    copy_wait<0>();
-
-    const uint32_t g = lane() / 4, t = lane() % 4;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float total = A::whole_sum(sum[i]);
-        if (!rows.real[i]) continue;
-        const size_t row = A::offset(p, first_token, kv_head, group, rows.first + g + i * 8) / DIM * p.slots + blockIdx.x;
-        if (t == 0) store8(p.states + row * 2, make_uint2(float_bits(max[i]), float_bits(total)));
+        float max[2] = {NONE, NONE}, sum[2] = {0.0f, 0.0f}, o[A::COLUMNS][4];
 #pragma unroll
         for (int column = 0; column < A::COLUMNS; column++)
-            store8(p.partials + row * DIM + column * 8 + t * 2, make_uint2(float_bits(o[column][2 * i]), float_bits(o[column][2 * i + 1])));
+#pragma unroll
+            for (int c = 0; c < 4; c++) o[column][c] = 0.0f;
+
+        for (uint32_t tile = begin; tile < end; tile++) {
+            float s[8][4];
+#pragma unroll
+            for (int phase = 0; phase < RING; phase++) {
+                copy_wait<RING - 2>();
+                warp_barrier(); // the page is there for all lanes, and all are through with the one before, whose place is filled next
+                const uint32_t ahead = phase == 0 ? tile : tile + 1;
+                if (ahead < end) ask(ahead, (phase + RING - 1) % RING);
+                copy_commit();
+                const char* page = memory + phase * A::PAGE_BYTES;
+                if (phase < 2) A::score_page(s + phase * 4, q, page);
+                if (phase == 1) A::soften(s, max, sum, o, rows, tile * TILE, p);
+                if (phase >= 2) A::add_values(o, s + (phase - 2) * 4, page);
+            }
+        }
+        copy_wait<0>();
+        warp_barrier(); // the next chunk's pages come into the same places
+
+        const uint32_t g = lane() / 4, t = lane() % 4;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float total = A::whole_sum(sum[i]);
+            if (!rows.real[i]) continue;
+            const size_t row = A::offset(p, first_token, kv_head, group, rows.first + g + i * 8) / DIM * p.slots + slot;
+            if (t == 0) store8(p.states + row * 2, make_uint2(float_bits(max[i]), float_bits(total)));
+#pragma unroll
+            for (int column = 0; column < A::COLUMNS; column++)
+                store8(p.partials + row * DIM + column * 8 + t * 2,
+                    make_uint2(float_bits(o[column][2 * i]), float_bits(o[column][2 * i + 1])));
+        }
     }
 }
 
@@ -114,7 +122,7 @@ template <typename T, int DIM> DEVICE void combine_chunks(const AttentionParamet
 }
 
 #define ATTENTION(T, DIM)                                                                                                          \
-    KERNEL(attention_##T##_decode##DIM, 32, AttentionParameters) { decode<T, DIM>(p); }                                            \
+    KERNEL_RESIDENT(attention_##T##_decode##DIM, 32, 6, AttentionParameters) { decode<T, DIM>(p); }                                \
     KERNEL(attention_##T##_combine##DIM, 128, AttentionParameters) { combine_chunks<T, DIM>(p); }
 
 ATTENTION(bf16, 16)

@@ -1,8 +1,9 @@
 // Owns the linear kernels: linear.cuh for few rows of x (a decode step: weights stream by once, splits in blocks of their own) and
-// for many (prefill: 128 x 128 of y a block, splits one after the other). Which one runs is a matter of speed and never of bits.
+// for many (prefill: 128 x 128 or 192 of y a block, splits one after the other). Which one runs is a matter of speed and never of bits.
 //
 // Few rows, grid (row blocks, splits, blocks of 8 MT rows of x): a stage is 16 KiB of weights and MT KiB of x. Many rows, grid (blocks
-// of 128 rows of x, row blocks): neighbours share the weights, x stays in L2.
+// of 32 MT rows of x, row blocks): neighbours share the weights, x stays in L2. What limits it is shared memory: per 16 inputs a block
+// reads 8 (2 + MT / 4) KiB of fragments and is written 4 + MT KiB, for 32 MT mma; so 192 rows where there are as many.
 //
 // Must not know: models, engine.
 
@@ -10,8 +11,8 @@
 
 #define FEW(T, MT, DEPTH, RESIDENT)                                                                                                \
     KERNEL_RESIDENT(linear_##T##_few##MT, 128, RESIDENT, LinearParameters) { Linear<T, 2, 4, MT, 1, DEPTH, false>::run(p); }
-#define MANY(T)                                                                                                                    \
-    KERNEL_RESIDENT(linear_##T##_many, 256, 1, LinearParameters) { Linear<T, 4, 2, 4, 4, 4, true>::run(p); }
+#define MANY(T, MT)                                                                                                                \
+    KERNEL_RESIDENT(linear_##T##_many##MT, 256, 1, LinearParameters) { Linear<T, 4, 2, MT, 4, 4, true>::run(p); }
 
 FEW(bf16, 1, 4, 3)
 FEW(bf16, 2, 4, 3)
@@ -19,7 +20,8 @@ FEW(bf16, 3, 4, 2)
 FEW(bf16, 4, 4, 2)
 FEW(bf16, 6, 3, 3)
 FEW(bf16, 8, 3, 3)
-MANY(bf16)
+MANY(bf16, 4)
+MANY(bf16, 6)
 
 FEW(f16, 1, 4, 3)
 FEW(f16, 2, 4, 3)
@@ -27,4 +29,5 @@ FEW(f16, 3, 4, 2)
 FEW(f16, 4, 4, 2)
 FEW(f16, 6, 3, 3)
 FEW(f16, 8, 3, 3)
-MANY(f16)
+MANY(f16, 4)
+MANY(f16, 6)

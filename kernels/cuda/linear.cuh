@@ -50,8 +50,11 @@ constexpr int LINEAR_ROW_BYTES = 128;      // of x: 64 x 2
 template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> struct Linear {
     static constexpr int THREADS = 32 * NW * MW;
     static constexpr int X_ROWS = 8 * MT * MW;
+    static constexpr uint32_t PAIRS = LINEAR_ROWS / 2;
+    static constexpr int STAGED = LINEAR_ROWS + 4; // floats of a row of sums in shared memory; four more meet other banks
     static constexpr int SLOT = LINEAR_STAGE_BYTES + X_ROWS * LINEAR_ROW_BYTES;
     static_assert(NT * NW * 16 == LINEAR_ROWS, "a block has 128 rows of W");
+    static_assert(X_ROWS * STAGED * 4 <= DEPTH * SLOT, "the sums take the place of the stages");
 
     // The neighbour's half of a 128-byte row for odd rows, so that 8 lanes reading 2 rows meet every bank once.
     DEVICE uint32_t x_place(uint32_t row, uint32_t piece) { return row * LINEAR_ROW_BYTES + ((piece ^ (row & 1) << 2) << 4); }
@@ -65,7 +68,11 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
 #pragma unroll
         for (int i = 0; i < RUNS; i++) {
             const uint32_t at = (warp() * RUNS + i) * 512;
-            copy16_async(slot + at + lane() * 16, from + at);
+            if (WHOLE) {
+                copy16_async(slot + at + lane() * 16, from + at); // other blocks want it too
+            } else {
+                copy16_async_once(slot + at + lane() * 16, from + at);
+            }
         }
     }
 
@@ -136,21 +143,14 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
         }
     }
 
-    // The parts of two neighbouring rows of W, summed in the order of the splits.
-    DEVICE void sum_parts(const LinearParameters& p, uint32_t m, uint32_t row, float& low, float& high) {
-        const size_t all = size_t(p.m) * p.n;
-        const float* at = p.partials + size_t(m) * p.n + row;
-        for (uint32_t split = 0; split < p.splits; split++, at += all) {
-            float2 part;
-            if (p.n % 2 == 0) {
-                const uint2 words = load8_fresh(at);
-                part = make_float2(bits_float(words.x), bits_float(words.y));
-            } else {
-                part = make_float2(bits_float(load4_fresh(at)), row + 1 < p.n ? bits_float(load4_fresh(at + 1)) : 0.0f);
-            }
-            low = split == 0 ? part.x : low + part.x;
-            high = split == 0 ? part.y : high + part.y;
+    // `count` (0 to 2) neighbouring rows of W of one split, zeros for the others.
+    DEVICE float2 part(const float* at, uint32_t count, uint32_t n) {
+        if (count == 0) return make_float2(0.0f, 0.0f);
+        if (n % 2 == 0) {
+            const uint2 words = load8_fresh(at);
+            return make_float2(bits_float(words.x), bits_float(words.y));
         }
+        return make_float2(bits_float(load4_fresh(at)), count == 2 ? bits_float(load4_fresh(at + 1)) : 0.0f);
     }
 
     DEVICE void run(const LinearParameters& p) {
@@ -213,26 +213,33 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
         }
         copy_wait<0>();
 
+        // By way of shared memory, so that neighbouring lanes have neighbouring rows of W.
+        float* staged = reinterpret_cast<float*>(memory);
         const uint32_t g = lane() / 4, t = lane() % 4;
-        const bool parts = p.output == PARTIALS || (!WHOLE && p.splits > 1);
-        // sum[i][j]: rows 2 g and 2 g + 1 of tile i (elements 0, 1 and 2, 3) times rows 2 t and 2 t + 1 of x
+        barrier();
 #pragma unroll
         for (int i = 0; i < NT; i++)
 #pragma unroll
             for (int j = 0; j < MT; j++)
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
-                    const uint32_t row = first_row + i * 16 + g * 2;
-                    const uint32_t m = first + (x_warp * MT + j) * 8 + t * 2 + c;
-                    if (row >= p.n || m >= p.m) continue;
                     const float low = WHOLE ? total[i][j][c] : sum[i][j][c], high = WHOLE ? total[i][j][c + 2] : sum[i][j][c + 2];
-                    if (parts) {
-                        store_wide(p.partials + size_t(split) * p.m * p.n, m, row, p.n, low, high);
-                    } else {
-                        store(p, m, row, low, high);
-                    }
+                    float* at = staged + ((x_warp * MT + j) * 8 + t * 2 + c) * STAGED + (row_warp * NT + i) * 16 + g * 2;
+                    store8(at, make_uint2(float_bits(low), float_bits(high)));
                 }
-        if (p.output == PARTIALS || WHOLE || p.splits == 1) return;
+        barrier();
+        const bool parts = p.output == PARTIALS || (!WHOLE && p.splits > 1);
+        for (uint32_t i = threadIdx.x; i < X_ROWS * PAIRS; i += THREADS) {
+            const uint32_t m = first + i / PAIRS, row = row_block * LINEAR_ROWS + i % PAIRS * 2;
+            if (m >= p.m || row >= p.n) continue;
+            const float* at = staged + i / PAIRS * STAGED + i % PAIRS * 2;
+            if (parts) {
+                store_wide(p.partials + size_t(split) * p.m * p.n, m, row, p.n, at[0], at[1]);
+            } else {
+                store(p, m, row, at[0], at[1]);
+            }
+        }
+        if (WHOLE || p.output == PARTIALS || p.splits == 1) return;
 
         // The last block to come has everybody's parts and sums them, in the order of the splits and not of the coming.
         SHARED(uint32_t, last, 1);
@@ -246,26 +253,32 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
         barrier();
         if (!last[0]) return;
         device_fence();
+        constexpr uint32_t EACH = 4; // pairs of a thread at a time, so that it waits less often
+        for (uint32_t begin_at = threadIdx.x; begin_at < X_ROWS * PAIRS; begin_at += THREADS * EACH) {
+            float2 all[EACH];
+            const float* from[EACH];
+            uint32_t count[EACH];
 #pragma unroll
-        for (int i = 0; i < NT; i++)
+            for (uint32_t e = 0; e < EACH; e++) {
+                const uint32_t i = begin_at + e * THREADS, m = first + i / PAIRS, row = row_block * LINEAR_ROWS + i % PAIRS * 2;
+                const bool is = i < X_ROWS * PAIRS && m < p.m && row < p.n;
+                count[e] = is ? (row + 1 < p.n ? 2 : 1) : 0;
+                from[e] = p.partials + (is ? size_t(m) * p.n + row : 0);
+                all[e] = part(from[e], count[e], p.n);
+            }
+#pragma unroll 4
+            for (uint32_t s = 1; s < p.splits; s++)
 #pragma unroll
-            for (int j = 0; j < MT; j++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const uint32_t row = first_row + i * 16 + g * 2;
-                    const uint32_t m = first + (x_warp * MT + j) * 8 + t * 2 + c;
-                    sum[i][j][c] = 0.0f;
-                    if (row < p.n && m < p.m) sum_parts(p, m, row, sum[i][j][c], sum[i][j][c + 2]);
+                for (uint32_t e = 0; e < EACH; e++) {
+                    from[e] += size_t(p.m) * p.n;
+                    const float2 more = part(from[e], count[e], p.n);
+                    all[e].x += more.x, all[e].y += more.y;
                 }
 #pragma unroll
-        for (int i = 0; i < NT; i++)
-#pragma unroll
-            for (int j = 0; j < MT; j++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const uint32_t row = first_row + i * 16 + g * 2;
-                    const uint32_t m = first + (x_warp * MT + j) * 8 + t * 2 + c;
-                    if (row < p.n && m < p.m) store(p, m, row, sum[i][j][c], sum[i][j][c + 2]);
-                }
+            for (uint32_t e = 0; e < EACH; e++) {
+                const uint32_t i = begin_at + e * THREADS;
+                if (count[e] > 0) store(p, first + i / PAIRS, row_block * LINEAR_ROWS + i % PAIRS * 2, all[e].x, all[e].y);
+            }
+        }
     }
 };

@@ -34,7 +34,7 @@ template <typename T, int DIM> DEVICE void prefill(const AttentionParameters& p)
             for (uint32_t half = 0; half < 2; half++) {
                 const uint32_t page = tile * 2 + half;
                 const bool held = page >= low / PAGE && page <= high / PAGE;
-                A::template copy_page<THREADS>(p, values ? p.v : p.k, held ? table[page] : 0, kv_head, page * PAGE, low, high,
+                A::template copy_page<THREADS, false>(p, values ? p.v : p.k, held ? table[page] : 0, kv_head, page * PAGE, low, high,
                     memory + (values * 2 + tile % 2) * TILE_BYTES + half * A::PAGE_BYTES, threadIdx.x);
             }
         }

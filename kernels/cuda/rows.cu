@@ -24,6 +24,8 @@ struct EmbedParameters {
 
 // An id outside the vocabulary gives zeros: a row that nobody reads.
 template <typename T> DEVICE void embed(const EmbedParameters& p) {
+    let_next_start();
+    wait_for_previous();
     const uint32_t id = p.ids[blockIdx.x];
     const bool known = id < p.vocab;
     const T* from = static_cast<const T*>(p.table) + size_t(known ? id : 0) * p.width;
@@ -57,6 +59,8 @@ struct FinishParameters {
 // The row is kept in shared memory, width floats, between the passes over it.
 template <typename T> DEVICE void finish(const FinishParameters& p) {
     SHARED(float, room, 4 * 32);
+    let_next_start();
+    wait_for_previous();
     float* row = reinterpret_cast<float*>(shared_memory());
     const uint32_t r = blockIdx.x, first = threadIdx.x * 4, step = blockDim.x * 4;
     float* residual = p.residual + size_t(p.sources ? p.sources[r] : r) * p.width;
@@ -162,6 +166,8 @@ constexpr uint32_t PAGE_POSITIONS = 32;
 // Grid (rows, 3): q, k and v of a row are blocks of their own.
 template <typename T> DEVICE void place(const PlaceParameters& p) {
     SHARED(float, room, 32);
+    let_next_start();
+    wait_for_previous();
     float* row = reinterpret_cast<float*>(shared_memory());
     const uint32_t r = blockIdx.x, part = blockIdx.y, step = blockDim.x * 4;
     const uint32_t q_width = p.heads * p.head_dim, kv_width = p.kv_heads * p.head_dim;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common.cuh"
+#include "order.cuh"
 
 constexpr uint32_t NOBODY = 0xffffffffu; // a row, page or token that there is not
 

@@ -97,6 +97,8 @@ DEVICE bool beats(float x, uint32_t id, float best, uint32_t best_id) {
 
 // The largest of each chunk, NaN left aside. Grid (chunks, rows), 256 threads.
 DEVICE void scan(const SamplerParameters& p) {
+    let_next_start();
+    wait_for_previous();
     SHARED(float, best_room, 32);
     SHARED(uint32_t, id_room, 32);
     const uint32_t r = blockIdx.y, chunk = blockIdx.x;
@@ -157,6 +159,8 @@ DEVICE bool drawable(const SamplerRow& row, float best, uint32_t best_id) {
 
 // The weights of each chunk together and, for rows with top-k or top-p, of each bin of ranks. Grid (chunks, rows), 256 threads.
 DEVICE void weigh(const SamplerParameters& p) {
+    let_next_start();
+    wait_for_previous();
     SHARED(uint64_t, room, 32);
     SHARED(uint32_t, counts, BINS);
     SHARED(uint64_t, masses, BINS);
@@ -302,6 +306,8 @@ DEVICE uint32_t find_rank(const SamplerParameters& p, uint32_t r, float top, con
 
 // The token of a row, and what follows from it. Grid (rows), 1024 threads.
 DEVICE void pick(const SamplerParameters& p) {
+    let_next_start();
+    wait_for_previous();
     SHARED(uint32_t, counts, BINS);
     SHARED(uint64_t, masses, BINS);
     SHARED(uint64_t, room, 33);

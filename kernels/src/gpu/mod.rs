@@ -14,6 +14,8 @@ mod memory;
 mod parameters;
 
 pub mod rows;
+pub mod linear;
+pub mod attention;
 pub mod sampler;
 
 pub mod reference;

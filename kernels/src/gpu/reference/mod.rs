@@ -3,6 +3,8 @@
 //! Must not know: models, engine.
 
 pub mod rows;
+pub mod linear;
+pub mod attention;
 pub mod sampler;
 
 use super::Element;

@@ -7,6 +7,8 @@ use super::{Element, Gpu, Plain, reference};
 use crate::testing::Numbers;
 
 mod rows;
+mod linear;
+mod attention;
 mod sampler;
 
 const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
