@@ -76,6 +76,16 @@ pub(super) fn threads_for(width: usize) -> usize {
     width.div_ceil(4).next_multiple_of(32).clamp(32, 1024)
 }
 
+/// Which of the kernels has rows of this width in its threads' registers: 1, 2 or 4 fours a thread.
+fn size_class(width: usize) -> usize {
+    match width.div_ceil(4 * threads_for(width)) {
+        0 | 1 => 0,
+        2 => 1,
+        3 | 4 => 2,
+        _ => panic!("rows of {width} are wider than the kernels are made for"),
+    }
+}
+
 fn check_width(width: usize) {
     assert!(width > 0 && width.is_multiple_of(16), "a row's width is a multiple of 16, not {width}");
 }
@@ -177,7 +187,7 @@ pub struct Finish<'a> {
 /// See [`Finish`].
 ///
 /// # Panics
-/// When the width is no multiple of 16, a span is too short, or `sources` is given with something that changes the stream.
+/// When the width is no multiple of 16 or over 16384, a span is too short, or `sources` is given with something that changes the stream.
 pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
     let Finish { rows, width, .. } = *work;
     check_width(width);
@@ -233,8 +243,10 @@ pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
         post_eps: work.post.map_or(0.0, |norm| norm.eps),
         next_eps: next_norm.map_or(0.0, |norm| norm.eps),
     };
-    let kernel = element.of("finish_bf16", "finish_f16");
-    gpu.launch(kernel, [rows, 1, 1], threads_for(width), width * 4, &parameters)
+    let names =
+        [("finish_bf16_1", "finish_f16_1"), ("finish_bf16_2", "finish_f16_2"), ("finish_bf16_4", "finish_f16_4")];
+    let (bf16, f16) = names[size_class(width)];
+    gpu.launch(element.of(bf16, f16), [rows, 1, 1], threads_for(width), 0, &parameters)
 }
 
 /// The cached keys and values of one layer: pages `[kv_heads, 32, head_dim]`, of which page n begins n strides further.
@@ -320,6 +332,8 @@ pub fn place(gpu: &Gpu, element: Element, work: &Place) -> Result<()> {
         positions_end: small(positions_end),
         eps,
     };
-    let width = q_width.max(kv_width);
-    gpu.launch(element.of("place_bf16", "place_f16"), [rows, 3, 1], threads_for(width), width * 4, &parameters)
+    let names = [("place_bf16_1", "place_f16_1"), ("place_bf16_2", "place_f16_2"), ("place_bf16_4", "place_f16_4")];
+    let half = q_width.max(kv_width) / 2;
+    let (bf16, f16) = names[size_class(half)];
+    gpu.launch(element.of(bf16, f16), [rows, 3, 1], threads_for(half), 0, &parameters)
 }

@@ -6,6 +6,7 @@ use super::emulated::{Emulated, Turns};
 use super::{Element, Gpu, Plain, reference};
 use crate::testing::Numbers;
 
+mod machine;
 mod rows;
 mod linear;
 mod attention;
