@@ -259,7 +259,5 @@ KERNEL(embed_f16, 1024, EmbedParameters) { embed<f16>(p); }
 
 FOR_WIDTHS(bf16, 1)
 FOR_WIDTHS(bf16, 2)
-FOR_WIDTHS(bf16, 4)
 FOR_WIDTHS(f16, 1)
 FOR_WIDTHS(f16, 2)
-FOR_WIDTHS(f16, 4)

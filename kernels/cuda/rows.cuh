@@ -65,7 +65,16 @@ DEVICE float inverse_root(float squares, uint32_t width, float eps) { return 1.0
 // The ordered sum of one place in all splits: ((p0 + p1) + p2) + ...; `split_stride` elements lie between them.
 DEVICE float4 sum_splits(const float* p, uint32_t splits, size_t split_stride) {
     float4 sum = load_floats(p);
-#pragma unroll 4
-    for (uint32_t s = 1; s < splits; s++) sum = plus(sum, load_floats(p + s * split_stride));
+    for (uint32_t s = 1; s < splits; s += 4) {
+        float4 x[4]; // all on their way before the first is added
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            if (s + j < splits) x[j] = load_floats(p + (s + j) * split_stride);
+        }
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            if (s + j < splits) sum = plus(sum, x[j]);
+        }
+    }
     return sum;
 }

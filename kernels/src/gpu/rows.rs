@@ -76,14 +76,13 @@ pub(super) fn threads_for(width: usize) -> usize {
     width.div_ceil(4).next_multiple_of(32).clamp(32, 1024)
 }
 
-/// Which of the kernels has rows of this width in its threads' registers: 1, 2 or 4 fours a thread.
+/// The widest residual stream that the kernels are made for; q may be twice as wide.
+pub const MOST_WIDTH: usize = 8192;
+
+/// Which of the kernels has rows of this width in its threads' registers: 1 or 2 fours a thread.
 fn size_class(width: usize) -> usize {
-    match width.div_ceil(4 * threads_for(width)) {
-        0 | 1 => 0,
-        2 => 1,
-        3 | 4 => 2,
-        _ => panic!("rows of {width} are wider than the kernels are made for"),
-    }
+    assert!(width <= MOST_WIDTH, "rows of {width} are wider than the kernels are made for");
+    width.div_ceil(4 * threads_for(width)).saturating_sub(1)
 }
 
 fn check_width(width: usize) {
@@ -187,7 +186,7 @@ pub struct Finish<'a> {
 /// See [`Finish`].
 ///
 /// # Panics
-/// When the width is no multiple of 16 or over 16384, a span is too short, or `sources` is given with something that changes the stream.
+/// When the width is no multiple of 16 or over [`MOST_WIDTH`], a span is too short, or `sources` is given with something that changes the stream.
 pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
     let Finish { rows, width, .. } = *work;
     check_width(width);
@@ -243,8 +242,7 @@ pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
         post_eps: work.post.map_or(0.0, |norm| norm.eps),
         next_eps: next_norm.map_or(0.0, |norm| norm.eps),
     };
-    let names =
-        [("finish_bf16_1", "finish_f16_1"), ("finish_bf16_2", "finish_f16_2"), ("finish_bf16_4", "finish_f16_4")];
+    let names = [("finish_bf16_1", "finish_f16_1"), ("finish_bf16_2", "finish_f16_2")];
     let (bf16, f16) = names[size_class(width)];
     gpu.launch(element.of(bf16, f16), [rows, 1, 1], threads_for(width), 0, &parameters)
 }
@@ -290,7 +288,7 @@ pub struct Place<'a> {
 /// A position outside the rotary tables gives NaN in q, and k and v are not written.
 ///
 /// # Panics
-/// When `head_dim` is no multiple of 16, or a span is too short.
+/// When `head_dim` is no multiple of 16, q is wider than two [`MOST_WIDTH`], or a span is too short.
 pub fn place(gpu: &Gpu, element: Element, work: &Place) -> Result<()> {
     let Place { rows, heads, kv_heads, head_dim, positions_end, tables_stride, .. } = *work;
     assert!(head_dim > 0 && head_dim.is_multiple_of(16), "a head's size is a multiple of 16, not {head_dim}");
@@ -332,7 +330,7 @@ pub fn place(gpu: &Gpu, element: Element, work: &Place) -> Result<()> {
         positions_end: small(positions_end),
         eps,
     };
-    let names = [("place_bf16_1", "place_f16_1"), ("place_bf16_2", "place_f16_2"), ("place_bf16_4", "place_f16_4")];
+    let names = [("place_bf16_1", "place_f16_1"), ("place_bf16_2", "place_f16_2")];
     let half = q_width.max(kv_width) / 2;
     let (bf16, f16) = names[size_class(half)];
     gpu.launch(element.of(bf16, f16), [rows, 3, 1], threads_for(half), 0, &parameters)
