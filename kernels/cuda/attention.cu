@@ -122,7 +122,7 @@ template <typename T, int DIM> DEVICE void combine_chunks(const AttentionParamet
 }
 
 #define ATTENTION(T, DIM)                                                                                                          \
-    KERNEL(attention_##T##_decode##DIM, 32, AttentionParameters) { decode<T, DIM>(p); }                                            \
+    KERNEL_RESIDENT(attention_##T##_decode##DIM, 32, 6, AttentionParameters) { decode<T, DIM>(p); }                                \
     KERNEL(attention_##T##_combine##DIM, 128, AttentionParameters) { combine_chunks<T, DIM>(p); }
 
 ATTENTION(bf16, 16)

@@ -109,19 +109,27 @@ template <typename T, int DIM> struct Attention {
     template <int THREADS, bool ONCE>
     DEVICE void copy_page(const AttentionParameters& p, const char* pool, uint32_t page, uint32_t kv_head, uint32_t begin, uint32_t low,
         uint32_t high, char* into, uint32_t thread) {
-        const char* from = pool + (size_t(page) * p.page_stride + size_t(kv_head) * PAGE * DIM) * 2;
-        constexpr int PIECES = PAGE * DIM / 8;
-#pragma unroll
-        for (int i = 0; i < (PIECES + THREADS - 1) / THREADS; i++) {
-            const uint32_t piece = i * THREADS + thread;
-            if (PIECES % THREADS != 0 && piece >= PIECES) break;
-            const uint32_t key = piece / (DIM / 8), at = piece % (DIM / 8);
-            const bool seen = begin + key >= low && begin + key <= high;
-            const char* source = seen ? from + piece * 16 : p.q;
+        constexpr uint32_t PIECES = DIM / 8, KEYS = THREADS / PIECES < PAGE ? THREADS / PIECES : PAGE; // of a key; of a step
+        const uint32_t key = thread / PIECES, at = thread % PIECES;
+        if (THREADS != KEYS * PIECES && key >= KEYS) return;
+        const char* from = pool + (size_t(page) * p.page_stride + (size_t(kv_head) * PAGE + key) * DIM + at * 8) * 2;
+        into += key * STRIDE + at * 16;
+        auto copy = [&](uint32_t first, const char* source, bool seen) {
             if (ONCE) {
-                copy16_async_once(into + key * STRIDE + at * 16, source, seen);
+                copy16_async_once(into + first * STRIDE, source, seen);
             } else {
-                copy16_async(into + key * STRIDE + at * 16, source, seen);
+                copy16_async(into + first * STRIDE, source, seen);
+            }
+        };
+        if (begin >= low && begin + PAGE - 1 <= high) { // as nearly all: nothing to decide, addresses that are known
+#pragma unroll
+            for (uint32_t first = 0; first < PAGE; first += KEYS)
+                if (PAGE % KEYS == 0 || first + key < PAGE) copy(first, from + first * DIM * 2, true);
+        } else {
+#pragma unroll 1
+            for (uint32_t first = 0; first + key < PAGE; first += KEYS) {
+                const bool seen = begin + first + key >= low && begin + first + key <= high;
+                copy(first, seen ? from + first * DIM * 2 : p.q, seen);
             }
         }
     }

@@ -81,12 +81,12 @@ DEVICE double exp_double(double x) {
 }
 
 // Under `limit` or not a candidate: 0.
-DEVICE uint64_t weight_of(uint32_t rank, uint32_t limit, const SamplerRow& row) {
+DEVICE uint64_t weight_of(uint32_t rank, uint32_t limit, double temperature, double min_p) {
     if (rank > limit) return 0;
-    const double x = -double(bits_float(rank)) / row.temperature;
+    const double x = -double(bits_float(rank)) / temperature;
     if (x < -31.0) return 0; // 2^43 e^-31 is 0.3
     const double e = exp_double(x);
-    if (e < row.min_p) return 0;
+    if (e < min_p) return 0;
     return uint64_t(fma(e, 8796093022208.0, 0.5));
 }
 
@@ -97,6 +97,8 @@ DEVICE bool beats(float x, uint32_t id, float best, uint32_t best_id) {
 
 // The largest of each chunk, NaN left aside. Grid (chunks, rows), 256 threads.
 DEVICE void scan(const SamplerParameters& p) {
+    let_next_start();
+    wait_for_previous();
     SHARED(float, best_room, 32);
     SHARED(uint32_t, id_room, 32);
     const uint32_t r = blockIdx.y, chunk = blockIdx.x;
@@ -157,11 +159,13 @@ DEVICE bool drawable(const SamplerRow& row, float best, uint32_t best_id) {
 
 // The weights of each chunk together and, for rows with top-k or top-p, of each bin of ranks. Grid (chunks, rows), 256 threads.
 DEVICE void weigh(const SamplerParameters& p) {
+    let_next_start();
+    wait_for_previous();
     SHARED(uint64_t, room, 32);
     SHARED(uint32_t, counts, BINS);
     SHARED(uint64_t, masses, BINS);
     const uint32_t r = blockIdx.y, chunk = blockIdx.x;
-    const SamplerRow row = p.states[slot_of(p, r)];
+    const SamplerRow& row = p.states[slot_of(p, r)];
     if (row.active == 0) return;
     float best;
     uint32_t best_id;
@@ -174,14 +178,13 @@ DEVICE void weigh(const SamplerParameters& p) {
     }
     const float* logits = p.logits + size_t(r) * p.logits_stride;
     const uint32_t end = p.vocab < (chunk + 1) * CHUNK_LOGITS ? p.vocab : (chunk + 1) * CHUNK_LOGITS;
-    SamplerRow kept = row;
-    if (binned) kept.min_p = 0; // it comes after the others
+    const double temperature = row.temperature, min_p = binned ? 0.0 : row.min_p; // min-p comes after the others
     uint64_t sum = 0;
 #pragma unroll 4
     for (uint32_t i = chunk * CHUNK_LOGITS + threadIdx.x; i < end; i += blockDim.x) {
         const uint32_t rank = rank_of(logits[i], best);
         if (rank > LAST_RANK) continue;
-        const uint64_t weight = weight_of(rank, LAST_RANK, kept);
+        const uint64_t weight = weight_of(rank, LAST_RANK, temperature, min_p);
         sum += weight;
         if (binned) {
             atomic_add(&counts[rank >> 20], 1u);
@@ -269,7 +272,7 @@ DEVICE uint32_t find_bin(const uint32_t* counts, const uint64_t* masses, bool by
 }
 
 // The rank searched for, and in `mass` the weight of all up to it. `counts` and `masses` are room for BINS each.
-DEVICE uint32_t find_rank(const SamplerParameters& p, uint32_t r, float top, const SamplerRow& row, bool by_mass, uint64_t target,
+DEVICE uint32_t find_rank(const SamplerParameters& p, uint32_t r, float top, double temperature, bool by_mass, uint64_t target,
     uint32_t* counts, uint64_t* masses, uint64_t* room, uint64_t* found, uint64_t& mass) {
     const float* logits = p.logits + size_t(r) * p.logits_stride;
     Search search{0, 0, 0};
@@ -287,7 +290,7 @@ DEVICE uint32_t find_rank(const SamplerParameters& p, uint32_t r, float top, con
                 if (rank > LAST_RANK || rank >> (shift + width) != search.prefix) continue;
                 const uint32_t bin = rank >> shift & ((1u << width) - 1);
                 atomic_add(&counts[bin], 1u);
-                const uint64_t weight = weight_of(rank, LAST_RANK, row);
+                const uint64_t weight = weight_of(rank, LAST_RANK, temperature, 0.0);
                 if (weight > 0) atomic_add(&masses[bin], weight);
             }
             barrier();
@@ -302,12 +305,14 @@ DEVICE uint32_t find_rank(const SamplerParameters& p, uint32_t r, float top, con
 
 // The token of a row, and what follows from it. Grid (rows), 1024 threads.
 DEVICE void pick(const SamplerParameters& p) {
+    let_next_start();
+    wait_for_previous();
     SHARED(uint32_t, counts, BINS);
     SHARED(uint64_t, masses, BINS);
     SHARED(uint64_t, room, 33);
     SHARED(uint64_t, found, 4);
     const uint32_t r = blockIdx.x, slot = slot_of(p, r);
-    const SamplerRow row = p.states[slot];
+    SamplerRow& row = p.states[slot];
     if (row.active == 0) {
         if (threadIdx.x == 0) p.sampled[slot] = NOBODY;
         return;
@@ -320,14 +325,13 @@ DEVICE void pick(const SamplerParameters& p) {
 
     if (drawable(row, best, token)) {
         const float* logits = p.logits + size_t(r) * p.logits_stride;
+        const double temperature = row.temperature;
         uint32_t limit = LAST_RANK;
         uint64_t* mass = p.mass + size_t(r) * p.chunks;
         if (filtered(row)) {
-            SamplerRow unfloored = row;
-            unfloored.min_p = 0;
             uint64_t kept;
             if (row.top_k > 0) {
-                limit = find_rank(p, r, best, unfloored, false, row.top_k, counts, masses, room, found, kept);
+                limit = find_rank(p, r, best, temperature, false, row.top_k, counts, masses, room, found, kept);
             } else {
                 uint64_t own = 0;
                 for (uint32_t c = threadIdx.x; c < p.chunks; c += blockDim.x) own += mass[c];
@@ -337,14 +341,14 @@ DEVICE void pick(const SamplerParameters& p) {
                 const double wanted = ceil(row.top_p * double(kept));
                 const uint64_t target = wanted < 1.0 ? 1 : uint64_t(wanted);
                 uint64_t reached;
-                const uint32_t by_mass = find_rank(p, r, best, unfloored, true, target, counts, masses, room, found, reached);
+                const uint32_t by_mass = find_rank(p, r, best, temperature, true, target, counts, masses, room, found, reached);
                 limit = by_mass < limit ? by_mass : limit;
             }
             // The chunks' weights again, of what is kept: a warp a chunk.
             for (uint32_t c = warp(); c < p.chunks; c += blockDim.x / 32) {
                 uint64_t sum = 0;
                 for (uint32_t i = c * CHUNK_LOGITS + lane(); i < (c + 1) * CHUNK_LOGITS && i < p.vocab; i += 32) {
-                    sum += weight_of(rank_of(logits[i], best), limit, row);
+                    sum += weight_of(rank_of(logits[i], best), limit, temperature, row.min_p);
                 }
                 sum = warp_sum(sum);
                 if (lane() == 0) mass[c] = sum;
@@ -363,7 +367,7 @@ DEVICE void pick(const SamplerParameters& p) {
         uint64_t weights[4], own = 0, all;
         const uint32_t first = chunk * CHUNK_LOGITS + threadIdx.x * 4;
         for (uint32_t j = 0; j < 4; j++) {
-            weights[j] = first + j < p.vocab ? weight_of(rank_of(logits[first + j], best), limit, row) : 0;
+            weights[j] = first + j < p.vocab ? weight_of(rank_of(logits[first + j], best), limit, temperature, row.min_p) : 0;
             own += weights[j];
         }
         before += sum_before(own, room, all);
@@ -377,18 +381,18 @@ DEVICE void pick(const SamplerParameters& p) {
         token = uint32_t(found[3]);
     }
 
+    barrier(); // everybody has read the row
     if (threadIdx.x != 0) return;
-    SamplerRow& state = p.states[slot];
     bool stop = false;
     for (uint32_t i = 0; i < p.stops_count; i++) stop |= p.stops[i] == token;
     const uint32_t finish = token == NOBODY ? 3 : stop ? 1 : row.left <= 1 ? 2 : 0;
     p.sampled[slot] = token;
     p.finished[slot] = finish;
-    state.index = row.index + 1;
-    state.left = row.left > 0 ? row.left - 1 : 0;
-    state.finish = finish;
+    row.index += 1;
+    if (row.left > 0) row.left -= 1;
+    row.finish = finish;
     if (finish != 0) {
-        state.active = 0;
+        row.active = 0;
         if (p.tokens) p.tokens[slot] = 0;
         if (p.sequences) p.sequences[slot] = NOBODY;
     }

@@ -65,7 +65,7 @@ def attention(batch, length, window, rate, fixed):
     stored = batch * seen * HEADS * DIM * 2 * 2
     blocks = batch * HEADS * chunks
     shared = 4 * 32 * (DIM * 2 + 16)
-    here = min(resident(32, shared, 240), up(blocks, SMS))
+    here = min(resident(32, shared, 208), up(blocks, SMS))
     flying = here * 3 * 32 * DIM * 2
     partials = blocks * DIM * 4 * 2
     drawn = min(rate * STREAM, flying * SMS / LATENCY)

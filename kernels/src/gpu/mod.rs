@@ -23,6 +23,9 @@ pub mod reference;
 #[cfg(any(test, feature = "emulated"))]
 pub mod emulated;
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 #[cfg(test)]
 mod tests;
 

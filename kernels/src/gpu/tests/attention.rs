@@ -210,7 +210,7 @@ fn sequences(all: &[(usize, usize)]) -> Vec<Sequence> {
 
 #[test]
 fn all_shapes_agree_with_the_reference_and_decoding_with_prefill() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     let ragged = sequences(&[(0, 1), (0, 8), (31, 1), (32, 2), (5, 0), (63, 3), (255, 3), (300, 5)]);
     for (element, heads, kv_heads, head_dim, window) in [
         (Element::Bf16, 2, 2, 16, None),
@@ -234,7 +234,7 @@ fn all_shapes_agree_with_the_reference_and_decoding_with_prefill() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others_nor_on_the_launch() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for (heads, kv_heads, head_dim, window) in [(2, 1, 32, None), (1, 1, 16, Some(300)), (6, 2, 16, Some(50))] {
         let all = sequences(&[(250, 8), (511, 3), (0, 4), (640, 8)]);
         let world = World::new(&gpu, Element::Bf16, shape(heads, kv_heads, head_dim, window), &all);
@@ -263,7 +263,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_launch() {
 
 #[test]
 fn a_prompt_is_prefilled_as_it_would_be_decoded() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for window in [None, Some(100)] {
         let all = sequences(&[(0, 330), (17, 140)]);
         let world = World::new(&gpu, Element::Bf16, shape(2, 1, 16, window), &all);
@@ -291,8 +291,7 @@ fn a_prompt_is_prefilled_as_it_would_be_decoded() {
 
 #[test]
 fn the_order_in_which_threads_run_does_not_show() {
-    let driver = Emulated::open(1 << 30).unwrap();
-    let gpu = Gpu::new(driver.clone());
+    let (driver, gpu) = device();
     let all = sequences(&[(250, 3), (40, 8)]);
     let world = World::new(&gpu, Element::Bf16, shape(4, 2, 64, Some(200)), &all);
     let wanted = world.run(Way::Decode, &world.everybody(), 0);
@@ -300,6 +299,54 @@ fn the_order_in_which_threads_run_does_not_show() {
         driver.set_turns(turns);
         for way in [Way::Decode, Way::Prefill] {
             assert_eq!(world.run(way, &world.everybody(), 0), wanted, "{turns:?} {way:?}");
+        }
+    }
+}
+
+#[test]
+fn a_recorded_launch_stays_valid_while_sequences_grow() {
+    let gpu = gpu();
+    for window in [None, Some(70)] {
+        let shape = shape(2, 2, 16, window);
+        let world = World::new(&gpu, Element::Bf16, shape, &sequences(&[(290, 1), (40, 1)]));
+        let reach = Reach { rows: 2, tokens: 1, keys: 320 };
+        let [first_row, tokens, start] = [&[0u32, 1], &[0, 0], &[0, 0]].map(|numbers| gpu.upload(numbers).unwrap());
+        let mut entries = world.tables.concat(); // of ten pages and of two
+        entries.resize(20, u32::MAX);
+        let table = gpu.upload(&entries).unwrap();
+        let sequences = Sequences {
+            count: 2,
+            first_row: first_row.all(),
+            tokens: tokens.all(),
+            start: start.all(),
+            table: table.all(),
+            table_stride: 10,
+        };
+        let pages =
+            Pages { k: world.k_pages.all(), v: world.v_pages.all(), count: world.pages, stride: shape.page_len() };
+        let (partials, states) = shape.scratch(reach);
+        let (partials, states) = (gpu.alloc(partials * 4).unwrap(), gpu.alloc(states * 4).unwrap());
+        let scratch = AttentionScratch { partials: partials.all(), states: states.all() };
+        let q = gpu.upload(&narrow(Element::Bf16, &world.q).0).unwrap();
+        let out = gpu.alloc(world.q.len() * 2).unwrap();
+        let step = gpu
+            .capture(|| {
+                let (q, out) = (q.all(), out.all());
+                attention::decode(&gpu, Element::Bf16, &shape, pages, sequences, reach, q, out, scratch)
+            })
+            .unwrap();
+        // Nobody, then one of them, then both.
+        step.replay().unwrap();
+        assert!(out.all().read::<u16>(world.q.len()).unwrap().iter().all(|&bits| bits == 0));
+        let wanted = world.run(Way::Decode, &world.everybody(), 0);
+        for count in [1, 2] {
+            tokens.all().write(&[1, u32::from(count == 2)]).unwrap();
+            start.all().write(&[290u32, 40]).unwrap();
+            step.replay().unwrap();
+            let got = out.all().read::<u16>(world.q.len()).unwrap();
+            for i in 0..count {
+                assert_eq!(world.row(&got, i, 0), world.row(&wanted, i, 0), "sequence {i}, window {window:?}");
+            }
         }
     }
 }

@@ -85,7 +85,7 @@ fn splits_lie_where_the_shape_says() {
 
 #[test]
 fn sums_are_those_of_the_stated_order() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for (n, k) in SHAPES {
         let weight = Weight::new(&gpu, Element::Bf16, n, k);
         let m = 3;
@@ -113,7 +113,7 @@ fn sums_are_those_of_the_stated_order() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others_nor_on_the_kernel() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for (element, n, k) in [(Element::Bf16, 33, 1048), (Element::F16, 150, 80), (Element::Bf16, 24, 4160)] {
         let weight = Weight::new(&gpu, element, n, k);
         let x = random(element, 70 * k, 3);
@@ -139,8 +139,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_kernel() {
 
 #[test]
 fn the_order_in_which_threads_run_does_not_show() {
-    let driver = Emulated::open(1 << 30).unwrap();
-    let gpu = Gpu::new(driver.clone());
+    let (driver, gpu) = device();
     let weight = Weight::new(&gpu, Element::Bf16, 130, 2056);
     let x = random(Element::Bf16, 20 * 2056, 5);
     let wanted = weight.run(&x, 20, None, SWIGLU);
