@@ -9,6 +9,7 @@ use crate::testing::Numbers;
 mod rows;
 mod linear;
 mod attention;
+mod speed;
 
 const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
 
@@ -16,6 +17,10 @@ const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
 fn device() -> (std::sync::Arc<Emulated>, Gpu) {
     let emulated = Emulated::open(1 << 30).unwrap();
     (emulated.clone(), Gpu::new(emulated))
+}
+
+fn gpu() -> Gpu {
+    Emulated::gpu()
 }
 
 /// The bits of two-byte numbers, and what they say.
