@@ -210,7 +210,7 @@ fn sequences(all: &[(usize, usize)]) -> Vec<Sequence> {
 
 #[test]
 fn all_shapes_agree_with_the_reference_and_decoding_with_prefill() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     let ragged = sequences(&[(0, 1), (0, 8), (31, 1), (32, 2), (5, 0), (63, 3), (255, 3), (300, 5)]);
     for (element, heads, kv_heads, head_dim, window) in [
         (Element::Bf16, 2, 2, 16, None),
@@ -234,7 +234,7 @@ fn all_shapes_agree_with_the_reference_and_decoding_with_prefill() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others_nor_on_the_launch() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for (heads, kv_heads, head_dim, window) in [(2, 1, 32, None), (1, 1, 16, Some(300)), (6, 2, 16, Some(50))] {
         let all = sequences(&[(250, 8), (511, 3), (0, 4), (640, 8)]);
         let world = World::new(&gpu, Element::Bf16, shape(heads, kv_heads, head_dim, window), &all);
@@ -263,7 +263,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_launch() {
 
 #[test]
 fn a_prompt_is_prefilled_as_it_would_be_decoded() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for window in [None, Some(100)] {
         let all = sequences(&[(0, 330), (17, 140)]);
         let world = World::new(&gpu, Element::Bf16, shape(2, 1, 16, window), &all);
@@ -306,7 +306,7 @@ fn the_order_in_which_threads_run_does_not_show() {
 
 #[test]
 fn a_recorded_launch_stays_valid_while_sequences_grow() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for window in [None, Some(70)] {
         let shape = shape(2, 2, 16, window);
         let world = World::new(&gpu, Element::Bf16, shape, &sequences(&[(290, 1), (40, 1)]));

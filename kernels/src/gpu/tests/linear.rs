@@ -85,21 +85,28 @@ fn splits_lie_where_the_shape_says() {
 
 #[test]
 fn sums_are_those_of_the_stated_order() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for (n, k) in SHAPES {
         let weight = Weight::new(&gpu, Element::Bf16, n, k);
         let m = 3;
         let x = random(Element::Bf16, m * k, 7);
-        let parts = reference::linear::parts(weight.shape, &x, &weight.numbers);
-        assert_eq!(bits(&weight.run(&x, m, None, PARTS)), bits(&parts), "parts of {n} x {k}");
+        let parts = weight.run(&x, m, None, PARTS);
+        let wanted = reference::linear::parts(weight.shape, &x, &weight.numbers);
+        if is_emulated(&gpu) {
+            assert_eq!(bits(&parts), bits(&wanted), "parts of {n} x {k}");
+        }
+        // A real tensor core rounds inside a step as it likes.
+        for (part, wanted) in parts.iter().zip(&wanted) {
+            assert!((part - wanted).abs() < 1e-5 * (k as f32).sqrt(), "part {part} of {n} x {k} is not {wanted}");
+        }
 
         let sums = reference::linear::summed(&parts, weight.shape.splits());
         assert_eq!(bits(&weight.run(&x, m, None, WIDE)), bits(&sums), "sums of {n} x {k}");
-        assert_eq!(weight.run(&x, m, None, ROUNDED), rounded(Element::Bf16, &sums), "rounded sums of {n} x {k}");
-
+        let round = rounded(Element::Bf16, &sums);
+        assert_eq!(weight.run(&x, m, None, ROUNDED), round, "rounded sums of {n} x {k}");
         let exact = reference::linear::linear(weight.shape, &x, &weight.numbers);
         for (sum, exact) in sums.iter().zip(&exact) {
-            assert!((f64::from(*sum) - exact).abs() < 1e-5 * (k as f64).sqrt(), "{sum} is not {exact}");
+            assert!((f64::from(*sum) - exact).abs() < 1e-5 * (k as f64).sqrt(), "{sum} of {n} x {k} is not {exact}");
         }
         if n % 2 == 0 {
             let wanted = reference::linear::swiglu(Element::Bf16, &sums);
@@ -113,7 +120,7 @@ fn sums_are_those_of_the_stated_order() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others_nor_on_the_kernel() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for (element, n, k) in [(Element::Bf16, 33, 1048), (Element::F16, 150, 80), (Element::Bf16, 24, 4160)] {
         let weight = Weight::new(&gpu, element, n, k);
         let x = random(element, 70 * k, 3);

@@ -19,8 +19,13 @@ fn device() -> (std::sync::Arc<Emulated>, Gpu) {
     (emulated.clone(), Gpu::new(emulated))
 }
 
+/// The device that is tested.
 fn gpu() -> Gpu {
     Emulated::gpu()
+}
+
+fn is_emulated(gpu: &Gpu) -> bool {
+    gpu.driver().name() == "emulated"
 }
 
 /// The bits of two-byte numbers, and what they say.

@@ -115,7 +115,7 @@ fn run_attention(gpu: &Gpu, shape: AttentionShape, batch: usize, length: usize, 
 #[test]
 fn what_kernels_take() {
     let gpu = gpu();
-    let real = gpu.driver().name() != "emulated";
+    let real = !is_emulated(&gpu);
     let mut table = String::new();
     let say = |table: &mut String, name: String, microseconds: f64| {
         assert!(microseconds > 0.0, "{name} took no time");
