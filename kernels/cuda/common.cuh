@@ -11,7 +11,8 @@
 //     KERNEL(add_bf16, 256, AddParameters) { add<bf16>(p); }      // 256: the most threads a block has; the block is p
 //     KERNEL_RESIDENT(add_f16, 256, 2, AddParameters) { ... }     // the same, and 2 blocks must fit a multiprocessor
 //
-// Blocks have one dimension and whole warps. Warp collectives take all 32 lanes. No block may wait for another one.
+// Blocks have one dimension and whole warps. Warp collectives take all 32 lanes. No block may wait for another one. Every kernel says
+// wait_for_previous() (order.cuh) before it touches what an earlier launch may have written or read.
 //
 // memory     SHARED(type, name, count)        a static shared array
 //            shared_memory()                  the dynamic one, a char* aligned to 128

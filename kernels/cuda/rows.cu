@@ -24,6 +24,8 @@ struct EmbedParameters {
 
 // An id outside the vocabulary gives zeros: a row that nobody reads.
 template <typename T> DEVICE void embed(const EmbedParameters& p) {
+    let_next_start();
+    wait_for_previous();
     const uint32_t id = p.ids[blockIdx.x];
     const bool known = id < p.vocab;
     const T* from = static_cast<const T*>(p.table) + size_t(known ? id : 0) * p.width;
@@ -54,25 +56,38 @@ struct FinishParameters {
     float post_eps, next_eps;
 };
 
-// The row is kept in shared memory, width floats, between the passes over it.
-template <typename T> DEVICE void finish(const FinishParameters& p) {
+// A thread has up to G fours of the row, one block's width of fours apart, and keeps them. What does not depend on earlier launches is
+// read before the wait for them.
+template <typename T, int G> DEVICE void finish(const FinishParameters& p) {
     SHARED(float, room, 4 * 32);
-    float* row = reinterpret_cast<float*>(shared_memory());
     const uint32_t r = blockIdx.x, first = threadIdx.x * 4, step = blockDim.x * 4;
-    float* residual = p.residual + size_t(p.sources ? p.sources[r] : r) * p.width;
+    const T* post_weight = static_cast<const T*>(p.post_weight);
+    const T* next_weight = static_cast<const T*>(p.next_weight);
+    uint2 post[G], after[G];
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        const uint32_t i = first + g * step;
+        if (post_weight && i < p.width) post[g] = load8(post_weight + i);
+        if (next_weight && i < p.width) after[g] = load8(next_weight + i);
+    }
+    let_next_start();
+    wait_for_previous();
 
+    float* residual = p.residual + size_t(p.sources ? p.sources[r] : r) * p.width;
+    const float* parts = p.partials + size_t(r) * p.width;
+    float4 h[G], x[G];
     float sums[1] = {0};
-    if (p.splits > 0) {
-        const float* parts = p.partials + size_t(r) * p.width;
-        for (uint32_t i = first; i < p.width; i += step) {
-            const float4 x = sum_splits(parts + i, p.splits, size_t(p.rows) * p.width);
-            sums[0] = dot4(sums[0], x, x);
-            *reinterpret_cast<float4*>(row + i) = x;
-        }
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        const uint32_t i = first + g * step;
+        if (i >= p.width) continue;
+        h[g] = *reinterpret_cast<const float4*>(residual + i);
+        if (p.splits == 0) continue;
+        x[g] = sum_splits(parts + i, p.splits, size_t(p.rows) * p.width);
+        sums[0] = dot4(sums[0], x[g], x[g]);
     }
     float scale = 1;
-    const T* weight = static_cast<const T*>(p.post_weight);
-    if (weight) {
+    if (post_weight) {
         block_sums(sums, room);
         scale = inverse_root(sums[0], p.width, p.post_eps);
         barrier();
@@ -81,54 +96,51 @@ template <typename T> DEVICE void finish(const FinishParameters& p) {
     const uint32_t vector = p.steering ? p.steering_of[r] : NOBODY;
     const float* steering = vector == NOBODY ? nullptr : p.steering + size_t(vector) * p.width;
     const float strength = vector == NOBODY ? 0 : p.steering_scale[r];
-    const bool changed = p.splits > 0 || vector != NOBODY;
     sums[0] = 0;
-    for (uint32_t i = first; i < p.width; i += step) {
-        float4 h = *reinterpret_cast<const float4*>(residual + i);
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        const uint32_t i = first + g * step;
+        if (i >= p.width) continue;
         if (p.splits > 0) {
-            float4 x = *reinterpret_cast<const float4*>(row + i);
-            if (weight) x = times(times(x, scale), load_narrow(weight + i));
-            h = plus(h, x);
+            if (post_weight) x[g] = times(times(x[g], scale), widened<T>(post[g]));
+            h[g] = plus(h[g], x[g]);
         }
-        if (steering) {
-            const float4 v = load_floats(steering + i);
-            h = make_float4(fmaf(strength, v.x, h.x), fmaf(strength, v.y, h.y), fmaf(strength, v.z, h.z), fmaf(strength, v.w, h.w));
-        }
-        if (changed) store_floats(residual + i, h);
-        sums[0] = dot4(sums[0], h, h);
-        *reinterpret_cast<float4*>(row + i) = h;
+        if (steering) h[g] = fused(make_float4(strength, strength, strength, strength), load_floats(steering + i), h[g]);
+        if (p.splits > 0 || steering) store_floats(residual + i, h[g]);
+        sums[0] = dot4(sums[0], h[g], h[g]);
     }
 
-    const T* next_weight = static_cast<const T*>(p.next_weight);
     float next_scale = 1;
     if (next_weight) {
         block_sums(sums, room);
         next_scale = inverse_root(sums[0], p.width, p.next_eps);
         barrier();
     }
-    const bool of_next = p.flags & DOTS_OF_NEXT;
-    if (p.next || of_next) {
-        T* next = p.next ? static_cast<T*>(p.next) + size_t(r) * p.width : nullptr;
-        for (uint32_t i = first; i < p.width; i += step) {
-            float4 h = *reinterpret_cast<const float4*>(row + i);
-            if (next_weight) {
-                h = times(h, next_scale);
-                if (p.flags & ROUND_FIRST) h = rounded<T>(h);
-                h = times(h, load_narrow(next_weight + i));
-            }
-            if (next) store_narrow(next + i, h);
-            if (of_next) *reinterpret_cast<float4*>(row + i) = h;
+    T* next = p.next ? static_cast<T*>(p.next) + size_t(r) * p.width : nullptr;
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        const uint32_t i = first + g * step;
+        if (i >= p.width) continue;
+        x[g] = h[g];
+        if (next_weight) {
+            x[g] = times(x[g], next_scale);
+            if (p.flags & ROUND_FIRST) x[g] = rounded<T>(x[g]);
+            x[g] = times(x[g], widened<T>(after[g]));
         }
+        if (next) store_narrow(next + i, x[g]);
+        if (p.flags & DOTS_OF_NEXT) h[g] = x[g];
     }
 
-    // A thread reads of the row what it wrote itself. Four axes at a time; the order of an axis' sum is the same in any company.
+    // Four axes at a time; the order of an axis' sum is the same in any company.
     for (uint32_t a = 0; a < p.axes_count; a += 4) {
         float dots[4] = {0, 0, 0, 0};
-        for (uint32_t i = first; i < p.width; i += step) {
-            const float4 h = *reinterpret_cast<const float4*>(row + i);
+#pragma unroll
+        for (int g = 0; g < G; g++) {
+            const uint32_t i = first + g * step;
+            if (i >= p.width) continue;
 #pragma unroll
             for (uint32_t j = 0; j < 4; j++) {
-                if (a + j < p.axes_count) dots[j] = dot4(dots[j], h, load_floats(p.axes + size_t(a + j) * p.width + i));
+                if (a + j < p.axes_count) dots[j] = dot4(dots[j], h[g], load_floats(p.axes + size_t(a + j) * p.width + i));
             }
         }
         block_sums(dots, room);
@@ -159,31 +171,48 @@ struct PlaceParameters {
 
 constexpr uint32_t PAGE_POSITIONS = 32;
 
-// Grid (rows, 3): q, k and v of a row are blocks of their own.
-template <typename T> DEVICE void place(const PlaceParameters& p) {
+// Grid (rows, 3): q, k and v of a row are blocks of their own. A thread has up to G fours of the heads' lower halves and the fours of
+// the upper halves that turn with them.
+template <typename T, int G> DEVICE void place(const PlaceParameters& p) {
     SHARED(float, room, 32);
-    float* row = reinterpret_cast<float*>(shared_memory());
-    const uint32_t r = blockIdx.x, part = blockIdx.y, step = blockDim.x * 4;
+    const uint32_t r = blockIdx.x, part = blockIdx.y, step = blockDim.x * 4, half = p.head_dim / 2;
     const uint32_t q_width = p.heads * p.head_dim, kv_width = p.kv_heads * p.head_dim;
     const uint32_t width = part == 0 ? q_width : kv_width, all = q_width + 2 * kv_width;
+    const T* weight = static_cast<const T*>(part == 0 ? p.q_weight : part == 1 ? p.k_weight : nullptr);
+    // Of the thread's g-th four: where it lies in the row. Past the width: nowhere.
+    const auto head_of = [&](int g) { return (threadIdx.x * 4 + g * step) / half; };
+    const auto place_of = [&](int g) { return (threadIdx.x * 4 + g * step) % half; };
+    const auto is = [&](int g) { return threadIdx.x * 4 + g * step < width / 2; };
+    uint2 weights[G][2];
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        if (weight == nullptr || !is(g)) continue;
+        const T* from = weight + head_of(g) * p.head_dim + place_of(g);
+        weights[g][0] = load8(from);
+        weights[g][1] = load8(from + half);
+    }
+    let_next_start();
+    wait_for_previous();
+
     const uint32_t begin = part == 0 ? 0 : part == 1 ? q_width : q_width + kv_width;
     const float* parts = p.partials + size_t(r) * all + begin;
-
+    const uint32_t position = p.positions[r], sequence = p.sequences[r];
+    float4 low[G], high[G];
     float sums[1] = {0};
-    for (uint32_t i = threadIdx.x * 4; i < width; i += step) {
-        const float4 x = sum_splits(parts + i, p.splits, size_t(p.rows) * all);
-        sums[0] = dot4(sums[0], x, x);
-        *reinterpret_cast<float4*>(row + i) = x;
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        if (!is(g)) continue;
+        const float* from = parts + head_of(g) * p.head_dim + place_of(g);
+        low[g] = sum_splits(from, p.splits, size_t(p.rows) * all);
+        high[g] = sum_splits(from + half, p.splits, size_t(p.rows) * all);
+        sums[0] = dot4(dot4(sums[0], low[g], low[g]), high[g], high[g]);
     }
-    const T* weight = static_cast<const T*>(part == 0 ? p.q_weight : part == 1 ? p.k_weight : nullptr);
     float scale = 1;
     if (weight) {
         block_sums(sums, room);
         scale = inverse_root(sums[0], width, p.eps);
     }
-    barrier(); // the two halves of a head are other threads' work
 
-    const uint32_t position = p.positions[r], sequence = p.sequences[r];
     const bool possible = position < p.positions_end;
     T* out = static_cast<T*>(p.q) + size_t(r) * q_width;
     if (part > 0) {
@@ -194,40 +223,41 @@ template <typename T> DEVICE void place(const PlaceParameters& p) {
     }
     // Heads of q lie beside each other, those of a page 32 positions apart.
     const uint32_t head_stride = part == 0 ? p.head_dim : PAGE_POSITIONS * p.head_dim;
-
-    const uint32_t half = p.head_dim / 2;
-    for (uint32_t i = threadIdx.x * 4; i < width / 2; i += step) {
-        const uint32_t head = i / half, at = i % half;
-        const float* low = row + head * p.head_dim + at;
-        float4 a = *reinterpret_cast<const float4*>(low), b = *reinterpret_cast<const float4*>(low + half);
+#pragma unroll
+    for (int g = 0; g < G; g++) {
+        if (!is(g)) continue;
+        float4 a = low[g], b = high[g];
         if (weight) {
-            const T* w = weight + head * p.head_dim + at;
-            a = times(times(a, scale), load_narrow(w));
-            b = times(times(b, scale), load_narrow(w + half));
+            a = times(times(a, scale), widened<T>(weights[g][0]));
+            b = times(times(b, scale), widened<T>(weights[g][1]));
         }
-        float4 turned_a = a, turned_b = b;
         if (part < 2) {
             // A position without a rotary angle has no honest result.
             const float none = bits_float(0x7fc00000u);
             float4 c = make_float4(none, none, none, none), s = c;
             if (possible) {
-                c = load_floats(p.cos + size_t(position) * half + at);
-                s = load_floats(p.sin + size_t(position) * half + at);
+                c = load_floats(p.cos + size_t(position) * half + place_of(g));
+                s = load_floats(p.sin + size_t(position) * half + place_of(g));
             }
-            turned_a = make_float4(fmaf(-b.x, s.x, a.x * c.x), fmaf(-b.y, s.y, a.y * c.y), fmaf(-b.z, s.z, a.z * c.z),
-                fmaf(-b.w, s.w, a.w * c.w));
-            turned_b = make_float4(fmaf(a.x, s.x, b.x * c.x), fmaf(a.y, s.y, b.y * c.y), fmaf(a.z, s.z, b.z * c.z),
-                fmaf(a.w, s.w, b.w * c.w));
+            // a c - b s and b c + a s, each a product and a fused one.
+            const float4 turned = fused(times(b, -1.0f), s, times(a, c));
+            b = fused(a, s, times(b, c));
+            a = turned;
         }
-        T* to = out + head * head_stride + at;
-        store_narrow(to, turned_a);
-        store_narrow(to + half, turned_b);
+        T* to = out + head_of(g) * head_stride + place_of(g);
+        store_narrow(to, a);
+        store_narrow(to + half, b);
     }
 }
 
 KERNEL(embed_bf16, 1024, EmbedParameters) { embed<bf16>(p); }
 KERNEL(embed_f16, 1024, EmbedParameters) { embed<f16>(p); }
-KERNEL(finish_bf16, 1024, FinishParameters) { finish<bf16>(p); }
-KERNEL(finish_f16, 1024, FinishParameters) { finish<f16>(p); }
-KERNEL(place_bf16, 1024, PlaceParameters) { place<bf16>(p); }
-KERNEL(place_f16, 1024, PlaceParameters) { place<f16>(p); }
+
+#define FOR_WIDTHS(T, G)                                                                                                           \
+    KERNEL(finish_##T##_##G, 1024, FinishParameters) { finish<T, G>(p); }                                                          \
+    KERNEL(place_##T##_##G, 1024, PlaceParameters) { place<T, G>(p); }
+
+FOR_WIDTHS(bf16, 1)
+FOR_WIDTHS(bf16, 2)
+FOR_WIDTHS(f16, 1)
+FOR_WIDTHS(f16, 2)

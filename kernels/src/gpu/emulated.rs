@@ -4,7 +4,7 @@
 //!
 //! Must not know: models, engine.
 
-mod library;
+pub(super) mod library;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

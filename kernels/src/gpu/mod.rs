@@ -16,11 +16,15 @@ mod parameters;
 pub mod rows;
 pub mod linear;
 pub mod attention;
+pub mod sampler;
 
 pub mod reference;
 
 #[cfg(any(test, feature = "emulated"))]
 pub mod emulated;
+
+#[cfg(feature = "cuda")]
+pub mod cuda;
 
 #[cfg(test)]
 mod tests;

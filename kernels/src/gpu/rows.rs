@@ -76,6 +76,15 @@ pub(super) fn threads_for(width: usize) -> usize {
     width.div_ceil(4).next_multiple_of(32).clamp(32, 1024)
 }
 
+/// The widest residual stream that the kernels are made for; q may be twice as wide.
+pub const MOST_WIDTH: usize = 8192;
+
+/// Which of the kernels has rows of this width in its threads' registers: 1 or 2 fours a thread.
+fn size_class(width: usize) -> usize {
+    assert!(width <= MOST_WIDTH, "rows of {width} are wider than the kernels are made for");
+    width.div_ceil(4 * threads_for(width)).saturating_sub(1)
+}
+
 fn check_width(width: usize) {
     assert!(width > 0 && width.is_multiple_of(16), "a row's width is a multiple of 16, not {width}");
 }
@@ -177,7 +186,7 @@ pub struct Finish<'a> {
 /// See [`Finish`].
 ///
 /// # Panics
-/// When the width is no multiple of 16, a span is too short, or `sources` is given with something that changes the stream.
+/// When the width is no multiple of 16 or over [`MOST_WIDTH`], a span is too short, or `sources` is given with something that changes the stream.
 pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
     let Finish { rows, width, .. } = *work;
     check_width(width);
@@ -233,8 +242,9 @@ pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
         post_eps: work.post.map_or(0.0, |norm| norm.eps),
         next_eps: next_norm.map_or(0.0, |norm| norm.eps),
     };
-    let kernel = element.of("finish_bf16", "finish_f16");
-    gpu.launch(kernel, [rows, 1, 1], threads_for(width), width * 4, &parameters)
+    let names = [("finish_bf16_1", "finish_f16_1"), ("finish_bf16_2", "finish_f16_2")];
+    let (bf16, f16) = names[size_class(width)];
+    gpu.launch(element.of(bf16, f16), [rows, 1, 1], threads_for(width), 0, &parameters)
 }
 
 /// The cached keys and values of one layer: pages `[kv_heads, 32, head_dim]`, of which page n begins n strides further.
@@ -278,7 +288,7 @@ pub struct Place<'a> {
 /// A position outside the rotary tables gives NaN in q, and k and v are not written.
 ///
 /// # Panics
-/// When `head_dim` is no multiple of 16, or a span is too short.
+/// When `head_dim` is no multiple of 16, q is wider than two [`MOST_WIDTH`], or a span is too short.
 pub fn place(gpu: &Gpu, element: Element, work: &Place) -> Result<()> {
     let Place { rows, heads, kv_heads, head_dim, positions_end, tables_stride, .. } = *work;
     assert!(head_dim > 0 && head_dim.is_multiple_of(16), "a head's size is a multiple of 16, not {head_dim}");
@@ -320,6 +330,8 @@ pub fn place(gpu: &Gpu, element: Element, work: &Place) -> Result<()> {
         positions_end: small(positions_end),
         eps,
     };
-    let width = q_width.max(kv_width);
-    gpu.launch(element.of("place_bf16", "place_f16"), [rows, 3, 1], threads_for(width), width * 4, &parameters)
+    let names = [("place_bf16_1", "place_f16_1"), ("place_bf16_2", "place_f16_2")];
+    let half = q_width.max(kv_width) / 2;
+    let (bf16, f16) = names[size_class(half)];
+    gpu.launch(element.of(bf16, f16), [rows, 3, 1], threads_for(half), 0, &parameters)
 }

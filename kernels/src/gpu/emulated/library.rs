@@ -122,7 +122,7 @@ const FLAGS: &[&str] = &[
 ];
 
 /// The path of the library, which is made where it is not there yet.
-fn build() -> Result<PathBuf, String> {
+pub(in crate::gpu) fn build() -> Result<PathBuf, String> {
     let folder = PathBuf::from(env!("OUT_DIR")).join("emulated");
     let sources = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cuda");
     let say = |path: &Path| {

@@ -5,6 +5,7 @@
 pub mod rows;
 pub mod linear;
 pub mod attention;
+pub mod sampler;
 
 use super::Element;
 

@@ -146,13 +146,12 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_kernel() {
 
 #[test]
 fn the_order_in_which_threads_run_does_not_show() {
-    let driver = Emulated::open(1 << 30).unwrap();
-    let gpu = Gpu::new(driver.clone());
+    let (tested, gpu) = device();
     let weight = Weight::new(&gpu, Element::Bf16, 130, 2056);
     let x = random(Element::Bf16, 20 * 2056, 5);
     let wanted = weight.run(&x, 20, None, SWIGLU);
     for turns in [Turns::Backwards, Turns::Shuffled(1), Turns::Shuffled(2)] {
-        driver.set_turns(turns);
+        tested.set_turns(turns);
         for way in [None, Some(Way::Many(0))] {
             assert_eq!(weight.run(&x, 20, way, SWIGLU), wanted, "{turns:?} {way:?}");
         }

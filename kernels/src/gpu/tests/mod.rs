@@ -6,26 +6,59 @@ use super::emulated::{Emulated, Turns};
 use super::{Element, Gpu, Plain, reference};
 use crate::testing::Numbers;
 
+mod machine;
 mod rows;
 mod linear;
 mod attention;
+mod sampler;
 mod speed;
 
 const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
 
-/// An emulated device, and a handle on it that can shuffle the threads' turns.
-fn device() -> (std::sync::Arc<Emulated>, Gpu) {
-    let emulated = Emulated::open(1 << 30).unwrap();
-    (emulated.clone(), Gpu::new(emulated))
+/// The device that is tested: the emulated one or, where TILTMETER_TEST_GPU has its number, a GPU (in a build with CUDA).
+fn device() -> (Tested, Gpu) {
+    match std::env::var("TILTMETER_TEST_GPU") {
+        Err(_) => {
+            let emulated = Emulated::open(1 << 30).unwrap_or_else(|error| panic!("{error}"));
+            (Tested(Some(emulated.clone())), Gpu::new(emulated))
+        }
+        #[cfg(feature = "cuda")]
+        Ok(number) => {
+            let number = number.parse().expect("TILTMETER_TEST_GPU is the number of a GPU");
+            (Tested(None), Gpu::new(super::cuda::Cuda::open(number).unwrap_or_else(|error| panic!("{error}"))))
+        }
+        #[cfg(not(feature = "cuda"))]
+        Ok(_) => panic!("TILTMETER_TEST_GPU is set, and these tests were built without CUDA"),
+    }
 }
 
-/// The device that is tested.
 fn gpu() -> Gpu {
-    Emulated::gpu()
+    device().1
 }
 
 fn is_emulated(gpu: &Gpu) -> bool {
     gpu.driver().name() == "emulated"
+}
+
+/// What a GPU cannot be asked for.
+struct Tested(Option<std::sync::Arc<Emulated>>);
+
+impl Tested {
+    /// On the emulated machine the threads take their turns in this order from now on; a GPU has an order of its own.
+    fn set_turns(&self, turns: Turns) {
+        if let Some(emulated) = &self.0 {
+            emulated.set_turns(turns);
+        }
+    }
+}
+
+/// A device for tests of the emulated machine itself; there is none while a GPU is tested.
+fn emulated() -> Option<Gpu> {
+    let (tested, gpu) = device();
+    if tested.0.is_none() {
+        println!("not a test of a GPU: nothing was done");
+    }
+    tested.0.map(|_| gpu)
 }
 
 /// The bits of two-byte numbers, and what they say.

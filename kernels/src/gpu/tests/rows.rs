@@ -8,7 +8,7 @@ use crate::gpu::{Memory, Result};
 
 #[test]
 fn tokens_become_their_embeddings() {
-    let gpu = Emulated::gpu();
+    let gpu = gpu();
     for element in ELEMENTS {
         for (vocab, width) in [(3, 16), (50, 48), (7, 4096)] {
             let mut numbers = Numbers::new(vocab as u64);
@@ -183,20 +183,20 @@ fn a_sublayer_ends_as_the_reference_says() {
 
 #[test]
 fn the_end_of_a_sublayer_does_not_depend_on_other_rows_nor_on_the_threads_turns() {
-    let (emulated, gpu) = device();
+    let (tested, gpu) = device();
     for (seed, case) in cases().iter().enumerate().filter(|(_, case)| case.width < 2000) {
         let mut numbers = Numbers::new(100 + seed as u64);
         let shared = case.shared(&mut numbers);
         let rows: Vec<Row> = (0..5).map(|_| case.row(&mut numbers)).collect();
         let (residual, next, dots) = case.run(&gpu, &shared, &rows).unwrap();
         for (r, row) in rows.iter().enumerate() {
-            emulated.set_turns([Turns::Backwards, Turns::Shuffled(seed as u32)][r % 2]);
+            tested.set_turns([Turns::Backwards, Turns::Shuffled(seed as u32)][r % 2]);
             let alone = case.run(&gpu, &shared, std::slice::from_ref(row)).unwrap();
             let part = r * case.width..(r + 1) * case.width;
             assert_eq!(raw(&alone.0), raw(&residual[part.clone()]));
             assert_eq!(raw(&alone.1), raw(&next[part]));
             assert_eq!(raw(&alone.2), raw(&dots[r * case.axes..(r + 1) * case.axes]));
-            emulated.set_turns(Turns::InOrder);
+            tested.set_turns(Turns::InOrder);
         }
     }
 }
@@ -329,7 +329,7 @@ impl Heads {
 
 #[test]
 fn q_k_and_v_come_to_their_places() {
-    let (emulated, gpu) = device();
+    let (tested, gpu) = device();
     let shapes = [(4, 4, 16, 2), (6, 2, 32, 1), (2, 1, 64, 3), (3, 3, 96, 1), (8, 2, 128, 4), (36, 36, 128, 1)];
     for (i, (heads, kv_heads, head_dim, splits)) in shapes.into_iter().enumerate() {
         let case = Heads { element: ELEMENTS[i % 2], heads, kv_heads, head_dim, splits, normed: i % 3 != 1 };
@@ -382,10 +382,10 @@ fn q_k_and_v_come_to_their_places() {
 
         // Alone, and with the threads in another order.
         for (r, row) in rows.iter().enumerate() {
-            emulated.set_turns(Turns::Shuffled(r as u32));
+            tested.set_turns(Turns::Shuffled(r as u32));
             let [alone, ..] = case.run(&gpu, &weights, std::slice::from_ref(row), &tables);
             assert_eq!(alone, q[r * q_width..][..q_width], "q of row {r} alone");
-            emulated.set_turns(Turns::InOrder);
+            tested.set_turns(Turns::InOrder);
         }
         let mut backwards = rows.clone();
         backwards.reverse();
