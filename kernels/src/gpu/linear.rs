@@ -230,6 +230,8 @@ parameters! {
 
 /// y = x W^T for `m` rows of `x` `[m, k]` and the packed weight `w`; how many parts there are with [`Output::Parts`], else 1.
 ///
+/// Where launches overlap, weights are read before the launch before this one has ended: it must not be what wrote them.
+///
 /// # Panics
 /// When `k` is no multiple of 8, `n` is odd where gates and ups alternate, or a span is too short.
 pub fn linear(
