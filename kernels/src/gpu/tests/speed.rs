@@ -21,12 +21,13 @@ const LINEAR: [(&str, usize, usize, usize); 5] = [
 /// Memory that the weights or pages of a measurement come from in turn, several times the L2 of a GPU, so that they are read from memory.
 const ROTATED_BYTES: usize = 256 << 20;
 
-/// Median microseconds of one of `count` launches, recorded together and replayed.
-fn time(gpu: &Gpu, count: usize, mut launch: impl FnMut(usize) -> Result<()>) -> f64 {
+/// Median microseconds of one of some launches, recorded together and replayed; enough of them that starting a graph does not count.
+fn time(gpu: &Gpu, mut launch: impl FnMut(usize) -> Result<()>) -> f64 {
+    let (count, rounds) = if is_emulated(gpu) { (2, 1) } else { (32, 7) };
     launch(0).unwrap();
     let graph = gpu.capture(|| (0..count).try_for_each(&mut launch)).unwrap();
     graph.replay().unwrap();
-    let mut times: Vec<f64> = (0..7)
+    let mut times: Vec<f64> = (0..rounds)
         .map(|_| {
             let begin = gpu.mark().unwrap();
             graph.replay().unwrap();
@@ -66,9 +67,7 @@ fn run_linear(gpu: &Gpu, shape: LinearShape, kind: usize, m: usize) -> f64 {
         1 => Output::SwiGlu(y.all()),
         _ => Output::Wide(y.all()),
     };
-    time(gpu, copies.max(4), |i| {
-        linear(gpu, Element::Bf16, shape, weights[i % copies].all(), x.all(), m, output(), scratch).map(drop)
-    })
+    time(gpu, |i| linear(gpu, Element::Bf16, shape, weights[i % copies].all(), x.all(), m, output(), scratch).map(drop))
 }
 
 /// Decoding of one token in each of `batch` sequences of `length` keys, or prefill of all their tokens.
@@ -102,7 +101,7 @@ fn run_attention(gpu: &Gpu, shape: AttentionShape, batch: usize, length: usize, 
     let (partials, states) = if prefilled { (0, 0) } else { shape.scratch(reach) };
     let (partials, states) = (gpu.alloc(partials * 4).unwrap(), gpu.alloc(states * 4).unwrap());
     let scratch = AttentionScratch { partials: partials.all(), states: states.all() };
-    time(gpu, copies.max(4), |i| {
+    time(gpu, |i| {
         let sequences = sequences(i % copies);
         if prefilled {
             attention::prefill(gpu, Element::Bf16, &shape, pages, sequences, reach, q.all(), out.all())
