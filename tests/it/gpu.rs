@@ -24,13 +24,27 @@ fn emulated(memory: usize) -> Gpu {
     Gpu::new(Emulated::open(memory).unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// What carries the kernels out: this computer or, where TILTMETER_TEST_GPU has its number, a GPU (in a build with CUDA).
+fn device() -> Gpu {
+    match std::env::var("TILTMETER_TEST_GPU") {
+        Err(_) => emulated(MEMORY),
+        #[cfg(feature = "cuda")]
+        Ok(number) => {
+            let number = number.parse().expect("TILTMETER_TEST_GPU is the number of a GPU");
+            Gpu::new(tiltmeter_kernels::gpu::cuda::Cuda::open(number).unwrap_or_else(|error| panic!("{error}")))
+        }
+        #[cfg(not(feature = "cuda"))]
+        Ok(_) => panic!("TILTMETER_TEST_GPU is set, and these tests were built without CUDA"),
+    }
+}
+
 fn bf16() -> EngineOptions {
     EngineOptions { weights: Some(WeightType::Bf16), ..EngineOptions::default() }
 }
 
-fn open_emulated(name: &str, options: &EngineOptions) -> LocalModel {
+fn open_gpu(name: &str, options: &EngineOptions) -> LocalModel {
     let folder = fixture(name).display().to_string();
-    LocalModel::open_on(&folder, options, emulated(MEMORY)).unwrap_or_else(|problem| panic!("{problem}"))
+    LocalModel::open_on(&folder, options, device()).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
 fn relative_l2(ours: &[f32], theirs: &[f32]) -> f64 {
@@ -43,8 +57,8 @@ fn relative_l2(ours: &[f32], theirs: &[f32]) -> f64 {
 /// Every site and the logits of a conversation of three turns, within what bf16 allows. Where rounding turns a greedy choice, rows are
 /// compared as far as the tokens are the same.
 async fn check(name: &str, chunk: Option<usize>) {
-    let model = open_emulated(name, &EngineOptions { prefill_chunk: chunk, ..bf16() });
-    assert_eq!((model.card().device.as_deref(), model.card().dtype.as_deref()), (Some("emulated"), Some("bf16")));
+    let model = open_gpu(name, &EngineOptions { prefill_chunk: chunk, ..bf16() });
+    assert_eq!((model.card().device.clone(), model.card().dtype.as_deref()), (Some(device().driver().name()), Some("bf16")));
     let (json, bytes) = expected(name);
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let layers = json["num_layers"].as_u64().unwrap() as usize;
@@ -105,7 +119,7 @@ fn plan(width: usize, layers: usize, span: Span) -> Arc<ProbePlan> {
 #[tokio::test]
 async fn projections_of_a_reading_agree_with_the_cpu() {
     for name in ["olmo3_yarn_legacy_5l", "llama_llama3_tied"] {
-        let (gpu, cpu) = (open_emulated(name, &bf16()), open(name, &EngineOptions::default()));
+        let (gpu, cpu) = (open_gpu(name, &bf16()), open(name, &EngineOptions::default()));
         let (width, layers) = (cpu.card().hidden_size.unwrap(), cpu.card().num_layers.unwrap());
         let messages: Vec<Message> = (0..3)
             .flat_map(|i| {
@@ -169,7 +183,7 @@ fn facts(replies: &[ChatReply]) -> Vec<ChatReply> {
 const CONVERSATIONS: usize = 6;
 
 async fn a_conversation_is_the_same_whatever_runs_beside_it(name: &str) {
-    let model = open_emulated(name, &bf16());
+    let model = open_gpu(name, &bf16());
     let mut alone = Vec::new();
     for i in 0..CONVERSATIONS {
         alone.push(facts(&converse(&model, i).await));
@@ -184,7 +198,7 @@ async fn a_conversation_is_the_same_whatever_runs_beside_it(name: &str) {
         ("prefill token by token", EngineOptions { prefill_chunk: Some(1), ..bf16() }),
         ("little memory", little),
     ] {
-        let model = open_emulated(name, &options);
+        let model = open_gpu(name, &options);
         // Backwards, so that nobody has the row it had alone.
         let together = join_all((0..CONVERSATIONS).rev().map(|i| converse(&model, i))).await;
         for (i, replies) in together.iter().rev().enumerate() {
@@ -244,7 +258,7 @@ fn the_bench_measures_what_it_says() {
     let mut said = Vec::new();
     let mut say = |line: &str| said.push(line.to_owned());
     let options = EngineOptions::default();
-    let bench = measure_on(emulated(MEMORY), "emulated".to_owned(), &what, &options, &request, &mut say).unwrap();
+    let bench = measure_on(device(), "here".to_owned(), &what, &options, &request, &mut say).unwrap();
     if let Some(out) = std::env::var_os("TILTMETER_BENCH_OUT") {
         std::fs::write(out, serde_json::to_string(&bench).unwrap()).unwrap();
     }
