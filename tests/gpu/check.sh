@@ -62,7 +62,7 @@ if [ $dry = no ]; then
   part peer 130 "$python" "$here/hf_rollouts.py" --shape "$here/olmo3_7b.json" --lengths "$here/003b_lengths.json" --device cuda
 else
   part kernels 600 "$work/kernels" gpu::tests::rows
-  part engine 600 "$work/it" --nocapture gpu::olmo3_yarn_legacy_5l
+  part engine 600 "$work/it" --nocapture gpu::olmo3_yarn_nested_8l
   part transformers 120 "$python" "$here/hf_tiny.py" "$root/tests/fixtures/parity" --device cpu
   part bench 600 env TILTMETER_BENCH_OUT="$out/bench.json" "$work/it" --nocapture gpu::the_bench_measures_what_it_says
   [ -e "$out/bench.json" ] && cp "$out/bench.json" "$out/bench.log"

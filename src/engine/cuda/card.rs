@@ -100,6 +100,8 @@ pub(super) struct Part {
     pub len: usize,
     /// Its last row's logits are wanted, or those of all its rows.
     pub logits: Wanted,
+    /// Whole states of its rows are wanted.
+    pub states: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +235,7 @@ impl Card {
         graph.replay()?;
         self.graphs.insert(bucket, graph);
         self.counts.replays += 1;
-        let fetch = self.step_outcome.fetch(bucket, true)?;
+        let fetch = self.step_outcome.fetch(bucket, true, true)?;
         Ok(Flight { rows, fetch, bucket })
     }
 
@@ -287,7 +289,8 @@ impl Card {
         let reach = Reach { rows, tokens, keys: self.reach };
         let pass = pass_rows(input, &self.attention, rows, parts.len(), reach);
         let logits = (draws, Some(input.span(Section::Sources)));
-        let reads = PassReads { dots: outcome.dots(), states: outcome.states(), logits };
+        let states = if parts.iter().any(|part| part.states) { outcome.states() } else { None };
+        let reads = PassReads { dots: outcome.dots(), states, logits };
         model.forward(&pass, &reads, &self.probes)?;
         model.draw(input.span(Section::Draws), draws, outcome.tokens())?;
         Ok(draws)
@@ -320,6 +323,7 @@ fn outcomes(gpu: &Gpu, config: &ModelConfig, probes: &Probes, most_rows: usize) 
         rows: MOST_ROWS,
         dots: probes.width(),
         states: probes.states().len(),
+        state_rows: MOST_ROWS,
         hidden: config.hidden_size,
     };
     Ok([Outcome::new(gpu, step)?, Outcome::new(gpu, Numbers { rows: most_rows, ..step })?])

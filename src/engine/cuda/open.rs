@@ -49,6 +49,10 @@ pub fn load(
     options: &EngineOptions,
     most_rows: usize,
 ) -> Result<Card, Problem> {
+    if let Some(what) = unsupported(&config) {
+        return Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
+            .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=eager"));
+    }
     fits(&gpu, &name, &config)?;
     let final_norm = weights.f32("model.norm.weight", &[config.hidden_size])?;
     let loaded = DeviceWeights::load(&gpu, &config, weights, element)?;

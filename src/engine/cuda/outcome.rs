@@ -13,8 +13,9 @@ pub struct Numbers {
     pub rows: usize,
     /// Dot products of a row.
     pub dots: usize,
-    /// Sites whose states are kept, and numbers of a state.
+    /// Sites whose states are kept, rows of a pass that keeps any, and numbers of a state.
     pub states: usize,
+    pub state_rows: usize,
     pub hidden: usize,
 }
 
@@ -28,7 +29,7 @@ impl Numbers {
     }
 
     fn state_numbers(&self) -> usize {
-        self.states * self.rows * self.hidden
+        self.states * self.state_rows * self.hidden
     }
 }
 
@@ -78,8 +79,9 @@ impl Outcome {
         self.states.as_ref().map(Memory::all)
     }
 
-    /// Asks for everything of a pass over `rows` rows, behind all that was asked for so far; `measured`: dot products and states too.
-    pub fn fetch(&mut self, rows: usize, measured: bool) -> Result<Fetch> {
+    /// Asks for the tokens of a pass over `rows` rows, behind all that was asked for so far; `measured`: its dot products too; `states`:
+    /// its states too.
+    pub fn fetch(&mut self, rows: usize, measured: bool, states: bool) -> Result<Fetch> {
         let numbers = self.numbers;
         let mut fetch = match self.idle.pop() {
             Some(fetch) => fetch,
@@ -94,7 +96,7 @@ impl Outcome {
         fetch.rows = rows;
         let words = if measured { numbers.first_dot() + rows * numbers.dots } else { numbers.tokens };
         fetch.block.fetch(self.block.part::<u32>(0, words))?;
-        if let (true, Some(to), Some(from)) = (measured, &mut fetch.states, &self.states) {
+        if let (true, Some(to), Some(from)) = (states, &mut fetch.states, &self.states) {
             to.fetch(from.part::<f32>(0, numbers.states * rows * numbers.hidden))?;
         }
         Ok(fetch)

@@ -6,6 +6,7 @@ use tiltmeter_kernels::gpu::Result;
 
 use super::{
     super::{
+        capture::Recorder,
         machine::{Drawn, Kept},
         models::{Batch, Rows},
         sequence::{Sequence, not_finite},
@@ -82,18 +83,27 @@ impl Card {
                     let due = sequence.pending().is_empty() && sequence.draws();
                     let all = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
                     let logits = if all { Wanted::All } else if due { Wanted::Last } else { Wanted::Nothing };
-                    // All logits of a part are kept at once, so such parts are short.
-                    let step = if all { MOST_ROWS } else { self.most_rows };
+                    // All logits or states of a part are kept at once, so such parts are short.
+                    let states = self.wants_states(sequence, rows.first, rows.len);
+                    let step = if all || states { MOST_ROWS } else { self.most_rows };
                     for skip in (0..rows.len).step_by(step) {
                         let len = step.min(rows.len - skip);
-                        let logits = if skip + len < rows.len && logits == Wanted::Last { Wanted::Nothing } else { logits };
-                        parts.push(Part { which, from: from + skip, first: rows.first + skip, len, logits });
+                        let last = skip + len == rows.len;
+                        let logits = if logits == Wanted::Last && !last { Wanted::Nothing } else { logits };
+                        let states = self.wants_states(sequence, rows.first + skip, len);
+                        parts.push(Part { which, from: from + skip, first: rows.first + skip, len, logits, states });
                     }
                 }
             }
             from += rows.len;
         }
         (decoding, parts)
+    }
+
+    /// Whether whole states of these positions are asked for.
+    fn wants_states(&self, sequence: &Sequence<SequencePages>, first: usize, len: usize) -> bool {
+        let vectors = |recorder: &Recorder| !recorder.plan().vectors.is_empty() && recorder.measures(first, len);
+        sequence.raw.as_ref().is_some_and(|raw| !raw.sites.is_empty()) || sequence.recorder.as_ref().is_some_and(vectors)
     }
 
     /// Launches all parts, as many at once as there is room for; who draws and goes on gets a row of the recorded steps.
@@ -125,7 +135,8 @@ impl Card {
                 }
             }
             let measured = now.iter().any(|part| is_measured(&sequences[part.which], part.first, part.len));
-            let fetch = self.pass_outcome.fetch(rows, measured)?;
+            let states = now.iter().any(|part| part.states);
+            let fetch = self.pass_outcome.fetch(rows, measured, states)?;
             let pass = Launched { parts: now.to_vec(), fetch, rows };
             // Logits lie where the next pass puts its own, so they are read before.
             if now.iter().any(|part| part.logits == Wanted::All) {
@@ -141,12 +152,16 @@ impl Card {
     /// How many of the parts go into one pass.
     fn fitting(&self, parts: &[Part]) -> usize {
         let (mut rows, mut draws, mut count) = (0, 0, 0);
+        let mut most = self.most_rows;
         for part in parts {
             rows += part.len;
+            if part.states {
+                most = MOST_ROWS;
+            }
             draws += if part.logits == Wanted::All { part.len } else { 1 };
             // Parts of one sequence go one after the other.
             let again = parts[..count].iter().any(|other| other.which == part.which);
-            if count > 0 && (rows > self.most_rows || draws > MOST_ROWS || count == MOST_ROWS || again) {
+            if count > 0 && (rows > most || draws > MOST_ROWS || count == MOST_ROWS || again) {
                 break;
             }
             count += 1;
@@ -260,7 +275,7 @@ impl Card {
         }
         let hidden = self.model.config.hidden_size;
         let sites = self.probes.states();
-        if sites.is_empty() || (sequence.recorder.is_none() && sequence.raw.is_none()) {
+        if !self.wants_states(sequence, first, len) {
             return Ok(());
         }
         let states = fetch.states()?;
