@@ -102,12 +102,21 @@ fn start_on_cpu(order: Order) -> Started {
 
 fn start_on_gpu(order: Order, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
-    if order.eager() || order.precision() == Precision::F32 || cuda::unsupported(&order.config).is_some() {
+    let unsupported = match (order.eager(), order.precision(), cuda::unsupported(&order.config)) {
+        (true, ..) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
+        (_, Precision::F32, _) => Some("the weights are f32 and the GPU's kernels hold bf16 or f16".to_owned()),
+        (.., unsupported) => unsupported.map(|what| format!("the GPU's kernels do not know {what}")),
+    };
+    if let Some(why) = unsupported {
         let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
         return thread::start(limits, work, notes, move || {
             let (gpu, name) = driver::open(number)?;
             let (free, _) = gpu.driver().memory().map_err(cuda::failure)?;
-            let device = driver::candle(number)?;
+            let device = driver::candle(number).map_err(|problem| {
+                let what = format!("{why}, and {}", problem.what);
+                let hint = problem.hint.map(|hint| format!("load the weights with --dtype bf16 where they are f32; {hint}"));
+                Problem { what, hint, ..problem }
+            })?;
             let precision = order.precision();
             let weights = cuda::weight_bytes(&order.config) / 2 * precision.bytes() as u64;
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| (free as u64).saturating_sub(weights) / 2);
@@ -216,10 +225,16 @@ mod driver {
         Ok((gpu, name))
     }
 
+    #[cfg(feature = "cuda-candle")]
     pub fn candle(number: usize) -> Result<candle_core::Device, Problem> {
-        candle_core::Device::new_cuda(number).map_err(|error| {
-            Problem::new(format!("the GPU cannot be used: {error}")).hint("use --device cpu")
-        })
+        candle_core::Device::new_cuda(number)
+            .map_err(|error| Problem::new(format!("the GPU cannot be used: {error}")).hint("use --device cpu"))
+    }
+
+    #[cfg(not(feature = "cuda-candle"))]
+    pub fn candle(_number: usize) -> Result<candle_core::Device, Problem> {
+        Err(Problem::new("candle's operations are not in this build's GPU engine")
+            .hint("build it with them: cargo build --release --features cuda-candle; or use --device cpu"))
     }
 }
 

@@ -32,10 +32,9 @@ for name in tiltmeter it kernels; do
   chmod +x "$work/$name"
 done
 if [ $dry = no ]; then
-  # The programs link CUDA's libraries; PyTorch brings them, the driver brings libcuda.
-  libraries=$(find / -xdev \( -name 'libcublas.so.13*' -o -name 'libcublasLt.so.13*' -o -name 'libcurand.so.10*' -o -name 'libcudart.so.13*' -o -name 'libcuda.so.1' \) 2>/dev/null | xargs -r -n1 dirname | sort -u | paste -sd:)
-  drivers=$(find /usr/local/nvidia /usr/lib -name 'libcuda.so.1' 2>/dev/null | xargs -r -n1 dirname | sort -u | paste -sd:)
-  export LD_LIBRARY_PATH=$libraries:$drivers:${LD_LIBRARY_PATH:-}
+  # All that the programs load is the driver's library; it may lie where nobody looks.
+  drivers=$(find /usr/local/nvidia /usr/lib /usr/lib64 -name 'libcuda.so.1' 2>/dev/null | xargs -r -n1 dirname | sort -u | paste -sd:)
+  export LD_LIBRARY_PATH=${drivers:+$drivers:}${LD_LIBRARY_PATH:-}
   export TILTMETER_TEST_GPU=0
   nvidia-smi --query-gpu=name,memory.total,memory.used,driver_version,clocks.max.sm --format=csv | tee "$out/gpu.txt"
 fi

@@ -18,7 +18,7 @@ use crate::problem::Problem;
 /// What a device says went wrong, in the user's terms.
 pub fn failure(error: GpuError) -> Problem {
     match error {
-        GpuError::Unavailable { what, hint } => Problem::new(what).hint(hint),
+        GpuError::Unavailable { what, hint } => Problem::new(what).hint(format!("{hint}; --device cpu needs no GPU")),
         GpuError::OutOfMemory { .. } => Problem::new(error.to_string())
             .hint("end what else uses the GPU (nvidia-smi lists it), take another one: --device cuda:1, or --device cpu"),
         GpuError::Failed { what } => Problem::new(format!("the GPU failed: {what}"))
