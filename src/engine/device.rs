@@ -102,10 +102,12 @@ fn start_on_cpu(order: Order) -> Started {
 
 fn start_on_gpu(order: Order, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
-    let unsupported = match (order.eager(), order.precision(), cuda::unsupported(&order.config)) {
-        (true, ..) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
-        (_, Precision::F32, _) => Some("the weights are f32 and the GPU's kernels hold bf16 or f16".to_owned()),
-        (.., unsupported) => unsupported.map(|what| format!("the GPU's kernels do not know {what}")),
+    let unsupported = match (order.eager(), cuda::unsupported(&order.config)) {
+        (true, _) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
+        _ if order.options.weights == Some(WeightType::F32) => {
+            Some("f32 is asked for and the GPU's kernels hold weights in bf16 or f16".to_owned())
+        }
+        (_, unsupported) => unsupported.map(|what| format!("the GPU's kernels do not know {what}")),
     };
     if let Some(why) = unsupported {
         let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
@@ -114,8 +116,7 @@ fn start_on_gpu(order: Order, number: usize) -> Started {
             let (free, _) = gpu.driver().memory().map_err(cuda::failure)?;
             let device = driver::candle(number).map_err(|problem| {
                 let what = format!("{why}, and {}", problem.what);
-                let hint = problem.hint.map(|hint| format!("load the weights with --dtype bf16 where they are f32; {hint}"));
-                Problem { what, hint, ..problem }
+                Problem { what, ..problem }
             })?;
             let precision = order.precision();
             let weights = cuda::weight_bytes(&order.config) / 2 * precision.bytes() as u64;
@@ -133,9 +134,15 @@ pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Probl
         let element = match order.precision() {
             Precision::Bf16 => Element::Bf16,
             Precision::F16 => Element::F16,
+            Precision::F32 if order.options.weights == Some(WeightType::F32) => {
+                return Err(Problem::new("the GPU's kernels hold weights in bf16 or f16, and f32 is asked for")
+                    .hint("leave --dtype f32 out, or use --device cpu"));
+            }
             Precision::F32 => {
-                return Err(Problem::new("the GPU's kernels hold weights in bf16 or f16, and these are f32")
-                    .hint("load them with --dtype bf16"));
+                if let Ok(mut notes) = order.notes.lock() {
+                    notes.push("the weights are f32; the GPU holds them in bf16".to_owned());
+                }
+                Element::Bf16
             }
         };
         let (gpu, name) = open()?;

@@ -280,7 +280,10 @@ fn a_model_that_does_not_fit_is_refused_with_numbers() {
     assert!(tight.contains("GiB") && tight.contains("--device cpu"), "{tight}");
     let f32 = EngineOptions { weights: Some(WeightType::F32), ..EngineOptions::default() };
     let wide = LocalModel::open_on(&folder, &f32, emulated(MEMORY)).err().unwrap().to_string();
-    assert!(wide.contains("--dtype bf16"), "{wide}");
+    assert!(wide.contains("leave --dtype f32 out"), "{wide}");
+    let unsaid = LocalModel::open_on(&folder, &EngineOptions::default(), emulated(MEMORY)).unwrap_or_else(|problem| panic!("{problem}"));
+    assert_eq!(unsaid.card().dtype.as_deref(), Some("bf16"), "f32 weights are held in bf16, and the card says so");
+    assert_eq!(unsaid.take_notes(), ["the weights are f32; the GPU holds them in bf16"]);
     let small_heads = fixture("olmo2_4l").display().to_string();
     let heads = LocalModel::open_on(&small_heads, &bf16(), emulated(MEMORY)).err().unwrap().to_string();
     assert!(heads.contains("heads of 8 elements") && heads.contains("eager"), "{heads}");

@@ -54,7 +54,12 @@ pub fn load(
             .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=eager"));
     }
     fits(&gpu, &name, &config)?;
-    let final_norm = weights.f32("model.norm.weight", &[config.hidden_size])?;
+    let final_norm = weights.two_byte("model.norm.weight", &[config.hidden_size], element == Element::Bf16)?;
+    let wide = |bits: u16| match element {
+        Element::Bf16 => half::bf16::from_bits(bits).to_f32(),
+        Element::F16 => half::f16::from_bits(bits).to_f32(),
+    };
+    let final_norm = final_norm.into_iter().map(wide).collect();
     let loaded = DeviceWeights::load(&gpu, &config, weights, element)?;
     furnish(gpu, name, config, loaded, final_norm, options.kv_bytes, most_rows)
 }
