@@ -51,10 +51,29 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Whether everything wished for is there.
-    pub fn cover(&self, wish: &Wish) -> bool {
-        let known = |plan: &Arc<ProbePlan>| self.columns.iter().any(|(known, _)| Arc::ptr_eq(known, plan));
-        wish.plans.iter().all(known) && wish.states.iter().all(|site| self.states.contains(site))
+    /// Whether everything wished for is there. A plan that asks for what others asked for already is found out here once.
+    pub fn cover(&mut self, wish: &Wish) -> bool {
+        let unknown: Vec<&Arc<ProbePlan>> = wish.plans.iter().filter(|plan| self.known(plan).is_none()).collect();
+        if !unknown.is_empty() && self.columns.len() > MOST_KEPT {
+            self.columns.retain(|(plan, _)| wish.plans.iter().any(|wished| Arc::ptr_eq(wished, plan)));
+        }
+        for plan in unknown {
+            let columns: Option<Vec<usize>> =
+                plan.probes.iter().map(|probe| self.column(probe.site, &probe.unit)).collect();
+            match columns {
+                Some(columns) => self.columns.push((plan.clone(), columns)),
+                None => return false,
+            }
+        }
+        wish.states.iter().all(|site| self.states.contains(site))
+    }
+
+    fn known(&self, plan: &Arc<ProbePlan>) -> Option<&[usize]> {
+        self.columns.iter().find(|(known, _)| Arc::ptr_eq(known, plan)).map(|(_, columns)| &columns[..])
+    }
+
+    fn column(&self, site: Site, unit: &[f32]) -> Option<usize> {
+        self.directions.iter().position(|(s, u)| *s == site && *u == unit)
     }
 
     /// Takes in what is wished for. What nobody asks for any more stays while it is little; whole states are not kept for nobody.
@@ -63,9 +82,13 @@ impl Probes {
             *self = Self::default();
         }
         let mut plans: Vec<Arc<ProbePlan>> = self.columns.drain(..).map(|(plan, _)| plan).collect();
-        plans.extend(wish.plans.iter().cloned());
+        for plan in &wish.plans {
+            if !plans.iter().any(|known| Arc::ptr_eq(known, plan)) {
+                plans.push(plan.clone());
+            }
+        }
         for probe in plans.iter().flat_map(|plan| &plan.probes) {
-            if !self.directions.iter().any(|(site, unit)| *site == probe.site && *unit == probe.unit) {
+            if self.column(probe.site, &probe.unit).is_none() {
                 self.directions.push((probe.site, probe.unit.clone()));
             }
         }
@@ -80,17 +103,10 @@ impl Probes {
                 _ => self.sites.push(SiteAxes { site: *site, first: column, count: 1 }),
             }
         }
-        let column = |site: Site, unit: &[f32]| {
-            let found = self.directions.iter().position(|(s, u)| *s == site && *u == unit);
-            found.expect("every plan's directions were taken in")
-        };
-        self.columns = plans
-            .into_iter()
-            .map(|plan| {
-                let columns = plan.probes.iter().map(|probe| column(probe.site, &probe.unit)).collect();
-                (plan, columns)
-            })
-            .collect();
+        for plan in plans {
+            let columns = plan.probes.iter().filter_map(|probe| self.column(probe.site, &probe.unit)).collect();
+            self.columns.push((plan, columns));
+        }
         let table: Vec<f32> = self.directions.iter().flat_map(|(_, unit)| unit).copied().collect();
         self.axes = if table.is_empty() { None } else { Some(gpu.upload(&table)?) };
         Ok(())
@@ -112,8 +128,7 @@ impl Probes {
 
     /// Where the projections of a plan's probes stand in a row.
     pub fn columns(&self, plan: &Arc<ProbePlan>) -> &[usize] {
-        let known = self.columns.iter().find(|(known, _)| Arc::ptr_eq(known, plan));
-        known.map_or(&[], |(_, columns)| columns)
+        self.known(plan).unwrap_or_default()
     }
 }
 
@@ -156,6 +171,10 @@ mod tests {
         assert_eq!(probes.axes_of(Site::BlockOut(1)), Some(SiteAxes { site: Site::BlockOut(1), first: 0, count: 2 }));
         assert_eq!(probes.axes_of(Site::BlockOut(2)), None);
         assert_eq!(probes.states(), [Site::BlockOut(2)]);
+        let again = plan(&[(3, 1.0)]);
+        wish.plan(&again);
+        assert!(probes.cover(&wish), "the same direction in another plan is no new one");
+        assert_eq!(probes.columns(&again), [2]);
         let table = probes.axes.as_ref().unwrap().all().read::<f32>(48).unwrap();
         assert_eq!((table[0], table[16], table[32]), (2.0, 5.0, 1.0));
     }
