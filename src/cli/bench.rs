@@ -9,8 +9,7 @@ use super::{
     Exit, Failure,
     capture::DtypeChoice,
     execute::device,
-    gpu_bench,
-    parse_count,
+    gpu_bench, parse_count,
     run::{DeviceChoice, parse_device},
     terminal::{escape, stdout},
 };

@@ -94,12 +94,7 @@ fn table(bench: &GpuBench) -> String {
     if let Some(row) = &bench.independence {
         text += &format!(
             "the same   {} of {} tokens and {} of {} projections differ: {} together, backwards, and {} alone\n",
-            row.differing_tokens,
-            row.tokens,
-            row.differing_projections,
-            row.projections,
-            row.together,
-            row.compared
+            row.differing_tokens, row.tokens, row.differing_projections, row.projections, row.together, row.compared
         );
     }
     if let Some(row) = &bench.rollouts {

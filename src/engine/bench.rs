@@ -14,8 +14,8 @@ use super::{
     batcher::{Batcher, Limits},
     capture::Recorder,
     config::ModelConfig,
-    hub::Checkpoint,
     device::cores,
+    hub::Checkpoint,
     local::EngineOptions,
     machine::{Cpu, Machine},
     models::Decoder,
@@ -108,10 +108,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     let decoder = Decoder::load(config.clone(), &weights, pool.clone())?;
     let weight_bytes = decoder.bytes_per_weight() * config.linear_weights();
     let load_s = began.elapsed().as_secs_f64();
-    let limits = Limits {
-        prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
-        step_tokens: 1024,
-    };
+    let limits = Limits { prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1), step_tokens: 1024 };
     let read = machine::read_bandwidth(&pool, MACHINE_TIME);
     let peak = machine::fma_peak(&pool, MACHINE_TIME);
     let machine = Cpu::new(decoder, &dtype, options.kv_bytes);

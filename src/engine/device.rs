@@ -186,7 +186,8 @@ pub fn measure_on(
                     .at(place.clone())
                     .hint("it is a config.json as it lies beside weights")
             })?;
-            let config = ModelConfig::parse(&text, None).map_err(|problem| Problem { place: Some(place), ..problem })?;
+            let config =
+                ModelConfig::parse(&text, None).map_err(|problem| Problem { place: Some(place), ..problem })?;
             supported(&config)?;
             cuda::synthetic(gpu, name, config, STEP_TOKENS)?
         }

@@ -79,11 +79,7 @@ impl LocalModel {
         Self::open_by(name, options, |order| device::start_on(order, move || Ok((gpu, device))))
     }
 
-    fn open_by(
-        name: &str,
-        options: &EngineOptions,
-        start: impl FnOnce(Order) -> Started,
-    ) -> Result<Self, Problem> {
+    fn open_by(name: &str, options: &EngineOptions, start: impl FnOnce(Order) -> Started) -> Result<Self, Problem> {
         let checkpoint = Checkpoint::open(name)?;
         let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
             .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;

@@ -121,11 +121,7 @@ pub trait Machine {
     fn beginning(&self, cache: &Self::Cache, len: usize) -> Self::Cache;
 
     /// One pass over `batch`, whose `sequences[i]` is `sequences[i]`: shows each what it asked for, and draws where it is due.
-    fn pass(
-        &mut self,
-        batch: &Batch,
-        sequences: &mut [&mut Sequence<Self::Cache>],
-    ) -> Result<Vec<Drawn>, Problem>;
+    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<Self::Cache>]) -> Result<Vec<Drawn>, Problem>;
 }
 
 impl Kept for SequenceCache {
@@ -200,11 +196,7 @@ impl Machine for Cpu {
         cache.beginning(len)
     }
 
-    fn pass(
-        &mut self,
-        batch: &Batch,
-        sequences: &mut [&mut Sequence<SequenceCache>],
-    ) -> Result<Vec<Drawn>, Problem> {
+    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<SequenceCache>]) -> Result<Vec<Drawn>, Problem> {
         let sites = sites(sequences);
         let width = self.decoder.config.hidden_size;
         let mut caches = Vec::new();
@@ -215,8 +207,7 @@ impl Machine for Cpu {
             watchers.push((recorder, raw));
         }
         let mut seen = |site, states: &[f32]| show(batch, &mut watchers, site, states, width);
-        let logits =
-            self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
+        let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
         let logits = match logits {
             Some(logits) => with_values(&logits, <[f32]>::to_vec).map_err(broken)?,
             None => Vec::new(),

@@ -72,7 +72,19 @@ impl Sequence {
     pub fn holding<C: Kept>(self, cache: C) -> Sequence<C> {
         let Self { tokens, prompt_len, conversation, group, recorder, raw, reused_tokens, .. } = self;
         let Self { drawing, finish, answer, .. } = self;
-        Sequence { tokens, prompt_len, cache, conversation, group, recorder, raw, reused_tokens, drawing, finish, answer }
+        Sequence {
+            tokens,
+            prompt_len,
+            cache,
+            conversation,
+            group,
+            recorder,
+            raw,
+            reused_tokens,
+            drawing,
+            finish,
+            answer,
+        }
     }
 }
 

@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use tiltmeter::engine::{
     Condition, EngineOptions, GpuBenchRequest, LocalModel, Measured, Rollouts, WeightType, measure_on,
 };
-use tiltmeter::model::{
-    ChatReply, ChatRequest, ConversationId, Message, Model, ReadRequest, Role, Sampling, SeedKey,
-};
+use tiltmeter::model::{ChatReply, ChatRequest, ConversationId, Message, Model, ReadRequest, Role, Sampling, SeedKey};
 use tiltmeter::probe::{Probe, ProbePlan, Site, Span};
 use tiltmeter_kernels::gpu::{Gpu, emulated::Emulated};
 
@@ -58,7 +56,10 @@ fn relative_l2(ours: &[f32], theirs: &[f32]) -> f64 {
 /// compared as far as the tokens are the same.
 async fn check(name: &str, chunk: Option<usize>) {
     let model = open_gpu(name, &EngineOptions { prefill_chunk: chunk, ..bf16() });
-    assert_eq!((model.card().device.clone(), model.card().dtype.as_deref()), (Some(device().driver().name()), Some("bf16")));
+    assert_eq!(
+        (model.card().device.clone(), model.card().dtype.as_deref()),
+        (Some(device().driver().name()), Some("bf16"))
+    );
     let (json, bytes) = expected(name);
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let layers = json["num_layers"].as_u64().unwrap() as usize;
@@ -281,7 +282,8 @@ fn a_model_that_does_not_fit_is_refused_with_numbers() {
     let f32 = EngineOptions { weights: Some(WeightType::F32), ..EngineOptions::default() };
     let wide = LocalModel::open_on(&folder, &f32, emulated(MEMORY)).err().unwrap().to_string();
     assert!(wide.contains("leave --dtype f32 out"), "{wide}");
-    let unsaid = LocalModel::open_on(&folder, &EngineOptions::default(), emulated(MEMORY)).unwrap_or_else(|problem| panic!("{problem}"));
+    let unsaid = LocalModel::open_on(&folder, &EngineOptions::default(), emulated(MEMORY))
+        .unwrap_or_else(|problem| panic!("{problem}"));
     assert_eq!(unsaid.card().dtype.as_deref(), Some("bf16"), "f32 weights are held in bf16, and the card says so");
     assert_eq!(unsaid.take_notes(), ["the weights are f32; the GPU holds them in bf16"]);
     let small_heads = fixture("olmo2_4l").display().to_string();

@@ -312,8 +312,7 @@ fn scratch_reach(keys: usize) -> Reach {
 
 fn inputs(gpu: &Gpu, reach: usize, most_rows: usize) -> Result<[Input; 2]> {
     let stride = reach.div_ceil(PAGE_LEN);
-    let step =
-        Extent { rows: MOST_ROWS, sequences: MOST_ROWS, draws: MOST_ROWS, draw_words: DRAW_WORDS, stride };
+    let step = Extent { rows: MOST_ROWS, sequences: MOST_ROWS, draws: MOST_ROWS, draw_words: DRAW_WORDS, stride };
     Ok([Input::new(gpu, step)?, Input::new(gpu, Extent { rows: most_rows, ..step })?])
 }
 

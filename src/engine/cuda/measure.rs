@@ -146,13 +146,8 @@ pub fn measure(card: Card, request: &GpuBenchRequest, say: &mut dyn FnMut(&str))
     let weight_bytes = 2 * linear;
     say(&format!("{}: copies {:.2} TB/s", facts.device, memory_bytes_per_s / 1e12));
     let mut bench = Bench { batcher: Batcher::new(card, LIMITS, Arc::default()), config, next: 0 };
-    let mut result = GpuBench {
-        device: facts.device,
-        dtype: facts.dtype,
-        weight_bytes,
-        memory_bytes_per_s,
-        ..GpuBench::default()
-    };
+    let mut result =
+        GpuBench { device: facts.device, dtype: facts.dtype, weight_bytes, memory_bytes_per_s, ..GpuBench::default() };
     if request.prompt > 0 {
         let row = bench.prefill(request.prompt)?;
         say(&format!("prefill of {}: {:.0} tokens/s, {:.0} TFLOP/s", row.tokens, row.tokens_per_s, row.flops / 1e12));
@@ -170,7 +165,10 @@ pub fn measure(card: Card, request: &GpuBenchRequest, say: &mut dyn FnMut(&str))
             let floor_ms = 1e3 * bytes as f64 / memory_bytes_per_s;
             let share_of_floor = floor_ms / step_ms;
             let tokens_per_s = 1e3 * batch as f64 / step_ms;
-            say(&format!("decode x{batch} at {context}: {step_ms:.3} ms, {:.0} % of the floor", 100.0 * share_of_floor));
+            say(&format!(
+                "decode x{batch} at {context}: {step_ms:.3} ms, {:.0} % of the floor",
+                100.0 * share_of_floor
+            ));
             result.decode.push(DecodeRow { batch, context, step_ms, tokens_per_s, floor_ms, share_of_floor });
         }
     }
@@ -471,7 +469,11 @@ fn plan(config: &ModelConfig, axes: usize, sites: usize) -> ProbePlan {
     let units: Vec<Vec<f32>> = (0..axes).map(unit).collect();
     let site = |i: usize| Site::BlockOut((i + 1) * config.num_layers / sites - 1);
     let probe = |i: usize| {
-        units.iter().enumerate().map(move |(n, unit)| Probe { name: format!("axis {n}"), site: site(i), unit: unit.clone() })
+        units.iter().enumerate().map(move |(n, unit)| Probe {
+            name: format!("axis {n}"),
+            site: site(i),
+            unit: unit.clone(),
+        })
     };
     ProbePlan { probes: (0..sites).flat_map(probe).collect(), span: Span::Content, vectors: Vec::new() }
 }

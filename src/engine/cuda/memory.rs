@@ -167,10 +167,12 @@ impl Activations {
         let shapes = Shapes::of(config);
         let most = |need: &dyn Fn(usize) -> usize| (1..=rows).map(need).max().unwrap_or(0);
         let parts = [shapes.qkv, shapes.out, shapes.down].map(|shape| most(&|m| shape.parts(m) * m * shape.n));
-        let scratch = shapes.all().map(|shape| (1..=rows).fold((0, 0), |(a, b), m| {
-            let (sums, arrivals) = shape.scratch(m);
-            (a.max(sums), b.max(arrivals))
-        }));
+        let scratch = shapes.all().map(|shape| {
+            (1..=rows).fold((0, 0), |(a, b), m| {
+                let (sums, arrivals) = shape.scratch(m);
+                (a.max(sums), b.max(arrivals))
+            })
+        });
         let q = config.num_heads * config.head_dim;
         let largest = |numbers: &mut dyn Iterator<Item = usize>| numbers.max().unwrap_or(0);
         Ok(Self {

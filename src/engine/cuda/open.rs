@@ -19,10 +19,12 @@ use crate::problem::Problem;
 pub fn failure(error: GpuError) -> Problem {
     match error {
         GpuError::Unavailable { what, hint } => Problem::new(what).hint(format!("{hint}; --device cpu needs no GPU")),
-        GpuError::OutOfMemory { .. } => Problem::new(error.to_string())
-            .hint("end what else uses the GPU (nvidia-smi lists it), take another one: --device cuda:1, or --device cpu"),
-        GpuError::Failed { what } => Problem::new(format!("the GPU failed: {what}"))
-            .hint("run it again with --resume; if it fails there again, report it, and go on with TILTMETER_ENGINE=eager"),
+        GpuError::OutOfMemory { .. } => Problem::new(error.to_string()).hint(
+            "end what else uses the GPU (nvidia-smi lists it), take another one: --device cuda:1, or --device cpu",
+        ),
+        GpuError::Failed { what } => Problem::new(format!("the GPU failed: {what}")).hint(
+            "run it again with --resume; if it fails there again, report it, and go on with TILTMETER_ENGINE=eager",
+        ),
     }
 }
 
@@ -113,9 +115,13 @@ fn furnish(
     let least = page_bytes(&config);
     if (0..2).any(|pool| least[pool] > 0 && capacity.0[pool] < 2) {
         let free = free as f64 / GIB;
-        return Err(Problem::new(format!("beside the weights {free:.2} GiB are free, too little for any conversation"))
-            .at(name)
-            .hint("end what else uses the GPU (nvidia-smi lists it), take a larger one: --device cuda:1, or --device cpu"));
+        return Err(Problem::new(format!(
+            "beside the weights {free:.2} GiB are free, too little for any conversation"
+        ))
+        .at(name)
+        .hint(
+            "end what else uses the GPU (nvidia-smi lists it), take a larger one: --device cuda:1, or --device cpu",
+        ));
     }
     let kv = KvMemory::new(&gpu, &config, capacity).map_err(failure)?;
     let facts = MachineFacts { device: name, dtype: dtype.to_owned() };

@@ -82,7 +82,13 @@ impl Card {
                 _ => {
                     let due = sequence.pending().is_empty() && sequence.draws();
                     let all = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
-                    let logits = if all { Wanted::All } else if due { Wanted::Last } else { Wanted::Nothing };
+                    let logits = if all {
+                        Wanted::All
+                    } else if due {
+                        Wanted::Last
+                    } else {
+                        Wanted::Nothing
+                    };
                     // All logits or states of a part are kept at once, so such parts are short.
                     let states = self.wants_states(sequence, rows.first, rows.len);
                     let step = if all || states { MOST_ROWS } else { self.most_rows };
@@ -103,7 +109,8 @@ impl Card {
     /// Whether whole states of these positions are asked for.
     fn wants_states(&self, sequence: &Sequence<SequencePages>, first: usize, len: usize) -> bool {
         let vectors = |recorder: &Recorder| !recorder.plan().vectors.is_empty() && recorder.measures(first, len);
-        sequence.raw.as_ref().is_some_and(|raw| !raw.sites.is_empty()) || sequence.recorder.as_ref().is_some_and(vectors)
+        sequence.raw.as_ref().is_some_and(|raw| !raw.sites.is_empty())
+            || sequence.recorder.as_ref().is_some_and(vectors)
     }
 
     /// Launches all parts, as many at once as there is room for; who draws and goes on gets a row of the recorded steps.

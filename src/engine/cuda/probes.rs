@@ -140,11 +140,8 @@ mod tests {
     use crate::probe::{Probe, Span};
 
     fn plan(probes: &[(usize, f32)]) -> Arc<ProbePlan> {
-        let probe = |&(layer, x): &(usize, f32)| Probe {
-            name: "a".into(),
-            site: Site::BlockOut(layer),
-            unit: vec![x; 16],
-        };
+        let probe =
+            |&(layer, x): &(usize, f32)| Probe { name: "a".into(), site: Site::BlockOut(layer), unit: vec![x; 16] };
         Arc::new(ProbePlan {
             probes: probes.iter().map(probe).collect(),
             span: Span::Content,

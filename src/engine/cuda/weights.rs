@@ -3,11 +3,7 @@
 //! Must not know: passes, pages.
 
 use half::{bf16, f16};
-use tiltmeter_kernels::gpu::{
-    Element, Gpu, Memory, Result as GpuResult,
-    linear::LinearShape,
-    rows::Norm,
-};
+use tiltmeter_kernels::gpu::{Element, Gpu, Memory, Result as GpuResult, linear::LinearShape, rows::Norm};
 
 use super::{
     super::{

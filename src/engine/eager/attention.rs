@@ -85,7 +85,8 @@ impl LayerCache {
     fn mask(&self, n: usize, len: usize, window: Option<usize>, device: &candle_core::Device) -> Result<Tensor> {
         let sees = |query: usize, key: usize| key <= query && window.is_none_or(|window| key + window > query);
         let rows = len - n..len;
-        let values = rows.flat_map(|query| (0..len).map(move |key| if sees(query, key) { 0.0 } else { f32::NEG_INFINITY }));
+        let values =
+            rows.flat_map(|query| (0..len).map(move |key| if sees(query, key) { 0.0 } else { f32::NEG_INFINITY }));
         Tensor::from_vec(values.collect::<Vec<f32>>(), (n, len), device)
     }
 }

@@ -165,5 +165,9 @@ fn what_is_promised_is_enough() {
     assert_eq!(sequence.pages_held(), Room([22, 22 - (501 - 64) / PAGE_LEN]));
     sequence.leave_window(longest, &mut pools);
     assert_eq!(sequence.pages_held(), Room([22, 22 - (701 - 64) / PAGE_LEN]));
-    assert_eq!(Pools::new(Room([10, 0]), None).pages_for(100, 0), Room([4, 0]), "a pool that no layer uses is asked nothing");
+    assert_eq!(
+        Pools::new(Room([10, 0]), None).pages_for(100, 0),
+        Room([4, 0]),
+        "a pool that no layer uses is asked nothing"
+    );
 }
