@@ -148,8 +148,8 @@ impl LinearShape {
 
 /// Rows that a kernel for few of them does at most in one launch.
 const FEW_MOST: usize = 256;
-/// Tiles of 8 rows of x in a block, for few rows, with the stages in shared memory.
-const FEW: [(usize, usize); 6] = [(1, 4), (2, 4), (3, 4), (4, 4), (6, 3), (8, 3)];
+/// Tiles of 8 rows of x in a block, for few rows, with the stages in shared memory: as many as let three blocks onto a multiprocessor.
+const FEW: [(usize, usize); 6] = [(1, 4), (2, 4), (3, 3), (4, 3), (6, 3), (8, 3)];
 /// Tiles of 8 rows of x of one of the four warps beside each other, for many rows, with the stages in shared memory.
 const MANY: [(usize, usize); 2] = [(4, 4), (6, 4)];
 /// What 16 inputs of such a block are taken to cost, in cycles of shared memory: see `linear.cu`.
