@@ -152,9 +152,9 @@ const FEW_MOST: usize = 256;
 /// or two of the last.
 const FEW: [(usize, usize); 7] = [(1, 4), (2, 4), (3, 3), (4, 3), (6, 3), (8, 3), (16, 3)];
 /// Tiles of 8 rows of x of one of the four warps beside each other, for many rows, with the stages in shared memory.
-const MANY: [(usize, usize); 2] = [(4, 4), (6, 4)];
-/// What 16 inputs of such a block are taken to cost, in cycles of shared memory: see `linear.cu`.
-const MANY_CYCLES: [usize; 2] = [256, 304];
+const MANY: [(usize, usize); 2] = [(4, 4), (8, 2)];
+/// What 16 inputs of such a block are taken to cost, in cycles: see `linear.cu`.
+const MANY_CYCLES: [usize; 2] = [256, 416];
 /// Multiprocessors that the choice is made for.
 const MULTIPROCESSORS: usize = 132;
 
@@ -207,7 +207,7 @@ impl Way {
         match self {
             Way::Few(few) => element.of(FEW_KERNELS[few][0], FEW_KERNELS[few][1]),
             Way::Many(0) => element.of("linear_bf16_many4", "linear_f16_many4"),
-            Way::Many(_) => element.of("linear_bf16_many6", "linear_f16_many6"),
+            Way::Many(_) => element.of("linear_bf16_many8", "linear_f16_many8"),
         }
     }
 }
@@ -302,7 +302,8 @@ pub(super) fn linear_by(
         Way::Few(_) => ([shape.row_blocks(), splits, x_blocks], 128),
         Way::Many(_) => ([x_blocks, shape.row_blocks(), 1], 256),
     };
-    let shared = stages * (STAGE_LEN * 2 + tiles * 8 * STAGE * 2);
+    let totals = if matches!(way, Way::Many(_)) { tiles * 8 * ROWS * 4 } else { 0 };
+    let shared = stages * (STAGE_LEN * 2 + tiles * 8 * STAGE * 2) + totals;
     gpu.launch(way.kernel(element), grid, threads, shared, &parameters)?;
     Ok(parts)
 }
