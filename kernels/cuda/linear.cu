@@ -5,6 +5,9 @@
 // of 32 MT rows of x, row blocks): neighbours share the weights, x stays in L2. What limits it is shared memory: per 16 inputs a block
 // reads 8 (2 + MT / 4) KiB of fragments and is written 4 + MT KiB, for 32 MT mma; so 192 rows where there are as many.
 //
+// Why not wgmma for many rows, which has half as much again to give: whether it sums the 16 products of a step as mma.sync does is not
+// documented, and a prompt must get the bits that decoding gives. A GPU can tell (both on the same fragments, bits compared).
+//
 // Must not know: models, engine.
 
 #include "linear.cuh"

@@ -202,6 +202,10 @@ impl Cuda {
                 let most_shared_bytes = most_shared.saturating_sub(usize::try_from(fixed).unwrap_or(0));
                 let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 opening(&name, sys::cuFuncSetAttribute(handle, attribute, most_shared_bytes as c_int))?;
+                // As much shared memory and as little cache as can be, for each alike: several blocks of the streaming kernels
+                // must fit, and a multiprocessor changes its split only between kernels that do not overlap.
+                let attribute = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                opening(&name, sys::cuFuncSetAttribute(handle, attribute, 100))?;
                 self.functions.insert(name, Function { handle, parameter_bytes, most_shared_bytes });
             }
         }

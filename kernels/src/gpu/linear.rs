@@ -152,8 +152,10 @@ const FEW_MOST: usize = 256;
 const FEW: [(usize, usize); 6] = [(1, 4), (2, 4), (3, 4), (4, 4), (6, 3), (8, 3)];
 /// Tiles of 8 rows of x of one of the four warps beside each other, for many rows, with the stages in shared memory.
 const MANY: [(usize, usize); 2] = [(4, 4), (6, 4)];
-/// From so many rows on, the larger blocks are worth what they waste in the last one.
-const LARGE_FROM: usize = 1024;
+/// What 16 inputs of such a block are taken to cost, in cycles of shared memory: see `linear.cu`.
+const MANY_CYCLES: [usize; 2] = [256, 304];
+/// Multiprocessors that the choice is made for.
+const MULTIPROCESSORS: usize = 132;
 /// With fewer blocks than that, half of the device would have nothing to do.
 const MANY_BLOCKS: usize = 66;
 
@@ -168,13 +170,15 @@ pub(super) enum Way {
 
 impl Way {
     fn of(shape: LinearShape, m: usize) -> Way {
-        let few = FEW.iter().position(|&(tiles, _)| m <= 8 * tiles);
-        let many_blocks = m.div_ceil(MANY[0].0 * 32) * shape.row_blocks();
-        match few {
-            Some(few) => Way::Few(few),
-            None if m <= FEW_MOST && many_blocks < MANY_BLOCKS => Way::Few(FEW.len() - 1),
-            None => Way::Many(usize::from(m >= LARGE_FROM)),
+        if let Some(few) = FEW.iter().position(|&(tiles, _)| m <= 8 * tiles) {
+            return Way::Few(few);
         }
+        let blocks = |many: usize| m.div_ceil(MANY[many].0 * 32) * shape.row_blocks();
+        if m <= FEW_MOST && blocks(0) < MANY_BLOCKS {
+            return Way::Few(FEW.len() - 1);
+        }
+        let cost = |many: &usize| blocks(*many).div_ceil(MULTIPROCESSORS) * MANY_CYCLES[*many];
+        Way::Many((0..MANY.len()).min_by_key(cost).unwrap_or(0))
     }
 
     /// Every one of them.
@@ -225,6 +229,8 @@ parameters! {
 }
 
 /// y = x W^T for `m` rows of `x` `[m, k]` and the packed weight `w`; how many parts there are with [`Output::Parts`], else 1.
+///
+/// Where launches overlap, weights are read before the launch before this one has ended: it must not be what wrote them.
 ///
 /// # Panics
 /// When `k` is no multiple of 8, `n` is odd where gates and ups alternate, or a span is too short.

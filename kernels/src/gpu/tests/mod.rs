@@ -11,6 +11,7 @@ mod rows;
 mod linear;
 mod attention;
 mod sampler;
+mod speed;
 
 const ELEMENTS: [Element; 2] = [Element::Bf16, Element::F16];
 
@@ -33,6 +34,10 @@ fn device() -> (Tested, Gpu) {
 
 fn gpu() -> Gpu {
     device().1
+}
+
+fn is_emulated(gpu: &Gpu) -> bool {
+    gpu.driver().name() == "emulated"
 }
 
 /// What a GPU cannot be asked for.
