@@ -14,23 +14,27 @@
 
 #define FEW(T, MT, DEPTH, RESIDENT)                                                                                                \
     KERNEL_RESIDENT(linear_##T##_few##MT, 128, RESIDENT, LinearParameters) { Linear<T, 2, 4, MT, 1, DEPTH, false>::run(p); }
+#define FEW_WIDE(T)                                                                                                                \
+    KERNEL_RESIDENT(linear_##T##_few16, 128, 2, LinearParameters) { Linear<T, 4, 2, 8, 2, 3, false>::run(p); }
 #define MANY(T, MT)                                                                                                                \
     KERNEL_RESIDENT(linear_##T##_many##MT, 256, 1, LinearParameters) { Linear<T, 4, 2, MT, 4, 4, true>::run(p); }
 
 FEW(bf16, 1, 4, 3)
 FEW(bf16, 2, 4, 3)
-FEW(bf16, 3, 4, 2)
-FEW(bf16, 4, 4, 2)
+FEW(bf16, 3, 3, 3)
+FEW(bf16, 4, 3, 3)
 FEW(bf16, 6, 3, 3)
 FEW(bf16, 8, 3, 3)
+FEW_WIDE(bf16)
 MANY(bf16, 4)
 MANY(bf16, 6)
 
 FEW(f16, 1, 4, 3)
 FEW(f16, 2, 4, 3)
-FEW(f16, 3, 4, 2)
-FEW(f16, 4, 4, 2)
+FEW(f16, 3, 3, 3)
+FEW(f16, 4, 3, 3)
 FEW(f16, 6, 3, 3)
 FEW(f16, 8, 3, 3)
+FEW_WIDE(f16)
 MANY(f16, 4)
 MANY(f16, 6)
