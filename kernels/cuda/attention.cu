@@ -18,7 +18,9 @@ template <typename T, int DIM> DEVICE void decode(const AttentionParameters& p) 
 
     let_next_start();
     wait_for_previous();
-    const uint32_t sequence = blockIdx.z, kv_head = blockIdx.y % p.kv_heads, block = blockIdx.y / p.kv_heads;
+    // Blocks of the same keys run at about the same time, so that all but one of them find these in L2.
+    const uint32_t row_blocks = gridDim.y / p.kv_heads;
+    const uint32_t sequence = blockIdx.z, kv_head = blockIdx.y / row_blocks, block = blockIdx.y % row_blocks;
     const uint32_t group = p.heads / p.kv_heads;
     const uint32_t all = p.tokens[sequence] * group, first_token = p.first_row[sequence], start = p.start[sequence];
     if (block * 16 >= all) return;

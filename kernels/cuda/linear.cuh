@@ -54,7 +54,8 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
     static constexpr int STAGED = LINEAR_ROWS + 4; // floats of a row of sums in shared memory; four more meet other banks
     static constexpr int SLOT = LINEAR_STAGE_BYTES + X_ROWS * LINEAR_ROW_BYTES;
     static_assert(NT * NW * 16 == LINEAR_ROWS, "a block has 128 rows of W");
-    static_assert(X_ROWS * STAGED * 4 <= DEPTH * SLOT, "the sums take the place of the stages");
+    static constexpr int TOTALS = WHOLE ? X_ROWS * LINEAR_ROWS * 4 : 0; // bytes behind the stages: the sum of the splits that are done
+    static_assert(X_ROWS * STAGED * 4 <= DEPTH * SLOT + TOTALS, "the sums take the place of the stages");
 
     // The neighbour's half of a 128-byte row for odd rows, so that 8 lanes reading 2 rows meet every bank once.
     DEVICE uint32_t x_place(uint32_t row, uint32_t piece) { return row * LINEAR_ROW_BYTES + ((piece ^ (row & 1) << 2) << 4); }
@@ -116,6 +117,27 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
         }
     }
 
+    // The end of a split in a block that does all of them: each thread keeps its totals in a place of its own in shared memory, where
+    // they do not take registers from the fragments. After the last one `sum` is the whole sum.
+    DEVICE void add_part(float (&sum)[NT][MT][4], char* totals, bool first, bool last) {
+#pragma unroll
+        for (int i = 0; i < NT; i++)
+#pragma unroll
+            for (int j = 0; j < MT; j++) {
+                uint4* place = reinterpret_cast<uint4*>(totals) + (i * MT + j) * THREADS + threadIdx.x;
+                if (!first) {
+                    const uint4 t = *place;
+                    const float before[4] = {bits_float(t.x), bits_float(t.y), bits_float(t.z), bits_float(t.w)};
+#pragma unroll
+                    for (int c = 0; c < 4; c++) sum[i][j][c] = before[c] + sum[i][j][c];
+                }
+                if (last) continue;
+                *place = make_uint4(float_bits(sum[i][j][0]), float_bits(sum[i][j][1]), float_bits(sum[i][j][2]), float_bits(sum[i][j][3]));
+#pragma unroll
+                for (int c = 0; c < 4; c++) sum[i][j][c] = 0.0f;
+            }
+    }
+
     // Two neighbours of a row of an f32 matrix with rows of n.
     DEVICE void store_wide(float* y, uint32_t m, uint32_t row, uint32_t n, float low, float high) {
         float* at = y + size_t(m) * n + row;
@@ -165,7 +187,7 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
         const uint32_t begin = WHOLE ? 0 : split * stages / p.splits;
         const uint32_t end = WHOLE ? stages : (split + 1) * stages / p.splits;
 
-        float sum[NT][MT][4], total[NT][MT][4];
+        float sum[NT][MT][4];
 #pragma unroll
         for (int i = 0; i < NT; i++)
 #pragma unroll
@@ -198,16 +220,8 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
             copy_commit();
             if (first_row < p.n) multiply(sum, memory + slot * SLOT, row_warp, x_warp);
             slot = slot + 1 == DEPTH ? 0 : slot + 1;
-            if (WHOLE && stage + 1 == next_split * stages / p.splits) {
-#pragma unroll
-                for (int i = 0; i < NT; i++)
-#pragma unroll
-                    for (int j = 0; j < MT; j++)
-#pragma unroll
-                        for (int c = 0; c < 4; c++) {
-                            total[i][j][c] = next_split == 1 ? sum[i][j][c] : total[i][j][c] + sum[i][j][c];
-                            sum[i][j][c] = 0.0f;
-                        }
+            if (WHOLE && p.splits > 1 && stage + 1 == next_split * stages / p.splits) {
+                add_part(sum, memory + DEPTH * SLOT, next_split == 1, next_split == p.splits);
                 next_split += 1;
             }
         }
@@ -223,9 +237,8 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
             for (int j = 0; j < MT; j++)
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
-                    const float low = WHOLE ? total[i][j][c] : sum[i][j][c], high = WHOLE ? total[i][j][c + 2] : sum[i][j][c + 2];
                     float* at = staged + ((x_warp * MT + j) * 8 + t * 2 + c) * STAGED + (row_warp * NT + i) * 16 + g * 2;
-                    store8(at, make_uint2(float_bits(low), float_bits(high)));
+                    store8(at, make_uint2(float_bits(sum[i][j][c]), float_bits(sum[i][j][c + 2])));
                 }
         barrier();
         const bool parts = p.output == PARTIALS || (!WHOLE && p.splits > 1);

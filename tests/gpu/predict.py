@@ -25,8 +25,8 @@ LATENCY = 0.9e-6  # of memory under load
 L2_RATE = 5.5e12
 STREAM = 0.93  # of the measured read bandwidth that a copy pipeline with enough bytes on their way is taken to reach
 MMA_CYCLES = 6.5  # of m16n8k16 on one of a multiprocessor's four tensor cores, by mma.sync
-FEW = {1: (4, 56), 2: (4, 66), 3: (4, 96), 4: (4, 106), 6: (3, 124), 8: (3, 152)}  # tiles of x: stages, registers
-MANY = {4: 256, 6: 304}  # tiles of x a warp: cycles of shared memory for 16 inputs of a block of 128 x 32 MT
+FEW = {1: (4, 56), 2: (4, 66), 3: (3, 96), 4: (3, 106), 6: (3, 124), 8: (3, 152), 16: (3, 218)}  # tiles of x: stages, registers
+MANY = {4: 256, 8: 416}  # tiles of x a warp: cycles of shared memory or tensor cores for 16 inputs of a block of 128 x 32 MT
 MANY_SHARE = 0.7  # of those cycles that are taken to be used
 LAYERS, WIDTH, HEADS, DIM, WINDOW, WINDOWED = 32, 4096, 32, 128, 4096, 24
 LINEAR = [("qkv", 12288, 4096), ("o", 4096, 4096), ("gate+up", 22016, 4096), ("down", 4096, 11008), ("head", 100278, 4096)]
@@ -124,7 +124,7 @@ def main():
           f"{LATENCY * 1e6:.1f} us, {args.fixed} us a launch; all assumed unless given")
     print(f"{'kernel':<26}{'MB':>9}{'splits':>7}{'blocks':>8}{'on SM':>6}{'KiB fly':>9}{'L2 MB':>9}{'floor':>9}{'us':>9}{'of floor':>9}"
           f"{'   measured of floor' if measured else ''}")
-    for m in (1, 16, 48):
+    for m in (1, 16, 48, 128):
         for name, n, k in LINEAR:
             row(f"{name} {n}x{k} m={m}", linear(name, n, k, m, rate, fixed), measured)
     for batch in (1, 16, 48):

@@ -146,18 +146,17 @@ impl LinearShape {
     }
 }
 
-/// Rows that a kernel for few of them does at most in one launch.
+/// Rows up to which a kernel for few of them is taken.
 const FEW_MOST: usize = 256;
-/// Tiles of 8 rows of x in a block, for few rows, with the stages in shared memory.
-const FEW: [(usize, usize); 6] = [(1, 4), (2, 4), (3, 4), (4, 4), (6, 3), (8, 3)];
+/// Tiles of 8 rows of x in a block, for few rows, with the stages in shared memory: as many as let three blocks onto a multiprocessor,
+/// or two of the last.
+const FEW: [(usize, usize); 7] = [(1, 4), (2, 4), (3, 3), (4, 3), (6, 3), (8, 3), (16, 3)];
 /// Tiles of 8 rows of x of one of the four warps beside each other, for many rows, with the stages in shared memory.
-const MANY: [(usize, usize); 2] = [(4, 4), (6, 4)];
-/// What 16 inputs of such a block are taken to cost, in cycles of shared memory: see `linear.cu`.
-const MANY_CYCLES: [usize; 2] = [256, 304];
+const MANY: [(usize, usize); 2] = [(4, 4), (8, 2)];
+/// What 16 inputs of such a block are taken to cost, in cycles: see `linear.cu`.
+const MANY_CYCLES: [usize; 2] = [256, 416];
 /// Multiprocessors that the choice is made for.
 const MULTIPROCESSORS: usize = 132;
-/// With fewer blocks than that, half of the device would have nothing to do.
-const MANY_BLOCKS: usize = 66;
 
 /// Which kernel; never a matter of bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,10 +172,10 @@ impl Way {
         if let Some(few) = FEW.iter().position(|&(tiles, _)| m <= 8 * tiles) {
             return Way::Few(few);
         }
-        let blocks = |many: usize| m.div_ceil(MANY[many].0 * 32) * shape.row_blocks();
-        if m <= FEW_MOST && blocks(0) < MANY_BLOCKS {
-            return Way::Few(FEW.len() - 1);
+        if m <= FEW_MOST {
+            return Way::Few(FEW.len() - 1); // the weights go by twice, the second time out of L2
         }
+        let blocks = |many: usize| m.div_ceil(MANY[many].0 * 32) * shape.row_blocks();
         let cost = |many: &usize| blocks(*many).div_ceil(MULTIPROCESSORS) * MANY_CYCLES[*many];
         Way::Many((0..MANY.len()).min_by_key(cost).unwrap_or(0))
     }
@@ -203,11 +202,12 @@ impl Way {
             ["linear_bf16_few4", "linear_f16_few4"],
             ["linear_bf16_few6", "linear_f16_few6"],
             ["linear_bf16_few8", "linear_f16_few8"],
+            ["linear_bf16_few16", "linear_f16_few16"],
         ];
         match self {
             Way::Few(few) => element.of(FEW_KERNELS[few][0], FEW_KERNELS[few][1]),
             Way::Many(0) => element.of("linear_bf16_many4", "linear_f16_many4"),
-            Way::Many(_) => element.of("linear_bf16_many6", "linear_f16_many6"),
+            Way::Many(_) => element.of("linear_bf16_many8", "linear_f16_many8"),
         }
     }
 }
@@ -302,7 +302,8 @@ pub(super) fn linear_by(
         Way::Few(_) => ([shape.row_blocks(), splits, x_blocks], 128),
         Way::Many(_) => ([x_blocks, shape.row_blocks(), 1], 256),
     };
-    let shared = stages * (STAGE_LEN * 2 + tiles * 8 * STAGE * 2);
+    let totals = if matches!(way, Way::Many(_)) { tiles * 8 * ROWS * 4 } else { 0 };
+    let shared = stages * (STAGE_LEN * 2 + tiles * 8 * STAGE * 2) + totals;
     gpu.launch(way.kernel(element), grid, threads, shared, &parameters)?;
     Ok(parts)
 }

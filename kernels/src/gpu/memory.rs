@@ -198,9 +198,8 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // A device that cannot tell when it is done keeps the memory.
-        match self.wait() {
-            Ok(()) => self.gpu.driver().host_free(self.memory),
-            Err(_) => {}
+        if self.wait().is_ok() {
+            self.gpu.driver().host_free(self.memory);
         }
     }
 }

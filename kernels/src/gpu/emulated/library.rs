@@ -84,7 +84,13 @@ impl Library {
 
 pub(super) fn library() -> &'static Result<Library, String> {
     static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
-    LIBRARY.get_or_init(|| build().and_then(|path| open(&path)))
+    LIBRARY.get_or_init(|| path().clone().and_then(|path| open(&path)))
+}
+
+/// Where the library is; it is made where it is not there yet.
+pub(in crate::gpu) fn path() -> &'static Result<PathBuf, String> {
+    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PATH.get_or_init(build)
 }
 
 fn open(path: &Path) -> Result<Library, String> {
@@ -121,8 +127,7 @@ const FLAGS: &[&str] = &[
     "-c",
 ];
 
-/// The path of the library, which is made where it is not there yet.
-pub(in crate::gpu) fn build() -> Result<PathBuf, String> {
+fn build() -> Result<PathBuf, String> {
     let folder = PathBuf::from(env!("OUT_DIR")).join("emulated");
     let sources = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cuda");
     let say = |path: &Path| {

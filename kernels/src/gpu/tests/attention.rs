@@ -281,9 +281,9 @@ fn a_prompt_is_prefilled_as_it_would_be_decoded() {
                     assert_eq!(world.row(&decoded, i, token), world.row(&prefilled, i, token), "{case}");
                 }
             }
-            // In chunks that do not end where pages do.
-            for (skip, tokens) in [(0, 47), (47, 65)] {
-                let chunk = world.run(Way::Prefill, &[(i, skip, tokens)], 0);
+            // In chunks that do not end where pages do; decoding can do many rows too.
+            for (way, skip, tokens) in [(Way::Prefill, 0, 47), (Way::Prefill, 47, 65), (Way::Decode, 30, 70)] {
+                let chunk = world.run(way, &[(i, skip, tokens)], 0);
                 for token in skip..skip + tokens {
                     assert_eq!(world.row(&chunk, i, token), world.row(&prefilled, i, token), "{token} of {sequence:?}");
                 }

@@ -262,6 +262,16 @@ struct Heads {
     normed: bool,
 }
 
+/// The norms' weights, as bits and wide, and the tables of angles.
+struct Weights {
+    q_bits: Vec<u16>,
+    k_bits: Vec<u16>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
 const POSITIONS: usize = 100;
 const TABLE: usize = 4;
 const PAGES: usize = 9;
@@ -272,19 +282,13 @@ impl Heads {
     }
 
     /// q, and all pages of k and of v.
-    fn run(
-        &self,
-        gpu: &Gpu,
-        weights: &(Vec<u16>, Vec<u16>, Vec<f32>, Vec<f32>),
-        rows: &[(Vec<Vec<f32>>, u32, u32)],
-        tables: &[u32],
-    ) -> [Vec<u16>; 3] {
+    fn run(&self, gpu: &Gpu, weights: &Weights, rows: &[(Vec<Vec<f32>>, u32, u32)], tables: &[u32]) -> [Vec<u16>; 3] {
         let count = rows.len();
         let parts: Vec<f32> =
             (0..self.splits).flat_map(|s| rows.iter().flat_map(move |row| row.0[s].clone())).collect();
         let parts = gpu.upload(&parts).unwrap();
-        let (q_weight, k_weight) = (gpu.upload(&weights.0).unwrap(), gpu.upload(&weights.1).unwrap());
-        let (cos, sin) = (gpu.upload(&weights.2).unwrap(), gpu.upload(&weights.3).unwrap());
+        let (q_weight, k_weight) = (gpu.upload(&weights.q_bits).unwrap(), gpu.upload(&weights.k_bits).unwrap());
+        let (cos, sin) = (gpu.upload(&weights.cos).unwrap(), gpu.upload(&weights.sin).unwrap());
         let positions = gpu.upload(&rows.iter().map(|row| row.1).collect::<Vec<_>>()).unwrap();
         let sequences = gpu.upload(&rows.iter().map(|row| row.2).collect::<Vec<_>>()).unwrap();
         let tables = gpu.upload(tables).unwrap();
@@ -317,13 +321,13 @@ impl Heads {
         [read(&q), read(&keys), read(&values)]
     }
 
-    fn weights(&self, numbers: &mut Numbers) -> ((Vec<u16>, Vec<u16>, Vec<f32>, Vec<f32>), Vec<f32>, Vec<f32>) {
+    fn weights(&self, numbers: &mut Numbers) -> Weights {
         let (q_bits, q) = narrow(self.element, &numbers.normal(self.heads * self.head_dim));
         let (k_bits, k) = narrow(self.element, &numbers.normal(self.kv_heads * self.head_dim));
         let angles: Vec<f32> = numbers.normal(POSITIONS * self.head_dim / 2);
         let cos = angles.iter().map(|x| x.cos()).collect();
         let sin = angles.iter().map(|x| x.sin()).collect();
-        ((q_bits, k_bits, cos, sin), q, k)
+        Weights { q_bits, k_bits, q, k, cos, sin }
     }
 }
 
@@ -334,7 +338,7 @@ fn q_k_and_v_come_to_their_places() {
     for (i, (heads, kv_heads, head_dim, splits)) in shapes.into_iter().enumerate() {
         let case = Heads { element: ELEMENTS[i % 2], heads, kv_heads, head_dim, splits, normed: i % 3 != 1 };
         let mut numbers = Numbers::new(i as u64);
-        let (weights, q_weight, k_weight) = case.weights(&mut numbers);
+        let weights = case.weights(&mut numbers);
         // Two sequences with pages of their own; a row of nobody; a position without an angle; a page that there is not.
         let tables = [3, 0, 7, NOBODY, 1, 8, 2, 5];
         let places = [(0, 0), (31, 1), (32, 0), (95, 1), (70, NOBODY), (POSITIONS as u32, 1), (96, 0)];
@@ -356,13 +360,13 @@ fn q_k_and_v_come_to_their_places() {
                 assert!(q_found.iter().all(|x| x.is_nan()), "a position without an angle has no result");
                 continue;
             }
-            let angles = Some((&weights.2[at * half..][..half], &weights.3[at * half..][..half]));
+            let angles = Some((&weights.cos[at * half..][..half], &weights.sin[at * half..][..half]));
             let norm = |weight| case.normed.then_some((weight, EPS));
-            let q = reference::rows::place(&x[..q_width], norm(&q_weight[..]), angles, head_dim);
+            let q = reference::rows::place(&x[..q_width], norm(&weights.q[..]), angles, head_dim);
             assert_near(&q_found, &q, rounding(case.element), "q");
             let page_of = (*sequence != NOBODY).then(|| tables[*sequence as usize * TABLE + at / 32]);
             let Some(number) = page_of.filter(|&page| page != NOBODY) else { continue };
-            let k = reference::rows::place(&x[q_width..][..kv_width], norm(&k_weight[..]), angles, head_dim);
+            let k = reference::rows::place(&x[q_width..][..kv_width], norm(&weights.k[..]), angles, head_dim);
             let v = x[q_width + kv_width..].to_vec();
             for (pages, row) in expected_pages.iter_mut().zip([k, v]) {
                 for (head, row) in row.chunks_exact(head_dim).enumerate() {
