@@ -16,8 +16,8 @@
 //
 // memory     SHARED(type, name, count)        a static shared array
 //            shared_memory()                  the dynamic one, a char* aligned to 128
-//            load16 / load8 / load4 (p)       const global -> uint4 / uint2 / uint32_t, read once or read only (.nc); aligned
-//            load16_once(p)                   the same, not kept in L1: for weights and keys
+//            load16 / load8 / load4 (p)       const global -> uint4 / uint2 / uint32_t; aligned
+//            load16_once(p)                   the same, not kept in L1 (.nc): of what no launch writes, as weights
 //            store16 / store8 / store4 (p, v)
 //            copy16_async(shared, global)     cp.async of 16 bytes; with a third argument false: 16 zero bytes, nothing is read
 //            copy_commit(), copy_wait<N>()    all but the latest N groups of this thread have arrived; then barrier()

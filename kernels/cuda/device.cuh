@@ -16,9 +16,11 @@
 extern __shared__ __align__(128) char dynamic_shared_memory[];
 DEVICE char* shared_memory() { return dynamic_shared_memory; }
 
-DEVICE uint4 load16(const void* p) { return __ldg(static_cast<const uint4*>(p)); }
-DEVICE uint2 load8(const void* p) { return __ldg(static_cast<const uint2*>(p)); }
-DEVICE uint32_t load4(const void* p) { return __ldg(static_cast<const uint32_t*>(p)); }
+// Not .nc: that promises that nobody writes there as long as this kernel lives, and one that began early lives while the one before it
+// still writes.
+DEVICE uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
+DEVICE uint2 load8(const void* p) { return *static_cast<const uint2*>(p); }
+DEVICE uint32_t load4(const void* p) { return *static_cast<const uint32_t*>(p); }
 DEVICE uint4 load16_once(const void* p) {
     uint4 v;
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
