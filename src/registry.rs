@@ -11,23 +11,15 @@ use crate::problem::Problem;
 use crate::provider::{ApiModel, lane_name, lane_preset, parse_name, price};
 use crate::secret::Keys;
 
-pub use crate::engine::{Bench, BenchRequest, EngineOptions, KvType, LocalModel, WeightType};
+pub use crate::engine::{
+    Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, KvType, LocalModel, Measured, Rollouts,
+    WeightType, measure_gpu,
+};
 pub use crate::provider::{ApiOptions, LanePreset, Price, PriceNote};
-
-/// Where a local model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The best there is in this build: today the CPU.
-    #[default]
-    Auto,
-    Cpu,
-    Cuda,
-}
 
 /// Opens a folder or a hub id; `local/` before a path is allowed, so that a path cannot be taken for a provider's model.
 pub fn open_local(name: &str, device: Device, options: &EngineOptions) -> Result<Arc<LocalModel>, Problem> {
-    check(device)?;
-    LocalModel::open(name.strip_prefix("local/").unwrap_or(name), options).map(Arc::new)
+    LocalModel::open(path_of(name), &EngineOptions { device, ..*options }).map(Arc::new)
 }
 
 /// Loads a folder or a hub id and measures how fast it runs here.
@@ -37,15 +29,11 @@ pub fn bench_local(
     options: &EngineOptions,
     request: &BenchRequest,
 ) -> Result<Bench, Problem> {
-    check(device)?;
-    bench(name.strip_prefix("local/").unwrap_or(name), options, request)
+    bench(path_of(name), &EngineOptions { device, ..*options }, request)
 }
 
-fn check(device: Device) -> Result<(), Problem> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(()),
-        Device::Cuda => Err(Problem::new("this build has no GPU engine").hint("use --device cpu")),
-    }
+fn path_of(name: &str) -> &str {
+    name.strip_prefix("local/").unwrap_or(name)
 }
 
 /// Whether the name is of a model behind an API: `provider/model`. `local/` before it makes it a path or a hub id.

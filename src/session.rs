@@ -29,7 +29,8 @@ use time::OffsetDateTime;
 
 pub use crate::cluster::Resources;
 pub use crate::registry::{
-    Bench, BenchRequest, Device, EngineOptions, KvType, ModelFacts, WeightType, bench_local, model_facts,
+    Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, KvType, Measured, ModelFacts, Rollouts,
+    WeightType, bench_local, measure_gpu, model_facts,
 };
 pub use afterwards::{Analysed, Validation, analyse, collect, find_folder, live, validate};
 pub use keeping::Pause;
@@ -343,11 +344,13 @@ impl Prepared {
             schedule = schedule.claims(claims);
         }
         self.experiment.opening().into_iter().for_each(|line| progress.say(line));
-        let mut diary = Diary::new(folder.clone(), progress, self.keys.scrubber());
+        let mut diary = Diary::new(folder.clone(), progress.clone(), self.keys.scrubber());
         let mut summary = tokio::select! {
             summary = schedule.run(self.runs(only.as_deref())?) => summary?,
             () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
+            () = keeping::pass_on(&self.models, &progress) => return Err(Problem::new("nobody passes on notes")),
         };
+        keeping::pass_on_now(&self.models, &progress);
         diary.last_word();
         if let Some(share) = share {
             share.explain(&mut summary);

@@ -9,6 +9,8 @@
 //! Each kernel is written once, over sixteen abstract lanes, and compiled for every instruction set; each has a plain
 //! f64 counterpart in [`mod@reference`].
 //!
+//! On a GPU the same contract holds for the kernels of [`mod@gpu`].
+//!
 //! Must not know: models, engine.
 
 #![allow(clippy::excessive_precision, reason = "constants are given to the last digit of their f32 value")]
@@ -27,6 +29,9 @@ mod attention;
 
 pub mod machine;
 pub mod reference;
+
+// The same for a GPU.
+pub mod gpu;
 
 #[cfg(test)]
 mod testing;

@@ -1,16 +1,19 @@
 //! Owns `bench`: its arguments and its table.
 //! Must not know: inference, HTTP.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{
     Exit, Failure,
     capture::DtypeChoice,
     execute::device,
-    parse_count,
-    run::DeviceChoice,
+    gpu_bench, parse_count,
+    run::{DeviceChoice, parse_device},
     terminal::{escape, stdout},
 };
+use crate::problem::Problem;
 use crate::session::{self, Bench, BenchRequest, EngineOptions, KvType, WeightType};
 
 /// Measure how fast a model runs on this machine.
@@ -22,22 +25,24 @@ use crate::session::{self, Bench, BenchRequest, EngineOptions, KvType, WeightTyp
 Examples:
   tiltmeter bench data/models/quay
   tiltmeter bench allenai/Olmo-3-7B-Instruct --batch 1,16 --context 2048
-  tiltmeter bench data/models/quay --threads 1 --json")]
+  tiltmeter bench data/models/quay --threads 1 --json
+  tiltmeter bench allenai/Olmo-3-7B-Instruct --device cuda --batch 1,16,48 --context 2048,4096
+  tiltmeter bench --shape tests/gpu/olmo3_7b.json --device cuda --rollouts tests/gpu/003b_lengths.json")]
 pub struct BenchArgs {
     /// Folder or hub id
-    #[arg(value_name = "MODEL")]
-    pub model: String,
+    #[arg(value_name = "MODEL", required_unless_present = "shape")]
+    pub model: Option<String>,
     /// Conversations decoded together; several, with commas between
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 4, 16], value_parser = parse_count)]
     pub batch: Vec<usize>,
-    /// Tokens that each conversation has already
-    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = parse_count)]
-    pub context: usize,
+    /// Tokens that each conversation has already; several, with commas between, on a GPU
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [512], value_parser = parse_count)]
+    pub context: Vec<usize>,
     /// Tokens that each then draws
     #[arg(long, value_name = "N", default_value = "32", value_parser = parse_count)]
     pub tokens: usize,
-    /// Where the model runs
-    #[arg(long, value_enum, default_value_t)]
+    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
     pub device: DeviceChoice,
     /// Type in which the weights are held [default: the one they have]
     #[arg(long, value_enum)]
@@ -48,16 +53,30 @@ pub struct BenchArgs {
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<usize>,
+    /// On a GPU: a model of the shape of this config.json, with weights that say nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub shape: Option<PathBuf>,
+    /// On a GPU: also whole conversations of the lengths that this JSON file holds
+    #[arg(long, value_name = "FILE")]
+    pub rollouts: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
 pub fn execute(args: &BenchArgs) -> Result<Exit, Failure> {
+    if let DeviceChoice::Cuda(number) = args.device {
+        return gpu_bench::execute(args, number);
+    }
+    let (Some(model), [context], None, None) = (&args.model, &args.context[..], &args.shape, &args.rollouts) else {
+        return Err(Failure::from(
+            Problem::new("--shape, --rollouts and several contexts are for GPUs").hint("add --device cuda"),
+        ));
+    };
     let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
     let options = EngineOptions { weights, kv, threads: args.threads, ..EngineOptions::default() };
-    let request = BenchRequest { batches: args.batch.clone(), context: args.context, tokens: args.tokens };
-    let bench = session::bench_local(&args.model, device(args.device), &options, &request)?;
+    let request = BenchRequest { batches: args.batch.clone(), context: *context, tokens: args.tokens };
+    let bench = session::bench_local(model, device(args.device), &options, &request)?;
     if args.json {
         stdout(&format!("{:#}\n", serde_json::json!(bench)))?;
     } else {

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{parse_count, parse_site, parse_temperature};
+use super::{
+    parse_count, parse_site, parse_temperature,
+    run::{DeviceChoice, parse_device},
+};
 use crate::{
     probe::Site,
     session::{KvType, WeightType},
@@ -48,6 +51,9 @@ pub struct CaptureArgs {
     /// Precision in which keys and values are kept [default: bf16 if the weights are, else f32]
     #[arg(long, value_enum)]
     pub kv: Option<DtypeChoice>,
+    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
+    pub device: DeviceChoice,
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,

@@ -8,7 +8,11 @@ use std::{
 
 use clap::Args;
 
-use super::{parse_count, parse_site, parse_temperature, terminal::escape};
+use super::{
+    parse_count, parse_site, parse_temperature,
+    run::{DeviceChoice, parse_device},
+    terminal::escape,
+};
 use crate::{
     model::{ChatReply, Finish, Message, Role},
     probe::Site,
@@ -47,6 +51,9 @@ pub struct ChatArgs {
     /// Longest reply in tokens
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = parse_count, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
+    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
+    pub device: DeviceChoice,
 }
 
 /// Holds a conversation: each line of `input` is a message, `answer` gets all messages so far. With `prompting` it shows where to

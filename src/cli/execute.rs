@@ -65,7 +65,7 @@ pub(super) fn device(choice: DeviceChoice) -> Device {
     match choice {
         DeviceChoice::Auto => Device::Auto,
         DeviceChoice::Cpu => Device::Cpu,
-        DeviceChoice::Cuda => Device::Cuda,
+        DeviceChoice::Cuda(number) => Device::Cuda(number),
     }
 }
 
@@ -316,7 +316,8 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
 
 fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
     let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
-    let opening = Opening { engine: EngineOptions { weights, kv, ..Default::default() }, ..Default::default() };
+    let engine = EngineOptions { weights, kv, ..Default::default() };
+    let opening = Opening { device: device(args.device), engine, ..Default::default() };
     let request = CaptureRequest {
         model: args.model,
         messages: args.messages,
@@ -346,7 +347,8 @@ fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
 fn chat_command(args: &ChatArgs) -> Result<Exit, Failure> {
     let sampling = Sampling { temperature: args.temperature, ..Sampling::default() };
     let axis = args.axis.as_deref().map(|path| (path, args.site));
-    let talk = Talk::open(&args.model, axis, sampling, args.seed, args.max_new_tokens, &Opening::default())?;
+    let opening = Opening { device: device(args.device), ..Default::default() };
+    let talk = Talk::open(&args.model, axis, sampling, args.seed, args.max_new_tokens, &opening)?;
     let runtime = runtime()?;
     let prompting = stdin().is_terminal() && standard_output().is_terminal();
     chat::converse(args.system.as_deref(), prompting, stdin().lock(), &mut standard_output(), |messages| {

@@ -12,6 +12,7 @@ pub mod capture;
 pub mod chat;
 pub mod axis;
 pub mod bench;
+mod gpu_bench;
 pub mod errors;
 pub mod view;
 pub mod progress;

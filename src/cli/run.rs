@@ -1,9 +1,9 @@
 //! Owns the arguments of `run` and `plan`, with their help.
 //! Must not know: inference, HTTP.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{parse_count, parse_set, parse_task, progress::ProgressMode, terminal::stderr};
 
@@ -35,8 +35,8 @@ pub struct RunArgs {
     /// Change a key of the experiment, by dotted path; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
     pub set: Vec<(String, String)>,
-    /// Where the model runs
-    #[arg(long, value_enum, default_value_t)]
+    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
     pub device: DeviceChoice,
     /// How progress is shown, on standard error
     #[arg(long, value_enum, default_value_t)]
@@ -93,15 +93,33 @@ pub struct PlanArgs {
 }
 
 /// Where a model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The GPU if there is one, else the CPU
     #[default]
     Auto,
-    /// The CPU
     Cpu,
-    /// The first GPU; an error if there is none
-    Cuda,
+    /// By the number that its driver gives it.
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+pub fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+    match (text, text.strip_prefix("cuda:").map(str::parse)) {
+        ("auto", _) => Ok(DeviceChoice::Auto),
+        ("cpu", _) => Ok(DeviceChoice::Cpu),
+        ("cuda", _) => Ok(DeviceChoice::Cuda(0)),
+        (_, Some(Ok(number))) => Ok(DeviceChoice::Cuda(number)),
+        _ => Err(format!("`{text}` is not a device: it is auto, cpu, cuda or cuda:N, N counting GPUs from 0")),
+    }
 }
 
 /// Waits for the Enter key. Where nobody can press it, the run goes on.

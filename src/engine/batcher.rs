@@ -7,12 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tiltmeter_kernels::KvType;
-
 use super::{
-    kv::{PAGE_LEN, PagePool, SequenceCache},
-    models::{Batch, Decoder, Rows, broken},
-    ops::with_values,
+    kv::PAGE_LEN,
+    machine::{Kept, Machine, Room},
+    models::{Batch, Rows},
     sequence::Sequence,
 };
 use crate::model::{ConversationId, Work};
@@ -25,32 +23,32 @@ pub struct Limits {
     pub prefill_chunk: usize,
     /// Tokens of all sequences in one pass; decoding sequences are never held back by it.
     pub step_tokens: usize,
-    /// Memory for keys and values.
-    pub kv_bytes: u64,
-    /// What they are kept as.
-    pub kv: KvType,
 }
 
-pub struct Batcher {
-    decoder: Decoder,
-    pages: PagePool,
+pub struct Batcher<M: Machine> {
+    machine: M,
     limits: Limits,
-    waiting: VecDeque<Sequence>,
-    running: Vec<Sequence>,
+    waiting: VecDeque<Sequence<M::Cache>>,
+    running: Vec<Sequence<M::Cache>>,
     /// Conversations between two turns.
-    idle: BTreeMap<ConversationId, SequenceCache>,
+    idle: BTreeMap<ConversationId, M::Cache>,
     /// What each conversation has ever fed, to tell new work from repeated work.
     fed: HashMap<ConversationId, Vec<u32>>,
     work: Work,
     /// Where others read it; up to date before an answer goes out.
     published: Arc<Mutex<Work>>,
+    /// What a person should know, and whether it was said that memory holds some back.
+    notes: Notes,
+    said_held_back: bool,
 }
 
-impl Batcher {
-    pub fn new(decoder: Decoder, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
+/// Lines for whoever runs an experiment.
+pub type Notes = Arc<Mutex<Vec<String>>>;
+
+impl<M: Machine> Batcher<M> {
+    pub fn new(machine: M, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
         Self {
-            pages: PagePool::new(&decoder.config, limits.kv_bytes, limits.kv),
-            decoder,
+            machine,
             limits,
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -58,11 +56,22 @@ impl Batcher {
             fed: HashMap::new(),
             work: Work::default(),
             published,
+            notes: Notes::default(),
+            said_held_back: false,
         }
+    }
+
+    /// Says what a person should know there.
+    pub fn telling(self, notes: Notes) -> Self {
+        Self { notes, ..self }
     }
 
     pub fn work(&self) -> Work {
         self.work
+    }
+
+    pub fn machine(&self) -> &M {
+        &self.machine
     }
 
     pub fn is_busy(&self) -> bool {
@@ -70,13 +79,14 @@ impl Batcher {
     }
 
     /// Takes a sequence in; it keeps what its conversation's cache has in common with its prompt.
-    pub fn submit(&mut self, mut sequence: Sequence) {
+    pub fn submit(&mut self, sequence: Sequence) {
+        let mut sequence = sequence.holding(M::Cache::default());
         if let Some(mut cache) = sequence.conversation.and_then(|id| self.idle.remove(&id)) {
             let common = cache.tokens().iter().zip(&sequence.tokens).take_while(|(a, b)| a == b).count();
             // At least one token must be fed, or there are no logits; measured tokens must be fed in this very turn.
             let measured = sequence.recorder.as_ref().map_or(usize::MAX, |recorder| recorder.first_position());
             let keep = common.min(sequence.prompt_len - 1).min(measured);
-            cache.truncate(keep, &mut self.pages);
+            self.machine.truncate(&mut cache, keep);
             sequence.cache = cache;
         }
         self.waiting.push_back(sequence);
@@ -86,29 +96,29 @@ impl Batcher {
     pub fn close(&mut self, conversation: ConversationId) {
         self.fed.remove(&conversation);
         if let Some(mut cache) = self.idle.remove(&conversation) {
-            cache.clear(&mut self.pages);
+            self.machine.clear(&mut cache);
         }
     }
 
     /// Pages that a sequence may come to hold beyond those it has.
-    fn growth(&self, sequence: &Sequence) -> usize {
+    fn growth(&self, sequence: &Sequence<M::Cache>) -> Room {
         let anchor = sequence.anchor().saturating_sub(self.limits.prefill_chunk);
-        self.pages.pages_for(sequence.longest(), anchor).saturating_sub(sequence.cache.pages_held())
+        self.machine.pages_for(sequence.longest(), anchor) - self.machine.pages_held(&sequence.cache)
     }
 
     /// What a sequence that holds nothing yet has in common with another one that is running or kept.
-    fn prefix(&self, sequence: &Sequence) -> Prefix {
+    fn prefix(&self, sequence: &Sequence<M::Cache>) -> Prefix<M::Cache> {
         let most = sequence.may_adopt();
         if sequence.cache.len() > 0 || most < PAGE_LEN {
             return Prefix::None;
         }
         let tokens = &sequence.tokens[..most];
         let alike = |other: &[u32]| other.len() >= PAGE_LEN && other[..PAGE_LEN] == tokens[..PAGE_LEN];
-        let mut best: Option<(usize, &SequenceCache)> = None;
+        let mut best: Option<(usize, &M::Cache)> = None;
         let running = self.running.iter().map(|other| (&other.tokens[..other.prompt_len], &other.cache));
         let kept = self.idle.values().map(|cache| (cache.tokens(), cache));
         for (others, cache) in running.chain(kept).filter(|(others, _)| alike(others)) {
-            let there = cache.shareable(tokens, &self.pages);
+            let there = self.machine.shareable(cache, tokens);
             let to_come = others.iter().zip(tokens).take_while(|(a, b)| a == b).count() / PAGE_LEN * PAGE_LEN;
             if to_come > there && cache.len() < to_come {
                 return Prefix::ToCome;
@@ -117,14 +127,14 @@ impl Batcher {
                 best = Some((there, cache));
             }
         }
-        best.map_or(Prefix::None, |(len, cache)| Prefix::There(cache.beginning(len)))
+        best.map_or(Prefix::None, |(len, cache)| Prefix::There(self.machine.beginning(cache, len)))
     }
 
     /// Lets waiting sequences run while their groups and the memory allow it. Room is reserved for the longest reply, so a running
     /// sequence never has to stop; conversations that hold a cache go first. Who begins like one that is still being prefilled waits
     /// for it and takes over what they have in common.
     fn admit(&mut self) {
-        let mut reserved: usize = self.running.iter().map(|sequence| self.growth(sequence)).sum();
+        let mut reserved: Room = self.running.iter().map(|sequence| self.growth(sequence)).sum();
         let mut kept = VecDeque::new();
         let (with_cache, without): (Vec<_>, Vec<_>) =
             self.waiting.drain(..).partition(|sequence| sequence.cache.len() > 0);
@@ -141,11 +151,11 @@ impl Batcher {
                 }
             };
             let need = self.growth(&sequence);
-            let in_group = |other: &&Sequence| other.group.map(|g| g.id) == sequence.group.map(|g| g.id);
+            let in_group = |other: &&Sequence<M::Cache>| other.group.map(|g| g.id) == sequence.group.map(|g| g.id);
             let free_place =
                 sequence.group.is_none_or(|group| self.running.iter().filter(in_group).count() < group.cap.max(1));
-            if free_place && need + reserved <= self.pages.available() {
-                reserved += need;
+            if free_place && (need + reserved).fits(self.machine.available()) {
+                reserved = reserved + need;
                 sequence.reused_tokens = sequence.cache.len();
                 if let (true, Some(id)) = (adopted, sequence.conversation) {
                     // Fed by another, so that it is no new work when it has to be fed again.
@@ -154,12 +164,28 @@ impl Batcher {
                 self.running.push(sequence);
             } else {
                 if adopted {
-                    sequence.cache.clear(&mut self.pages);
+                    self.machine.clear(&mut sequence.cache);
+                }
+                if free_place && !self.running.is_empty() {
+                    self.say_held_back();
                 }
                 kept.push_back(sequence);
             }
         }
         self.waiting = kept;
+    }
+
+    /// Once: fewer run at a time than could; no result depends on it.
+    fn say_held_back(&mut self) {
+        if !self.said_held_back {
+            self.said_held_back = true;
+            let running = self.running.len();
+            if let Ok(mut notes) = self.notes.lock() {
+                notes.push(format!(
+                    "the memory for keys and values has room for {running} conversations at the moment; the others wait their turn"
+                ));
+            }
+        }
     }
 
     /// Nothing runs and the first in the queue does not fit: drop kept caches, the youngest conversation's first, until it does.
@@ -168,15 +194,15 @@ impl Batcher {
         while self.running.is_empty() && !self.waiting.is_empty() {
             let youngest_waiting = (1..self.waiting.len()).rev().find(|&i| self.waiting[i].cache.len() > 0);
             if let Some((_, mut cache)) = self.idle.pop_last() {
-                cache.clear(&mut self.pages);
+                self.machine.clear(&mut cache);
             } else if let Some(i) = youngest_waiting {
-                self.waiting[i].cache.clear(&mut self.pages);
+                self.machine.clear(&mut self.waiting[i].cache);
             } else if let Some(mut first) = self.waiting.pop_front() {
-                first.cache.clear(&mut self.pages);
-                if self.growth(&first) <= self.pages.available() {
+                self.machine.clear(&mut first.cache);
+                if self.growth(&first).fits(self.machine.available()) {
                     self.waiting.push_front(first);
                 } else {
-                    let (need, have) = (self.growth(&first), self.pages.capacity());
+                    let (need, have) = (self.growth(&first).total(), self.machine.capacity().total());
                     let longest = first.longest();
                     first.fail(
                         Problem::new(format!(
@@ -199,8 +225,7 @@ impl Batcher {
             return Ok(());
         }
         self.work.steps += 1;
-        let logits = self.forward(&batch, &owners)?;
-        self.draw(&batch, &owners, &logits);
+        self.forward(&batch, &owners)?;
         if let Ok(mut published) = self.published.lock() {
             *published = self.work;
         }
@@ -233,8 +258,9 @@ impl Batcher {
                 batch.logit_rows.push(row + take as u32 - 1);
             }
             note_work(&mut self.work, &mut self.fed, sequence.conversation, first, &tokens);
-            sequence.cache.leave_window(sequence.anchor(), &mut self.pages);
-            sequence.cache.extend(&tokens, &mut self.pages);
+            let anchor = sequence.anchor();
+            self.machine.leave_window(&mut sequence.cache, anchor);
+            self.machine.extend(&mut sequence.cache, &tokens);
             batch.positions.extend(first as u32..(first + take) as u32);
             batch.tokens.extend(tokens);
             batch.sequences.push(Rows { cache: owners.len(), first, len: take });
@@ -243,84 +269,42 @@ impl Batcher {
         (batch, owners)
     }
 
-    /// Runs the decoder and shows the recorders what passes by. Gives the logits, row after row.
-    fn forward(&mut self, batch: &Batch, owners: &[usize]) -> Result<Vec<f32>, Problem> {
-        let mut caches = Vec::new();
-        let mut watchers = Vec::new();
-        let mut sites = Vec::new();
-        for (owner, sequence) in self.running.iter_mut().enumerate() {
-            if owners.binary_search(&owner).is_err() {
-                continue;
-            }
-            sites.extend(sequence.recorder.iter().flat_map(|recorder| recorder.sites()));
-            sites.extend(sequence.raw.iter().flat_map(|raw| raw.sites.iter().copied()));
-            caches.push(&mut sequence.cache);
-            watchers.push((&mut sequence.recorder, &mut sequence.raw));
-        }
-        sites.sort_unstable();
-        sites.dedup();
-        for ((recorder, _), rows) in watchers.iter_mut().zip(&batch.sequences) {
-            if let Some(recorder) = recorder {
+    /// Runs the pass; every sequence whose pending tokens are all fed goes on with the token drawn for it.
+    fn forward(&mut self, batch: &Batch, owners: &[usize]) -> Result<(), Problem> {
+        let chosen = |(i, _): &(usize, &mut Sequence<M::Cache>)| owners.binary_search(i).is_ok();
+        let mut sequences: Vec<_> =
+            self.running.iter_mut().enumerate().filter(chosen).map(|(_, sequence)| sequence).collect();
+        for (sequence, rows) in sequences.iter_mut().zip(&batch.sequences) {
+            if let Some(recorder) = &mut sequence.recorder {
                 recorder.advance(rows.first, rows.len);
             }
         }
-        let width = self.decoder.config.hidden_size;
-        let mut seen = |site, states: &[f32]| {
-            let mut rest = states;
-            for ((recorder, raw), rows) in watchers.iter_mut().zip(&batch.sequences) {
-                let (own, others) = rest.split_at(rows.len * width);
-                rest = others;
-                if let Some(recorder) = recorder {
-                    recorder.observe(site, rows.first, own, width);
-                }
-                if let Some(raw) = raw {
-                    raw.observe(site, own);
-                }
-            }
-        };
-        let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
-        match logits {
-            Some(logits) => with_values(&logits, <[f32]>::to_vec).map_err(broken),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// Draws a token for every sequence whose pending tokens are all fed.
-    fn draw(&mut self, batch: &Batch, owners: &[usize], logits: &[f32]) {
-        let vocab = self.decoder.config.vocab_size;
-        let mut rows = logits.chunks_exact(vocab);
+        let drawn = self.machine.pass(batch, &mut sequences)?;
         let mut failed = Vec::new();
-        for (&owner, fed) in owners.iter().zip(&batch.sequences) {
-            let sequence = &mut self.running[owner];
-            let all_fed = sequence.pending().is_empty();
-            let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
-            let count = if all_logits { fed.len } else { usize::from(all_fed && sequence.draws()) };
-            let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
-            if let Some(raw) = sequence.raw.as_mut().filter(|raw| raw.with_logits) {
-                own.iter().for_each(|row| raw.logits.extend_from_slice(row));
-            }
-            if let Some(last) = own.last().filter(|_| all_fed && sequence.draws()) {
-                self.work.generated_tokens += 1;
-                if let Err(problem) = sequence.draw(last) {
-                    failed.push((owner, problem));
-                }
+        for (&owner, drawn) in owners.iter().zip(drawn) {
+            self.work.generated_tokens += u64::from(drawn.is_some());
+            match drawn {
+                None => {}
+                Some(Ok(token)) => self.running[owner].take(token),
+                Some(Err(problem)) => failed.push((owner, problem)),
             }
         }
         for (owner, problem) in failed.into_iter().rev() {
             let mut cache = self.running.remove(owner).fail(problem);
-            cache.clear(&mut self.pages);
+            self.machine.clear(&mut cache);
         }
+        Ok(())
     }
 
     /// Answers what is done; its cache stays with its conversation.
     fn retire(&mut self) {
-        let (done, running): (Vec<_>, Vec<_>) = self.running.drain(..).partition(Sequence::is_done);
+        let (done, running): (Vec<_>, Vec<_>) = self.running.drain(..).partition(|sequence| sequence.is_done());
         self.running = running;
         for sequence in done {
             let (conversation, mut cache) = sequence.complete();
             match conversation {
                 Some(id) => drop(self.idle.insert(id, cache)),
-                None => cache.clear(&mut self.pages),
+                None => self.machine.clear(&mut cache),
             }
         }
     }
@@ -328,16 +312,16 @@ impl Batcher {
     /// Ends everything with one error.
     pub fn fail_all(&mut self, problem: &Problem) {
         for sequence in self.running.drain(..).chain(self.waiting.drain(..)) {
-            sequence.fail(problem.clone()).clear(&mut self.pages);
+            self.machine.clear(&mut sequence.fail(problem.clone()));
         }
     }
 }
 
 /// What is at hand of the beginning of a sequence that holds nothing.
-enum Prefix {
+enum Prefix<C> {
     None,
     /// Another sequence's first pages.
-    There(SequenceCache),
+    There(C),
     /// Another sequence is about to have more of it.
     ToCome,
 }

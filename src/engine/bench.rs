@@ -14,8 +14,10 @@ use super::{
     batcher::{Batcher, Limits},
     capture::Recorder,
     config::ModelConfig,
+    device::{cores, isa},
     hub::Checkpoint,
-    local::{EngineOptions, cores, free_memory, isa},
+    local::EngineOptions,
+    machine::{Cpu, Machine},
     models::Decoder,
     sequence::{Drawing, Sequence},
     weights::Weights,
@@ -110,16 +112,12 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     let decoder = Decoder::load(config.clone(), &weights, pool.clone())?;
     let weight_bytes = decoder.bytes_per_weight() * config.linear_weights();
     let load_s = began.elapsed().as_secs_f64();
-    let limits = Limits {
-        prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
-        step_tokens: 1024,
-        kv_bytes: options.kv_bytes.unwrap_or_else(|| free_memory() / 2),
-        kv,
-    };
+    let limits = Limits { prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1), step_tokens: 1024 };
     let read = machine::read_bandwidth(&pool, MACHINE_TIME);
     let peak = machine::fma_peak(&pool, MACHINE_TIME);
+    let machine = Cpu::new(decoder, &dtype, kv, options.kv_bytes);
     let mut bench =
-        Running { batcher: Batcher::new(decoder, limits, Arc::default()), config: &config, failed: Arc::default() };
+        Running { batcher: Batcher::new(machine, limits, Arc::default()), config: &config, failed: Arc::default() };
 
     let weights = bench.config.linear_weights() as f64;
     let prefill_s = bench.prefill(request.context)?;
@@ -175,13 +173,13 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     })
 }
 
-struct Running<'a> {
-    batcher: Batcher,
+struct Running<'a, M: Machine> {
+    batcher: Batcher<M>,
     config: &'a ModelConfig,
     failed: Arc<Mutex<Option<Problem>>>,
 }
 
-impl Running<'_> {
+impl<M: Machine> Running<'_, M> {
     /// Seconds of one prompt, the better of two.
     fn prefill(&mut self, tokens: usize) -> Result<f64, Problem> {
         let mut best = f64::INFINITY;

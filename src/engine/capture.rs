@@ -65,6 +65,25 @@ impl Recorder {
         }
     }
 
+    pub fn plan(&self) -> &Arc<ProbePlan> {
+        &self.plan
+    }
+
+    /// Whether any of the positions from `first` on is to be measured.
+    pub fn measures(&self, first: usize, len: usize) -> bool {
+        self.slots.iter().any(|slot| !overlap(&slot.span, first, len).is_empty())
+    }
+
+    /// Takes in projections of the positions from `first` on that were computed elsewhere: of the row and the number of the probe.
+    pub fn project(&mut self, first: usize, len: usize, projection: impl Fn(usize, usize) -> f32) {
+        for slot in &mut self.slots {
+            let rows = overlap(&slot.span, first, len);
+            for (probe, projections) in slot.projections.iter_mut().enumerate() {
+                projections.extend(rows.clone().map(|position| projection(position - first, probe)));
+            }
+        }
+    }
+
     /// Takes in the states `[len, width]` of the positions from `first` on.
     pub fn observe(&mut self, site: Site, first: usize, states: &[f32], width: usize) {
         let len = states.len() / width;
@@ -76,6 +95,16 @@ impl Recorder {
                     projections.extend(states.chunks_exact(width).map(|row| dot(row, &probe.unit)));
                 }
             }
+        }
+        self.observe_vectors(site, first, states, width);
+    }
+
+    /// Takes in the same for mean vectors alone.
+    pub fn observe_vectors(&mut self, site: Site, first: usize, states: &[f32], width: usize) {
+        let len = states.len() / width;
+        for slot in &mut self.slots {
+            let rows = overlap(&slot.span, first, len);
+            let states = &states[(rows.start - first) * width..(rows.end - first) * width];
             for (&vector, sum) in self.plan.vectors.iter().zip(&mut slot.sums) {
                 if vector == site {
                     sum.resize(width, 0.0);

@@ -1,23 +1,21 @@
 //! Owns `LocalModel`: a checkpoint on this machine behind the port. Text becomes tokens here; one thread of its own runs the batcher.
 //! Must not know: experiments, run folders.
 
-use std::{
-    sync::{Arc, Mutex, mpsc},
-    thread,
-};
+use std::sync::{Arc, Mutex, mpsc};
 
-use tiltmeter_kernels::{Isa, KvType, Pool};
+use tiltmeter_kernels::{KvType, gpu::Gpu};
 use tokio::sync::oneshot;
 
 use super::{
-    batcher::{Batcher, Limits},
+    batcher::Notes,
     capture::{RawStates, Recorder},
     config::ModelConfig,
+    device::{self, Device, Order, Started},
     hub::Checkpoint,
-    models::Decoder,
     sequence::{Drawing, Finished, Sequence},
     spans::{self, Layout},
     template::ChatTemplate,
+    thread::Job,
     tokenizer::Tokenizer,
     weights::{WeightType, Weights},
 };
@@ -28,9 +26,10 @@ use crate::model::{
 use crate::probe::{Site, Span};
 use crate::problem::Problem;
 
-/// How a checkpoint is run. Results do not depend on any of these but `weights` and `kv`.
+/// How a checkpoint is run. Results do not depend on any of these but `device`, `weights` and `kv`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineOptions {
+    pub device: Device,
     /// `None`: the weights stay in the type they have.
     pub weights: Option<WeightType>,
     /// What keys and values are kept as; `None`: as the weights if these are bf16, else f32.
@@ -39,17 +38,15 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Memory for keys and values; `None`: half of what is free after loading.
     pub kv_bytes: Option<u64>,
-    /// Prompt tokens of one conversation in one pass; `None`: 256.
+    /// Prompt tokens of one conversation in one pass; `None`: 256 on a CPU, 512 on a GPU.
     pub prefill_chunk: Option<usize>,
+    /// Only candle's own operations, one after the other: slow, and what the fast ways are checked against. The environment variable
+    /// `TILTMETER_ENGINE=eager` asks for it too.
+    pub eager: bool,
 }
 
 /// Longest reply if a request does not say.
 const DEFAULT_MAX_NEW_TOKENS: usize = 512;
-
-enum Job {
-    Run(Box<Sequence>),
-    Close(ConversationId),
-}
 
 /// A checkpoint that answers conversations.
 pub struct LocalModel {
@@ -59,6 +56,7 @@ pub struct LocalModel {
     template: ChatTemplate,
     jobs: mpsc::Sender<Job>,
     work: Arc<Mutex<Work>>,
+    notes: Notes,
 }
 
 /// Everything about one conversation, for tools and tests.
@@ -74,7 +72,16 @@ pub struct Capture {
 impl LocalModel {
     /// Opens a folder or a hub id and loads the weights.
     pub fn open(name: &str, options: &EngineOptions) -> Result<Self, Problem> {
-        let isa = isa()?;
+        Self::open_by(name, options, device::start)
+    }
+
+    /// The same by the GPU's kernels, on whatever carries them out.
+    pub fn open_on(name: &str, options: &EngineOptions, gpu: Gpu) -> Result<Self, Problem> {
+        let device = gpu.driver().name();
+        Self::open_by(name, options, |order| device::start_on(order, move || Ok((gpu, device))))
+    }
+
+    fn open_by(name: &str, options: &EngineOptions, start: impl FnOnce(Order) -> Started) -> Result<Self, Problem> {
         let checkpoint = Checkpoint::open(name)?;
         let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
             .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;
@@ -89,14 +96,11 @@ impl LocalModel {
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
         let stop_ids = config.stop_ids(&turn_ends);
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
-        let dtype = match (weights.dtype_of("model.norm.weight").unwrap_or("f32"), isa) {
-            // Bits of its own, so a plan that was begun otherwise is not gone on with.
-            ("bf16", Isa::Amx) => "bf16 on amx",
-            (dtype, _) => dtype,
-        };
-        let kv = options.kv.unwrap_or_else(|| weights.kv_type());
-        let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
-        let decoder = Decoder::load(config.clone(), &weights, pool)?;
+        let work = Arc::new(Mutex::new(Work::default()));
+        let notes = Notes::default();
+        let order =
+            Order { config: config.clone(), weights, options: *options, work: work.clone(), notes: notes.clone() };
+        let (jobs, facts) = start(order)?;
         let fingerprint = checkpoint.fingerprint()?;
         let card = ModelCard {
             name: name.to_owned(),
@@ -106,26 +110,13 @@ impl LocalModel {
             hidden_size: Some(config.hidden_size),
             num_layers: Some(config.num_layers),
             max_positions: Some(config.max_positions),
-            dtype: Some(dtype.to_owned()),
-            kv_dtype: Some(kv.name().to_owned()),
-            device: Some("cpu".to_owned()),
+            dtype: Some(facts.dtype),
+            kv_dtype: Some(facts.kv_dtype),
+            device: Some(facts.device),
             sampler_defaults: config.sampler_defaults.clone(),
             stop_ids,
         };
-        let limits = Limits {
-            prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
-            step_tokens: 1024,
-            kv_bytes: options.kv_bytes.unwrap_or_else(|| free_memory() / 2),
-            kv,
-        };
-        let work = Arc::new(Mutex::new(Work::default()));
-        let (jobs, inbox) = mpsc::channel();
-        let shared = work.clone();
-        thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || serve(Batcher::new(decoder, limits, shared), &inbox))
-            .map_err(|error| Problem::new(format!("the engine's thread cannot start: {error}")))?;
-        Ok(Self { card, config, tokenizer, template, jobs, work })
+        Ok(Self { card, config, tokenizer, template, jobs, work, notes })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -308,30 +299,9 @@ impl Model for LocalModel {
     fn work(&self) -> Work {
         self.work.lock().map(|work| *work).unwrap_or_default()
     }
-}
 
-/// Runs until every sender is gone. Requests that arrive during a pass join the next one.
-fn serve(mut batcher: Batcher, inbox: &mpsc::Receiver<Job>) {
-    loop {
-        if !batcher.is_busy() {
-            match inbox.recv() {
-                Ok(job) => take(&mut batcher, job),
-                Err(_) => return,
-            }
-        }
-        for job in inbox.try_iter() {
-            take(&mut batcher, job);
-        }
-        if let Err(problem) = batcher.step() {
-            batcher.fail_all(&problem);
-        }
-    }
-}
-
-fn take(batcher: &mut Batcher, job: Job) {
-    match job {
-        Job::Run(sequence) => batcher.submit(*sequence),
-        Job::Close(conversation) => batcher.close(conversation),
+    fn take_notes(&self) -> Vec<String> {
+        self.notes.lock().map(|mut notes| std::mem::take(&mut *notes)).unwrap_or_default()
     }
 }
 
@@ -345,26 +315,4 @@ fn fits(prompt_tokens: usize, max_new_tokens: usize, limit: usize) -> Result<(),
 fn place(checkpoint: &Checkpoint, problem: &Problem) -> String {
     let file = problem.place.as_deref().unwrap_or("config.json");
     checkpoint.folder.join(file).display().to_string()
-}
-
-/// The instruction set of the kernels.
-pub(super) fn isa() -> Result<Isa, Problem> {
-    Isa::wished().map_err(|what| {
-        Problem::new(what)
-            .at("the environment")
-            .hint("unset TILTMETER_ISA to use the fastest set whose results are the same everywhere")
-    })
-}
-
-pub(super) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, Into::into)
-}
-
-/// Memory that can be taken without swapping; 4 GiB where the system does not say.
-pub(super) fn free_memory() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned))?;
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
-    });
-    kib.map_or(4 << 30, |kib| kib * 1024)
 }

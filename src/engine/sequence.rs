@@ -3,7 +3,7 @@
 
 use super::{
     capture::{RawStates, Recorder},
-    kv::SequenceCache,
+    machine::{Drawn, Kept},
     sampler::sample,
 };
 use crate::model::{ConversationId, Finish, Group, Sampling, SeedKey};
@@ -32,11 +32,12 @@ pub struct Drawing {
     pub stop_ids: Vec<u32>,
 }
 
-pub struct Sequence {
+/// `C` is what a machine keeps of it: nothing before it is given to one.
+pub struct Sequence<C = ()> {
     /// Prompt and sampled tokens.
     pub tokens: Vec<u32>,
     pub prompt_len: usize,
-    pub cache: SequenceCache,
+    pub cache: C,
     pub conversation: Option<ConversationId>,
     pub group: Option<Group>,
     pub recorder: Option<Recorder>,
@@ -55,7 +56,7 @@ impl Sequence {
         Self {
             prompt_len: prompt.len(),
             tokens: prompt,
-            cache: SequenceCache::default(),
+            cache: (),
             conversation: None,
             group: None,
             recorder: None,
@@ -67,6 +68,27 @@ impl Sequence {
         }
     }
 
+    /// The same, holding what a machine keeps of it.
+    pub fn holding<C: Kept>(self, cache: C) -> Sequence<C> {
+        let Self { tokens, prompt_len, conversation, group, recorder, raw, reused_tokens, .. } = self;
+        let Self { drawing, finish, answer, .. } = self;
+        Sequence {
+            tokens,
+            prompt_len,
+            cache,
+            conversation,
+            group,
+            recorder,
+            raw,
+            reused_tokens,
+            drawing,
+            finish,
+            answer,
+        }
+    }
+}
+
+impl<C: Kept> Sequence<C> {
     /// Tokens that are to be fed next.
     pub fn pending(&self) -> &[u32] {
         &self.tokens[self.cache.len()..]
@@ -109,26 +131,30 @@ impl Sequence {
         self.cache.len().min(self.prompt_len)
     }
 
+    /// How the next token is drawn, and its index in the reply.
+    pub fn next_draw(&self) -> Option<(&Drawing, usize)> {
+        self.drawing.as_ref().map(|drawing| (drawing, self.tokens.len() - self.prompt_len))
+    }
+
     /// Draws the next token from the logits of the last one.
-    pub fn draw(&mut self, logits: &[f32]) -> Result<(), Problem> {
-        let Some(drawing) = &self.drawing else { return Ok(()) };
-        let index = self.tokens.len() - self.prompt_len;
-        let token = sample(logits, &drawing.sampling, drawing.seed, index as u64).ok_or_else(|| {
-            Problem::new("the model's logits are not finite, so no token can be drawn").hint(
-                "the weights are damaged or overflow in this type: try --dtype f32, or fetch the checkpoint again",
-            )
-        })?;
-        self.tokens.push(token);
+    pub fn draw(&self, logits: &[f32]) -> Drawn {
+        let (drawing, index) = self.next_draw()?;
+        Some(sample(logits, &drawing.sampling, drawing.seed, index as u64).ok_or_else(not_finite))
+    }
+
+    /// Goes on with the token that was drawn.
+    pub fn take(&mut self, token: u32) {
+        let Some((drawing, index)) = self.next_draw() else { return };
         if drawing.stop_ids.contains(&token) {
             self.finish = Some(Finish::Stop);
         } else if index + 1 >= drawing.max_new_tokens {
             self.finish = Some(Finish::Length);
         }
-        Ok(())
+        self.tokens.push(token);
     }
 
     /// Gives the result to whoever asked and hands the cache back.
-    pub fn complete(self) -> (Option<ConversationId>, SequenceCache) {
+    pub fn complete(self) -> (Option<ConversationId>, C) {
         let readouts = self.recorder.map_or(Some(Vec::new()), Recorder::finish).ok_or_else(|| {
             ModelError::Refused(Problem::new("a projection is not finite").hint(
                 "the hidden states overflow: the weights are damaged, or the axis holds values that are not numbers",
@@ -147,8 +173,14 @@ impl Sequence {
     }
 
     /// Ends the sequence with an error.
-    pub fn fail(self, problem: Problem) -> SequenceCache {
+    pub fn fail(self, problem: Problem) -> C {
         (self.answer)(Err(ModelError::Refused(problem)));
         self.cache
     }
+}
+
+/// Why nothing can be drawn honestly.
+pub fn not_finite() -> Problem {
+    Problem::new("the model's logits are not finite, so no token can be drawn")
+        .hint("the weights are damaged or overflow in this type: try --dtype f32, or fetch the checkpoint again")
 }

@@ -121,6 +121,17 @@ impl Weights {
         })
     }
 
+    /// The bits of a tensor as bf16, or as f16; rounded to nearest even where it is stored as something else.
+    pub fn two_byte(&self, name: &str, shape: &[usize], as_bf16: bool) -> Result<Vec<u16>, Problem> {
+        let (entry, bytes) = self.entry(name, shape)?;
+        let same = if as_bf16 { Dtype::BF16 } else { Dtype::F16 };
+        if entry.dtype == same {
+            return Ok(bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect());
+        }
+        let round = |x: f32| if as_bf16 { bf16::from_f32(x).to_bits() } else { f16::from_f32(x).to_bits() };
+        Ok(widen(entry.dtype, bytes).into_iter().map(round).collect())
+    }
+
     /// A projection `[n_out, k_in]`, packed for the matrix kernel.
     pub fn linear(&self, name: &str, n_out: usize, k_in: usize) -> Result<Arc<PackedLinear>, Problem> {
         let (entry, bytes) = self.entry(name, &[n_out, k_in])?;

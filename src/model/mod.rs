@@ -92,4 +92,9 @@ pub trait Model: Send + Sync {
     fn work(&self) -> Work {
         Work::default()
     }
+
+    /// What whoever runs an experiment should know and was not told yet; each line once.
+    fn take_notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -17,6 +17,7 @@ use std::{
 use time::OffsetDateTime;
 
 use crate::experiment::{BACKUPS, Ran, RanEnd, Recorder, RunFile};
+use crate::model::Model;
 use crate::problem::Problem;
 use crate::record::{Outcome, RunFolder, RunKey, safe_name, timestamp, write_json_atomic, write_text_atomic};
 use crate::scheduler::{EventKind, Observer, Progress};
@@ -106,6 +107,20 @@ impl Keeper {
         }
     }
 }
+
+/// Passes on what models have to say while runs go on; does not end by itself.
+pub async fn pass_on(models: &[Arc<dyn Model>], progress: &Progress) {
+    loop {
+        tokio::time::sleep(NOTES_EVERY).await;
+        pass_on_now(models, progress);
+    }
+}
+
+pub fn pass_on_now(models: &[Arc<dyn Model>], progress: &Progress) {
+    models.iter().flat_map(|model| model.take_notes()).for_each(|note| progress.note(note));
+}
+
+const NOTES_EVERY: Duration = Duration::from_millis(500);
 
 /// How often at most the files of the batch are written while runs go on: they grow with it.
 const STANDING_EVERY: Duration = Duration::from_secs(1);

@@ -14,6 +14,7 @@ mod parity;
 mod candle_peer;
 mod engine;
 mod bitwise;
+mod gpu;
 
 // Models behind an API, and the server that goes wrong for them.
 mod faults;

@@ -14,28 +14,31 @@ use tiltmeter::probe::Site;
 
 /// A folder of `tests/fixtures/parity`.
 pub fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name)
+    // Where the tests run on another machine than the one that built them, they run in the repository's root.
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = if built.is_dir() { built } else { PathBuf::from(".") };
+    root.join("tests/fixtures/parity").join(name)
 }
 
 pub fn open(name: &str, options: &EngineOptions) -> LocalModel {
     LocalModel::open(&fixture(name).display().to_string(), options).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
-fn expected(name: &str) -> (Value, Vec<u8>) {
+pub fn expected(name: &str) -> (Value, Vec<u8>) {
     let folder = fixture(name);
     let json = fs::read_to_string(folder.join("expected.json")).unwrap();
     (serde_json::from_str(&json).unwrap(), fs::read(folder.join("expected.safetensors")).unwrap())
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-fn messages(value: &Value) -> Vec<Message> {
+pub fn messages(value: &Value) -> Vec<Message> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-fn floats(tensors: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
+pub fn floats(tensors: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f32>) {
     let view = tensors.tensor(name).unwrap();
     let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     (view.shape().to_vec(), values)
@@ -119,6 +122,8 @@ macro_rules! parity {
             let f32 = EngineOptions { weights: Some(tiltmeter::engine::WeightType::F32), ..EngineOptions::default() };
             check(stringify!($test), f32).await;
             check(stringify!($test), EngineOptions { prefill_chunk: Some(7), ..f32 }).await;
+            check(stringify!($test), EngineOptions { eager: true, ..f32 }).await;
+            check(stringify!($test), EngineOptions { eager: true, prefill_chunk: Some(7), ..f32 }).await;
         }
     )*};
 }

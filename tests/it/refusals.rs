@@ -290,6 +290,14 @@ fn a_place_that_cannot_be_written() {
 fn a_device_that_is_not_there() {
     let desk = Desk::new();
     desk.one("run x.json --device cuda", &["GPU", "--device cpu"]);
+    desk.one("run x.json --device cuda:3", &["GPU", "--device cpu"]);
+    if cfg!(not(feature = "cuda")) {
+        desk.one("run x.json --device cuda:3", &["cuda:3", "--features cuda"]);
+        desk.one("bench --shape config.json --device cuda", &["--features cuda", "--device cpu"]);
+    }
+    let ended = desk.call("run x.json --device gpu");
+    assert!(ended.code == Some(2) && ended.err.contains("it is auto, cpu, cuda or cuda:N"), "{}", ended.err);
+    desk.one("bench --shape config.json", &["--shape", "--device cuda"]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ const COMMON: &[&str] = &["problem", "failure"];
 const CRATES: &[(&str, &[&str])] = &[
     ("candle_core", &["src/engine/", "src/probe/import/"]),
     ("candle_nn", &["src/engine/"]),
-    ("tiltmeter_kernels", &["src/engine/"]),
+    ("tiltmeter_kernels", &["src/engine/", "tests/it/gpu.rs"]),
     ("hf_hub", &["src/engine/", "src/dataset/"]),
     ("minijinja", &["src/engine/"]),
     ("tokenizers", &["src/engine/"]),

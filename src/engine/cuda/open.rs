@@ -1,0 +1,139 @@
+//! Owns bringing a model to a GPU: whether the kernels can compute it, whether it fits, and what is left for keys and values. Too little
+//! memory for the weights is an error; too little for many conversations only means that fewer run at a time.
+//! Must not know: text, passes.
+
+use tiltmeter_kernels::gpu::{Element, Gpu, GpuError};
+
+use super::{
+    super::{config::ModelConfig, kv::PAGE_LEN, local::EngineOptions, machine::MachineFacts, weights::Weights},
+    card::Card,
+    draws::DrawMemory,
+    layers::{DeviceModel, shape_of},
+    memory::{Activations, KvMemory, RopeTables, divide, page_bytes},
+    slots::MOST_ROWS,
+    weights::{DeviceWeights, bytes_needed},
+};
+use crate::problem::Problem;
+
+/// What a device says went wrong, in the user's terms.
+pub fn failure(error: GpuError) -> Problem {
+    match error {
+        GpuError::Unavailable { what, hint } => Problem::new(what).hint(format!("{hint}; --device cpu needs no GPU")),
+        GpuError::OutOfMemory { .. } => Problem::new(error.to_string()).hint(
+            "end what else uses the GPU (nvidia-smi lists it), take another one: --device cuda:1, or --device cpu",
+        ),
+        GpuError::Failed { what } => Problem::new(format!("the GPU failed: {what}")).hint(
+            "run it again with --resume; if it fails there again, report it, and go on with TILTMETER_ENGINE=eager",
+        ),
+    }
+}
+
+/// Why the kernels do not compute a model; candle's operations then do.
+pub fn unsupported(config: &ModelConfig) -> Option<String> {
+    for (what, size) in [("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)] {
+        if size % 16 != 0 {
+            return Some(format!("{what} {size} is no multiple of 16"));
+        }
+    }
+    if config.vocab_size >= 1 << 20 {
+        return Some(format!("a vocabulary of {} tokens is too large", config.vocab_size));
+    }
+    (0..config.num_layers).find_map(|layer| shape_of(config, layer).unsupported())
+}
+
+/// Loads a model. `name` is what the record says of the device.
+pub fn load(
+    gpu: Gpu,
+    name: String,
+    config: ModelConfig,
+    weights: &Weights,
+    element: Element,
+    options: &EngineOptions,
+    most_rows: usize,
+) -> Result<Card, Problem> {
+    if let Some(what) = unsupported(&config) {
+        return Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
+            .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=eager"));
+    }
+    fits(&gpu, &name, &config)?;
+    let final_norm = weights.two_byte("model.norm.weight", &[config.hidden_size], element == Element::Bf16)?;
+    let wide = |bits: u16| match element {
+        Element::Bf16 => half::bf16::from_bits(bits).to_f32(),
+        Element::F16 => half::f16::from_bits(bits).to_f32(),
+    };
+    let final_norm = final_norm.into_iter().map(wide).collect();
+    let loaded = DeviceWeights::load(&gpu, &config, weights, element)?;
+    furnish(gpu, name, config, loaded, final_norm, options.kv_bytes, most_rows)
+}
+
+/// A model of this shape with weights that say nothing, for measuring.
+pub fn synthetic(gpu: Gpu, name: String, config: ModelConfig, most_rows: usize) -> Result<Card, Problem> {
+    fits(&gpu, &name, &config)?;
+    let weights = DeviceWeights::synthetic(&gpu, &config, Element::Bf16).map_err(failure)?;
+    let final_norm = vec![1.0; config.hidden_size];
+    furnish(gpu, name, config, weights, final_norm, None, most_rows)
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Refuses a model whose weights do not fit, before any of it is read.
+fn fits(gpu: &Gpu, name: &str, config: &ModelConfig) -> Result<(), Problem> {
+    let (free, all) = gpu.driver().memory().map_err(failure)?;
+    let need = bytes_needed(config);
+    if need <= free as u64 {
+        return Ok(());
+    }
+    let [need, free, all] = [need as f64, free as f64, all as f64].map(|bytes| bytes / GIB);
+    Err(Problem::new(format!("the weights need {need:.1} GiB, and of the GPU's {all:.1} GiB {free:.1} are free"))
+        .at(name.to_owned())
+        .hint("end what else uses the GPU (nvidia-smi lists it), take a larger one: --device cuda:1, or --device cpu"))
+}
+
+/// Everything besides the weights.
+fn furnish(
+    gpu: Gpu,
+    name: String,
+    config: ModelConfig,
+    weights: DeviceWeights,
+    final_norm: Vec<f32>,
+    kv_bytes: Option<u64>,
+    most_rows: usize,
+) -> Result<Card, Problem> {
+    let dtype = match weights.element {
+        Element::Bf16 => "bf16",
+        Element::F16 => "f16",
+    };
+    let most_rows = most_rows.max(MOST_ROWS);
+    let ropes = RopeTables::new(&gpu, &config, config.max_positions).map_err(failure)?;
+    let activations = Activations::new(&gpu, &config, most_rows, MOST_ROWS).map_err(failure)?;
+    let draws = DrawMemory::new(&gpu, config.vocab_size).map_err(failure)?;
+    let (free, _) = gpu.driver().memory().map_err(failure)?;
+    // What grows with the longest conversation, axes, and what a driver keeps for itself.
+    let reserve = reserve(&config, free as u64);
+    let bytes = kv_bytes.unwrap_or_else(|| (free as u64).saturating_sub(reserve)).min(free as u64);
+    let capacity = divide(&config, bytes);
+    let least = page_bytes(&config);
+    if (0..2).any(|pool| least[pool] > 0 && capacity.0[pool] < 2) {
+        let free = free as f64 / GIB;
+        return Err(Problem::new(format!(
+            "beside the weights {free:.2} GiB are free, too little for any conversation"
+        ))
+        .at(name)
+        .hint(
+            "end what else uses the GPU (nvidia-smi lists it), take a larger one: --device cuda:1, or --device cpu",
+        ));
+    }
+    let kv = KvMemory::new(&gpu, &config, capacity).map_err(failure)?;
+    let facts = MachineFacts { device: name, dtype: dtype.to_owned(), kv_dtype: dtype.to_owned() };
+    let model = DeviceModel { gpu, config, weights, ropes, kv, activations, draws };
+    Card::new(model, capacity, most_rows, facts, final_norm).map_err(failure)
+}
+
+/// Memory that is left alone: partial results of attention and block tables of the longest conversation that can come, and a
+/// fiftieth for axes and for the driver.
+fn reserve(config: &ModelConfig, free: u64) -> u64 {
+    let chunks = config.max_positions.div_ceil(256) as u64;
+    let partials = MOST_ROWS as u64 * config.num_heads as u64 * chunks * (config.head_dim as u64 + 2) * 4;
+    let tables = 4 * 2 * 2 * MOST_ROWS as u64 * config.max_positions.div_ceil(PAGE_LEN) as u64;
+    (partials + tables).min(free / 4) + free / 50
+}

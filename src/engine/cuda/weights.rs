@@ -1,0 +1,243 @@
+//! Owns a checkpoint's weights on the device, as the kernels want them: products packed, q, k and v as one of them, gate and up as
+//! another, whose rows alternate. A checkpoint of another type is rounded once, here.
+//! Must not know: passes, pages.
+
+use half::{bf16, f16};
+use tiltmeter_kernels::gpu::{Element, Gpu, Memory, Result as GpuResult, linear::LinearShape, rows::Norm};
+
+use super::{
+    super::{
+        config::{Family, ModelConfig},
+        weights::Weights,
+    },
+    failure,
+};
+use crate::problem::Problem;
+
+/// The weight of an RMS norm.
+pub struct NormWeight {
+    memory: Memory,
+    eps: f32,
+}
+
+impl NormWeight {
+    pub fn norm(&self) -> Norm<'_> {
+        Norm { weight: self.memory.all(), eps: self.eps }
+    }
+}
+
+/// The packed weight of a product.
+pub struct Product {
+    pub shape: LinearShape,
+    pub packed: Memory,
+}
+
+pub struct LayerWeights {
+    pub qkv: Product,
+    pub out: Product,
+    pub gate_up: Product,
+    pub down: Product,
+    /// Of q and k, over their whole width, where the family has them.
+    pub qk_norms: Option<[NormWeight; 2]>,
+    /// Before attention and feed-forward (Llama), or after them (OLMo).
+    pub norms: [NormWeight; 2],
+}
+
+pub struct DeviceWeights {
+    pub element: Element,
+    /// `[vocab, hidden]`, as it is.
+    pub embeddings: Memory,
+    pub layers: Vec<LayerWeights>,
+    pub norm: NormWeight,
+    pub head: Product,
+}
+
+/// The shapes of a layer's products.
+pub struct Shapes {
+    pub qkv: LinearShape,
+    pub out: LinearShape,
+    pub gate_up: LinearShape,
+    pub down: LinearShape,
+    pub head: LinearShape,
+}
+
+impl Shapes {
+    pub fn of(config: &ModelConfig) -> Self {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+        Self {
+            qkv: LinearShape { n: q + 2 * kv, k: hidden },
+            out: LinearShape { n: hidden, k: q },
+            gate_up: LinearShape { n: 2 * inner, k: hidden },
+            down: LinearShape { n: hidden, k: inner },
+            head: LinearShape { n: config.vocab_size, k: hidden },
+        }
+    }
+
+    pub fn all(&self) -> [LinearShape; 5] {
+        [self.qkv, self.out, self.gate_up, self.down, self.head]
+    }
+}
+
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
+
+/// Bytes that the weights of a model take on a device.
+pub fn bytes_needed(config: &ModelConfig) -> u64 {
+    let shapes = Shapes::of(config);
+    let layer: usize = [shapes.qkv, shapes.out, shapes.gate_up, shapes.down].iter().map(LinearShape::packed_len).sum();
+    let table = config.vocab_size * config.hidden_size;
+    2 * (config.num_layers * layer + shapes.head.packed_len() + table) as u64
+}
+
+impl DeviceWeights {
+    /// Brings a checkpoint to the device.
+    pub fn load(gpu: &Gpu, config: &ModelConfig, weights: &Weights, element: Element) -> Result<Self, Problem> {
+        let loader = Loader { gpu, config, weights, element };
+        let shapes = Shapes::of(config);
+        let head = if config.tie_embeddings { EMBEDDINGS } else { "lm_head.weight" };
+        let table = loader.numbers(EMBEDDINGS, config.vocab_size, config.hidden_size)?;
+        Ok(Self {
+            element,
+            embeddings: gpu.upload(&table).map_err(failure)?,
+            layers: (0..config.num_layers).map(|layer| loader.layer(layer, &shapes)).collect::<Result<_, _>>()?,
+            norm: loader.norm("model.norm.weight", config.hidden_size)?,
+            head: loader.product(&[(head, config.vocab_size)], shapes.head, false)?,
+        })
+    }
+
+    /// Weights drawn from nowhere, made on the device, for measuring: a model's time does not depend on what it says.
+    pub fn synthetic(gpu: &Gpu, config: &ModelConfig, element: Element) -> GpuResult<Self> {
+        let shapes = Shapes::of(config);
+        let noise = Noise::new(gpu, element)?;
+        let norm = |width: usize| -> GpuResult<NormWeight> {
+            let ones = vec![element_bits(1.0, element); width];
+            Ok(NormWeight { memory: gpu.upload(&ones)?, eps: config.rms_norm_eps as f32 })
+        };
+        let packed = |shape: LinearShape| -> GpuResult<Product> {
+            let packed = gpu.alloc(2 * shape.packed_len())?;
+            noise.fill(&packed)?;
+            Ok(Product { shape, packed })
+        };
+        let layer = || -> GpuResult<LayerWeights> {
+            let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+            let qk_norms = match config.family {
+                Family::Llama => None,
+                Family::Olmo2 | Family::Olmo3 => Some([norm(q)?, norm(kv)?]),
+            };
+            Ok(LayerWeights {
+                qkv: packed(shapes.qkv)?,
+                out: packed(shapes.out)?,
+                gate_up: packed(shapes.gate_up)?,
+                down: packed(shapes.down)?,
+                qk_norms,
+                norms: [norm(config.hidden_size)?, norm(config.hidden_size)?],
+            })
+        };
+        let embeddings = gpu.alloc(2 * config.vocab_size * config.hidden_size)?;
+        noise.fill(&embeddings)?;
+        Ok(Self {
+            element,
+            embeddings,
+            layers: (0..config.num_layers).map(|_| layer()).collect::<GpuResult<_>>()?,
+            norm: norm(config.hidden_size)?,
+            head: packed(shapes.head)?,
+        })
+    }
+}
+
+/// A block of normal numbers of the scale that weights have, repeated over whatever is to be filled.
+struct Noise {
+    block: Memory,
+}
+
+impl Noise {
+    /// Numbers of the block: no multiple of any width, so that rows do not repeat each other.
+    const COUNT: usize = (1 << 22) + 8 * 1009;
+
+    fn new(gpu: &Gpu, element: Element) -> GpuResult<Self> {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        // The sum of four uniform numbers is near enough to a normal one.
+        let mut draw = || {
+            state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            let sum: u64 = (0..4).map(|i| state >> (16 * i) & 0xffff).sum();
+            (sum as f32 / 65536.0 - 2.0) * 0.03
+        };
+        let numbers: Vec<u16> = (0..Self::COUNT).map(|_| element_bits(draw(), element)).collect();
+        Ok(Self { block: gpu.upload(&numbers)? })
+    }
+
+    fn fill(&self, memory: &Memory) -> GpuResult<()> {
+        let count = memory.bytes() / 2;
+        for first in (0..count).step_by(Self::COUNT) {
+            let part = Self::COUNT.min(count - first);
+            self.block.part::<u16>(0, part).copy_to(memory.part::<u16>(first, part))?;
+        }
+        Ok(())
+    }
+}
+
+fn element_bits(x: f32, element: Element) -> u16 {
+    match element {
+        Element::Bf16 => bf16::from_f32(x).to_bits(),
+        Element::F16 => f16::from_f32(x).to_bits(),
+    }
+}
+
+struct Loader<'a> {
+    gpu: &'a Gpu,
+    config: &'a ModelConfig,
+    weights: &'a Weights,
+    element: Element,
+}
+
+impl Loader<'_> {
+    fn numbers(&self, name: &str, rows: usize, width: usize) -> Result<Vec<u16>, Problem> {
+        self.weights.two_byte(name, &[rows, width], self.element == Element::Bf16)
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<NormWeight, Problem> {
+        let numbers = self.weights.two_byte(name, &[width], self.element == Element::Bf16)?;
+        Ok(NormWeight { memory: self.gpu.upload(&numbers).map_err(failure)?, eps: self.config.rms_norm_eps as f32 })
+    }
+
+    /// Tensors below each other as one product; `alternate`: their rows by turns.
+    fn product(&self, parts: &[(&str, usize)], shape: LinearShape, alternate: bool) -> Result<Product, Problem> {
+        let mut tensors = Vec::new();
+        for &(name, rows) in parts {
+            tensors.push(self.numbers(name, rows, shape.k)?);
+        }
+        let rows: Vec<&[u16]> = match alternate {
+            false => tensors.iter().flat_map(|tensor| tensor.chunks_exact(shape.k)).collect(),
+            true => {
+                let rows = tensors[0].chunks_exact(shape.k).zip(tensors[1].chunks_exact(shape.k));
+                rows.flat_map(|(gate, up)| [gate, up]).collect()
+            }
+        };
+        let packed = self.gpu.upload(&shape.pack(|row| rows[row])).map_err(failure)?;
+        Ok(Product { shape, packed })
+    }
+
+    fn layer(&self, layer: usize, shapes: &Shapes) -> Result<LayerWeights, Problem> {
+        let config = self.config;
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        let [q_name, k_name, v_name, o_name] = ["q", "k", "v", "o"].map(|part| name(&format!("self_attn.{part}_proj")));
+        let [gate, up, down] = ["gate", "up", "down"].map(|part| name(&format!("mlp.{part}_proj")));
+        let (qk_norms, norms) = match config.family {
+            Family::Olmo2 | Family::Olmo3 => (
+                Some([self.norm(&name("self_attn.q_norm"), q)?, self.norm(&name("self_attn.k_norm"), kv)?]),
+                ["post_attention_layernorm", "post_feedforward_layernorm"],
+            ),
+            Family::Llama => (None, ["input_layernorm", "post_attention_layernorm"]),
+        };
+        Ok(LayerWeights {
+            qkv: self.product(&[(&q_name, q), (&k_name, kv), (&v_name, kv)], shapes.qkv, false)?,
+            out: self.product(&[(&o_name, hidden)], shapes.out, false)?,
+            gate_up: self.product(&[(&gate, inner), (&up, inner)], shapes.gate_up, true)?,
+            down: self.product(&[(&down, hidden)], shapes.down, false)?,
+            qk_norms,
+            norms: [self.norm(&name(norms[0]), hidden)?, self.norm(&name(norms[1]), hidden)?],
+        })
+    }
+}

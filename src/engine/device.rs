@@ -1,0 +1,288 @@
+//! Owns the choice of the machine that a checkpoint runs on, and what is said where it cannot.
+//! Must not know: text, templates, experiments.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
+    thread::available_parallelism,
+};
+
+use tiltmeter_kernels::{
+    Isa, Pool,
+    gpu::{Element, Gpu},
+};
+
+use super::{
+    batcher::{Limits, Notes},
+    config::ModelConfig,
+    cuda::{self, GpuBench, GpuBenchRequest},
+    eager::{Eager, Precision},
+    hub::Checkpoint,
+    local::EngineOptions,
+    machine::{Cpu, MachineFacts, free_memory},
+    models::Decoder,
+    thread::{self, Job},
+    weights::{WeightType, Weights},
+};
+use crate::model::Work;
+use crate::problem::Problem;
+
+/// Where a local model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU if this build can use one and the machine has one, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    /// A GPU, counted from 0 as its driver does.
+    Cuda(usize),
+}
+
+/// What a machine is made of.
+pub struct Order {
+    pub config: ModelConfig,
+    pub weights: Weights,
+    pub options: EngineOptions,
+    pub work: Arc<Mutex<Work>>,
+    pub notes: Notes,
+}
+
+pub type Started = Result<(mpsc::Sender<Job>, MachineFacts), Problem>;
+
+impl Order {
+    /// Only candle's operations are wanted.
+    fn eager(&self) -> bool {
+        self.options.eager || std::env::var("TILTMETER_ENGINE").is_ok_and(|engine| engine == "eager")
+    }
+
+    fn limits(&self, prefill_chunk: usize) -> Limits {
+        Limits { prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1), step_tokens: STEP_TOKENS }
+    }
+
+    fn precision(&self) -> Precision {
+        match self.weights.dtype_of("model.norm.weight") {
+            Some("bf16") => Precision::Bf16,
+            Some("f16") => Precision::F16,
+            _ => Precision::F32,
+        }
+    }
+}
+
+/// Tokens of all sequences in one pass.
+const STEP_TOKENS: usize = 1024;
+/// Prompt tokens of one sequence in one pass.
+const CPU_CHUNK: usize = 256;
+const GPU_CHUNK: usize = 512;
+
+/// Loads a model where its options say and serves it on a thread of its own.
+pub fn start(order: Order) -> Started {
+    match order.options.device {
+        Device::Cuda(number) => start_on_gpu(order, number),
+        Device::Auto if driver::count() > 0 => start_on_gpu(order, 0),
+        Device::Auto | Device::Cpu => start_on_cpu(order),
+    }
+}
+
+fn start_on_cpu(order: Order) -> Started {
+    let isa = isa()?;
+    let (limits, work, notes) = (order.limits(CPU_CHUNK), order.work.clone(), order.notes.clone());
+    if order.eager() {
+        return thread::start(limits, work, notes, move || {
+            let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
+            let precision = order.precision();
+            let (cpu, name) = (candle_core::Device::Cpu, "cpu".to_owned());
+            Eager::load(order.config, &order.weights, precision, cpu, name, kv_bytes)
+        });
+    }
+    thread::start(limits, work, notes, move || {
+        let dtype = match (order.weights.dtype_of("model.norm.weight").unwrap_or("f32"), isa) {
+            // Bits of its own, so a plan that was begun otherwise is not gone on with.
+            ("bf16", Isa::Amx) => "bf16 on amx",
+            (dtype, _) => dtype,
+        };
+        let kv = order.options.kv.unwrap_or_else(|| order.weights.kv_type());
+        let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
+        Ok(Cpu::new(Decoder::load(order.config, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
+    })
+}
+
+fn start_on_gpu(order: Order, number: usize) -> Started {
+    // f32 weights and shapes that the kernels do not know are candle's.
+    let unsupported = match (order.eager(), cuda::unsupported(&order.config)) {
+        (true, _) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
+        _ if order.options.weights == Some(WeightType::F32) => {
+            Some("f32 is asked for and the GPU's kernels hold weights in bf16 or f16".to_owned())
+        }
+        (_, unsupported) => unsupported.map(|what| format!("the GPU's kernels do not know {what}")),
+    };
+    if let Some(why) = unsupported {
+        let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
+        return thread::start(limits, work, notes, move || {
+            let (gpu, name) = driver::open(number)?;
+            let (free, _) = gpu.driver().memory().map_err(cuda::failure)?;
+            let device = driver::candle(number).map_err(|problem| {
+                let what = format!("{why}, and {}", problem.what);
+                Problem { what, ..problem }
+            })?;
+            let precision = order.precision();
+            let weights = cuda::weight_bytes(&order.config) / 2 * precision.bytes() as u64;
+            let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| (free as u64).saturating_sub(weights) / 2);
+            Eager::load(order.config, &order.weights, precision, device, name, kv_bytes)
+        });
+    }
+    start_on(order, move || driver::open(number))
+}
+
+/// Serves a model by our own kernels on whatever device `open` gives, which is asked on the engine's thread.
+pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Problem> + Send + 'static) -> Started {
+    let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
+    thread::start(limits, work, notes, move || {
+        let element = match order.precision() {
+            Precision::Bf16 => Element::Bf16,
+            Precision::F16 => Element::F16,
+            Precision::F32 if order.options.weights == Some(WeightType::F32) => {
+                return Err(Problem::new("the GPU's kernels hold weights in bf16 or f16, and f32 is asked for")
+                    .hint("leave --dtype f32 out, or use --device cpu"));
+            }
+            Precision::F32 => {
+                if let Ok(mut notes) = order.notes.lock() {
+                    notes.push("the weights are f32; the GPU holds them in bf16".to_owned());
+                }
+                Element::Bf16
+            }
+        };
+        let (gpu, name) = open()?;
+        cuda::load(gpu, name, order.config, &order.weights, element, &order.options, STEP_TOKENS)
+    })
+}
+
+/// What a GPU is measured with: a checkpoint, or a model of the shape that a config.json says, with weights that say nothing.
+#[derive(Clone, Debug)]
+pub enum Measured {
+    Model(String),
+    Shape(PathBuf),
+}
+
+/// Measures a GPU; `say` is told each number as it comes.
+pub fn measure_gpu(
+    number: usize,
+    what: &Measured,
+    options: &EngineOptions,
+    request: &GpuBenchRequest,
+    say: &mut dyn FnMut(&str),
+) -> Result<GpuBench, Problem> {
+    let (gpu, name) = driver::open(number)?;
+    measure_on(gpu, name, what, options, request, say)
+}
+
+/// The same on whatever carries the kernels out.
+pub fn measure_on(
+    gpu: Gpu,
+    name: String,
+    what: &Measured,
+    options: &EngineOptions,
+    request: &GpuBenchRequest,
+    say: &mut dyn FnMut(&str),
+) -> Result<GpuBench, Problem> {
+    let card = match what {
+        Measured::Shape(path) => {
+            let place = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Problem::new(format!("the shape cannot be read: {error}"))
+                    .at(place.clone())
+                    .hint("it is a config.json as it lies beside weights")
+            })?;
+            let config =
+                ModelConfig::parse(&text, None).map_err(|problem| Problem { place: Some(place), ..problem })?;
+            supported(&config)?;
+            cuda::synthetic(gpu, name, config, STEP_TOKENS)?
+        }
+        Measured::Model(model) => {
+            let checkpoint = Checkpoint::open(model)?;
+            let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
+            supported(&config)?;
+            let weights = Weights::open(&checkpoint.weights, Some(options.weights.unwrap_or(WeightType::Bf16)))?;
+            cuda::load(gpu, name, config, &weights, Element::Bf16, options, STEP_TOKENS)?
+        }
+    };
+    cuda::measure(card, request, say)
+}
+
+fn supported(config: &ModelConfig) -> Result<(), Problem> {
+    match cuda::unsupported(config) {
+        None => Ok(()),
+        Some(what) => Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
+            .hint("it runs by candle's operations all the same, slowly; there is nothing to measure")),
+    }
+}
+
+/// The instruction set of the kernels of the processor.
+pub fn isa() -> Result<Isa, Problem> {
+    Isa::wished().map_err(|what| {
+        Problem::new(what)
+            .at("the environment")
+            .hint("unset TILTMETER_ISA to use the fastest set whose results are the same everywhere")
+    })
+}
+
+pub fn cores() -> usize {
+    available_parallelism().map_or(1, Into::into)
+}
+
+/// GPUs of this machine.
+#[cfg(feature = "cuda")]
+mod driver {
+    use tiltmeter_kernels::gpu::{Gpu, cuda::Cuda};
+
+    use super::super::cuda::failure;
+    use crate::problem::Problem;
+
+    pub fn count() -> usize {
+        Cuda::count()
+    }
+
+    /// A GPU, and what the record says of it.
+    pub fn open(number: usize) -> Result<(Gpu, String), Problem> {
+        let gpu = Gpu::new(Cuda::open(number).map_err(failure)?);
+        let name = format!("cuda:{number} ({})", gpu.driver().name());
+        Ok((gpu, name))
+    }
+
+    #[cfg(feature = "cuda-candle")]
+    pub fn candle(number: usize) -> Result<candle_core::Device, Problem> {
+        candle_core::Device::new_cuda(number)
+            .map_err(|error| Problem::new(format!("the GPU cannot be used: {error}")).hint("use --device cpu"))
+    }
+
+    #[cfg(not(feature = "cuda-candle"))]
+    pub fn candle(_number: usize) -> Result<candle_core::Device, Problem> {
+        Err(Problem::new("candle's operations are not in this build's GPU engine")
+            .hint("build it with them: cargo build --release --features cuda-candle; or use --device cpu"))
+    }
+}
+
+/// A build that has no GPU engine.
+#[cfg(not(feature = "cuda"))]
+mod driver {
+    use tiltmeter_kernels::gpu::Gpu;
+
+    use crate::problem::Problem;
+
+    pub fn count() -> usize {
+        0
+    }
+
+    pub fn open(number: usize) -> Result<(Gpu, String), Problem> {
+        Err(none(number))
+    }
+
+    pub fn candle(number: usize) -> Result<candle_core::Device, Problem> {
+        Err(none(number))
+    }
+
+    fn none(number: usize) -> Problem {
+        Problem::new(format!("cuda:{number} is asked for, and this build of tiltmeter has no GPU engine")).hint(
+            "build it with one: cargo build --release --features cuda (CUDA 13's nvcc must be on the PATH); or use --device cpu",
+        )
+    }
+}

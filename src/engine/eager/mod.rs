@@ -1,0 +1,157 @@
+//! Owns the plain way to run a model: candle's own operations, one after the other, on any device candle has. It is what the fast ways
+//! are checked against, and what runs a model on a GPU that those do not compute (`TILTMETER_ENGINE=eager` asks for it).
+//! Must not know: text, templates, kernels of ours.
+
+mod attention;
+mod model;
+
+use candle_core::Device;
+
+use super::{
+    config::ModelConfig,
+    kv::PAGE_LEN,
+    machine::{self, Drawn, Kept, Machine, MachineFacts, Room},
+    models::{Batch, broken},
+    sequence::Sequence,
+    weights::Weights,
+};
+use crate::problem::Problem;
+use attention::LayerCache;
+use model::Model;
+
+pub use model::Precision;
+
+/// Tokens and, per layer, their keys and values.
+#[derive(Default)]
+pub struct TensorCache {
+    tokens: Vec<u32>,
+    layers: Vec<LayerCache>,
+}
+
+impl Kept for TensorCache {
+    fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+}
+
+impl TensorCache {
+    fn pages(&self) -> usize {
+        self.tokens.len().div_ceil(PAGE_LEN)
+    }
+}
+
+/// A model whose every operation is candle's. Its memory is counted in pages of `PAGE_LEN` tokens of all layers, windows or not.
+pub struct Eager {
+    config: ModelConfig,
+    model: Model,
+    facts: MachineFacts,
+    capacity: usize,
+    in_use: usize,
+}
+
+impl Eager {
+    /// `kv_bytes`: memory for keys and values.
+    pub fn load(
+        config: ModelConfig,
+        weights: &Weights,
+        precision: Precision,
+        device: Device,
+        device_name: String,
+        kv_bytes: u64,
+    ) -> Result<Self, Problem> {
+        let dtype = precision.name().to_owned();
+        let facts = MachineFacts { device: device_name, kv_dtype: dtype.clone(), dtype };
+        let width = config.num_layers * config.num_kv_heads * config.head_dim;
+        let page = 2 * PAGE_LEN * width * precision.bytes();
+        let model = Model::load(&config, weights, precision, device)?;
+        Ok(Self { capacity: (kv_bytes / page as u64) as usize, in_use: 0, config, model, facts })
+    }
+
+    /// Keeps count while a cache changes.
+    fn change<R>(&mut self, cache: &mut TensorCache, change: impl FnOnce(&mut TensorCache) -> R) -> R {
+        let before = cache.pages();
+        let result = change(cache);
+        self.in_use = self.in_use + cache.pages() - before;
+        result
+    }
+}
+
+impl Machine for Eager {
+    type Cache = TensorCache;
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn facts(&self) -> MachineFacts {
+        self.facts.clone()
+    }
+
+    fn capacity(&self) -> Room {
+        Room([self.capacity, 0])
+    }
+
+    fn available(&self) -> Room {
+        Room([self.capacity.saturating_sub(self.in_use), 0])
+    }
+
+    fn pages_for(&self, len: usize, _anchor: usize) -> Room {
+        Room([len.div_ceil(PAGE_LEN), 0])
+    }
+
+    fn pages_held(&self, cache: &TensorCache) -> Room {
+        Room([cache.pages(), 0])
+    }
+
+    fn extend(&mut self, cache: &mut TensorCache, tokens: &[u32]) {
+        self.change(cache, |cache| cache.tokens.extend_from_slice(tokens));
+    }
+
+    fn truncate(&mut self, cache: &mut TensorCache, len: usize) {
+        let windows = &self.config.layer_windows;
+        let whole = cache.layers.iter().zip(windows).all(|(layer, window)| layer.reaches(*window, len));
+        let kept = if whole { len.min(cache.tokens.len()) } else { 0 };
+        self.change(cache, |cache| {
+            cache.tokens.truncate(kept);
+            if kept == 0 {
+                cache.layers.clear();
+            }
+            cache.layers.iter_mut().for_each(|layer| layer.truncate(kept));
+        });
+    }
+
+    fn leave_window(&mut self, cache: &mut TensorCache, anchor: usize) {
+        for (layer, window) in cache.layers.iter_mut().zip(&self.config.layer_windows) {
+            layer.leave_window(*window, anchor);
+        }
+    }
+
+    fn clear(&mut self, cache: &mut TensorCache) {
+        self.change(cache, |cache| *cache = TensorCache::default());
+    }
+
+    /// Nothing is shared here.
+    fn shareable(&self, _cache: &TensorCache, _tokens: &[u32]) -> usize {
+        0
+    }
+
+    fn beginning(&self, _cache: &TensorCache, _len: usize) -> TensorCache {
+        TensorCache::default()
+    }
+
+    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<TensorCache>]) -> Result<Vec<Drawn>, Problem> {
+        let sites = machine::sites(sequences);
+        let mut caches = Vec::new();
+        let mut watchers = Vec::new();
+        for sequence in sequences.iter_mut() {
+            let Sequence { cache, recorder, raw, .. } = &mut **sequence;
+            cache.layers.resize_with(self.config.num_layers, LayerCache::default);
+            caches.push(&mut cache.layers);
+            watchers.push((recorder, raw));
+        }
+        let width = self.config.hidden_size;
+        let mut seen = |site, states: &[f32]| machine::show(batch, &mut watchers, site, states, width);
+        let logits = self.model.forward(&self.config, batch, &mut caches, &sites, &mut seen).map_err(broken)?;
+        Ok(machine::draw(batch, sequences, &logits, self.config.vocab_size))
+    }
+}

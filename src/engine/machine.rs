@@ -1,0 +1,280 @@
+//! Owns the joint between continuous batching and what computes: pages of keys and values, and passes over rows of sequences. The
+//! batcher chooses what runs; a machine computes it and draws the tokens. A sequence's result is the same on one machine whatever
+//! else runs there.
+//! Must not know: text, templates, how a pass is computed.
+
+use std::{
+    iter::Sum,
+    ops::{Add, Sub},
+};
+
+use tiltmeter_kernels::KvType;
+
+use super::{
+    capture::{RawStates, Recorder},
+    config::ModelConfig,
+    kv::{PagePool, SequenceCache},
+    models::{Batch, Decoder, broken},
+    ops::with_values,
+    sequence::Sequence,
+};
+use crate::{probe::Site, problem::Problem};
+
+/// Pages by pool: of layers that see everything, and of layers with a sliding window. Where all layers share one pool, the second
+/// number is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room(pub [usize; 2]);
+
+impl Room {
+    pub fn fits(self, there: Room) -> bool {
+        self.0[0] <= there.0[0] && self.0[1] <= there.0[1]
+    }
+
+    pub fn total(self) -> usize {
+        self.0[0] + self.0[1]
+    }
+}
+
+impl Add for Room {
+    type Output = Room;
+
+    fn add(self, other: Room) -> Room {
+        Room([self.0[0] + other.0[0], self.0[1] + other.0[1]])
+    }
+}
+
+/// What is left, and never less than nothing.
+impl Sub for Room {
+    type Output = Room;
+
+    fn sub(self, other: Room) -> Room {
+        Room([self.0[0].saturating_sub(other.0[0]), self.0[1].saturating_sub(other.0[1])])
+    }
+}
+
+impl Sum for Room {
+    fn sum<I: Iterator<Item = Room>>(rooms: I) -> Room {
+        rooms.fold(Room::default(), Add::add)
+    }
+}
+
+/// What a machine keeps of one sequence: the tokens whose keys and values it holds.
+pub trait Kept: Default {
+    fn tokens(&self) -> &[u32];
+
+    fn len(&self) -> usize {
+        self.tokens().len()
+    }
+}
+
+/// A sequence that was not given to a machine yet.
+impl Kept for () {
+    fn tokens(&self) -> &[u32] {
+        &[]
+    }
+}
+
+/// What a pass drew for one sequence; `None` where nothing was to be drawn.
+pub type Drawn = Option<Result<u32, Problem>>;
+
+/// What is recorded of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineFacts {
+    pub device: String,
+    /// What the weights are held in.
+    pub dtype: String,
+    /// What keys and values are kept in.
+    pub kv_dtype: String,
+}
+
+/// Something that computes passes and keeps keys and values.
+pub trait Machine {
+    type Cache: Kept;
+
+    fn config(&self) -> &ModelConfig;
+
+    fn facts(&self) -> MachineFacts;
+
+    /// Pages there are.
+    fn capacity(&self) -> Room;
+
+    /// Pages that can still be taken.
+    fn available(&self) -> Room;
+
+    /// Most pages that a sequence holds on its way to `len` tokens if everything after `anchor` must stay reachable.
+    fn pages_for(&self, len: usize, anchor: usize) -> Room;
+
+    fn pages_held(&self, cache: &Self::Cache) -> Room;
+
+    /// Makes room for `tokens`, which follow those held.
+    fn extend(&mut self, cache: &mut Self::Cache, tokens: &[u32]);
+
+    /// Forgets the positions from `len` on, or everything if what is below `len` is not whole any more.
+    fn truncate(&mut self, cache: &mut Self::Cache, len: usize);
+
+    /// Frees what no query at `anchor` or later can see.
+    fn leave_window(&mut self, cache: &mut Self::Cache, anchor: usize);
+
+    /// Gives every page back.
+    fn clear(&mut self, cache: &mut Self::Cache);
+
+    /// How many of these tokens could be taken over from this sequence.
+    fn shareable(&self, cache: &Self::Cache, tokens: &[u32]) -> usize;
+
+    /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
+    fn beginning(&self, cache: &Self::Cache, len: usize) -> Self::Cache;
+
+    /// One pass over `batch`, whose `sequences[i]` is `sequences[i]`: shows each what it asked for, and draws where it is due.
+    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<Self::Cache>]) -> Result<Vec<Drawn>, Problem>;
+}
+
+impl Kept for SequenceCache {
+    fn tokens(&self) -> &[u32] {
+        self.tokens()
+    }
+}
+
+/// The processor: one pool of pages for all layers.
+pub struct Cpu {
+    decoder: Decoder,
+    pages: PagePool,
+    dtype: String,
+}
+
+impl Cpu {
+    /// `kv_bytes`: memory for keys and values; `None` is half of what is free after loading.
+    pub fn new(decoder: Decoder, dtype: &str, kv: KvType, kv_bytes: Option<u64>) -> Self {
+        let bytes = kv_bytes.unwrap_or_else(|| free_memory() / 2);
+        Self { pages: PagePool::new(&decoder.config, bytes, kv), decoder, dtype: dtype.to_owned() }
+    }
+}
+
+impl Machine for Cpu {
+    type Cache = SequenceCache;
+
+    fn config(&self) -> &ModelConfig {
+        &self.decoder.config
+    }
+
+    fn facts(&self) -> MachineFacts {
+        let kv_dtype = self.pages.shape().kv.name().to_owned();
+        MachineFacts { device: "cpu".to_owned(), dtype: self.dtype.clone(), kv_dtype }
+    }
+
+    fn capacity(&self) -> Room {
+        Room([self.pages.capacity(), 0])
+    }
+
+    fn available(&self) -> Room {
+        Room([self.pages.available(), 0])
+    }
+
+    fn pages_for(&self, len: usize, anchor: usize) -> Room {
+        Room([self.pages.pages_for(len, anchor), 0])
+    }
+
+    fn pages_held(&self, cache: &SequenceCache) -> Room {
+        Room([cache.pages_held(), 0])
+    }
+
+    fn extend(&mut self, cache: &mut SequenceCache, tokens: &[u32]) {
+        cache.extend(tokens, &mut self.pages);
+    }
+
+    fn truncate(&mut self, cache: &mut SequenceCache, len: usize) {
+        cache.truncate(len, &mut self.pages);
+    }
+
+    fn leave_window(&mut self, cache: &mut SequenceCache, anchor: usize) {
+        cache.leave_window(anchor, &mut self.pages);
+    }
+
+    fn clear(&mut self, cache: &mut SequenceCache) {
+        cache.clear(&mut self.pages);
+    }
+
+    fn shareable(&self, cache: &SequenceCache, tokens: &[u32]) -> usize {
+        cache.shareable(tokens, &self.pages)
+    }
+
+    fn beginning(&self, cache: &SequenceCache, len: usize) -> SequenceCache {
+        cache.beginning(len)
+    }
+
+    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<SequenceCache>]) -> Result<Vec<Drawn>, Problem> {
+        let sites = sites(sequences);
+        let width = self.decoder.config.hidden_size;
+        let mut caches = Vec::new();
+        let mut watchers = Vec::new();
+        for sequence in sequences.iter_mut() {
+            let Sequence { cache, recorder, raw, .. } = &mut **sequence;
+            caches.push(cache);
+            watchers.push((recorder, raw));
+        }
+        let mut seen = |site, states: &[f32]| show(batch, &mut watchers, site, states, width);
+        let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
+        let logits = match logits {
+            Some(logits) => with_values(&logits, <[f32]>::to_vec).map_err(broken)?,
+            None => Vec::new(),
+        };
+        Ok(draw(batch, sequences, &logits, self.decoder.config.vocab_size))
+    }
+}
+
+/// Memory that can be taken without swapping; 4 GiB where the system does not say.
+pub fn free_memory() -> u64 {
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    });
+    kib.map_or(4 << 30, |kib| kib * 1024)
+}
+
+/// The sites that anyone in a pass asks for, in the order of the forward pass.
+pub fn sites<C: Kept>(sequences: &[&mut Sequence<C>]) -> Vec<Site> {
+    let mut sites = Vec::new();
+    for sequence in sequences {
+        sites.extend(sequence.recorder.iter().flat_map(|recorder| recorder.sites()));
+        sites.extend(sequence.raw.iter().flat_map(|raw| raw.sites.iter().copied()));
+    }
+    sites.sort_unstable();
+    sites.dedup();
+    sites
+}
+
+/// Shows the states `[rows, width]` of a site to whoever watches.
+pub fn show(
+    batch: &Batch,
+    watchers: &mut [(&mut Option<Recorder>, &mut Option<RawStates>)],
+    site: Site,
+    states: &[f32],
+    width: usize,
+) {
+    let mut rest = states;
+    for ((recorder, raw), rows) in watchers.iter_mut().zip(&batch.sequences) {
+        let (own, others) = rest.split_at(rows.len * width);
+        rest = others;
+        if let Some(recorder) = recorder {
+            recorder.observe(site, rows.first, own, width);
+        }
+        if let Some(raw) = raw {
+            raw.observe(site, own);
+        }
+    }
+}
+
+/// Draws a token for every sequence whose pending tokens are all fed, from the logits `[logit_rows, vocab]`, on this processor.
+pub fn draw<C: Kept>(batch: &Batch, sequences: &mut [&mut Sequence<C>], logits: &[f32], vocab: usize) -> Vec<Drawn> {
+    let mut rows = logits.chunks_exact(vocab);
+    let drawn = sequences.iter_mut().zip(&batch.sequences).map(|(sequence, fed)| {
+        let due = sequence.pending().is_empty() && sequence.draws();
+        let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
+        let count = if all_logits { fed.len } else { usize::from(due) };
+        let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
+        if let Some(raw) = sequence.raw.as_mut().filter(|raw| raw.with_logits) {
+            own.iter().for_each(|row| raw.logits.extend_from_slice(row));
+        }
+        own.last().filter(|_| due).and_then(|last| sequence.draw(last))
+    });
+    drawn.collect()
+}
