@@ -68,7 +68,7 @@ fn questions() -> Vec<String> {
 async fn converse(model: &LocalModel, number: usize, turns: usize) -> Vec<Turn> {
     let (questions, plan) = (questions(), plan());
     let mut messages = Vec::new();
-    if number % 3 > 0 {
+    if !number.is_multiple_of(3) {
         messages.push(Message::new(
             Role::System,
             "You are the harbour's assistant. Stay helpful and calm. ".repeat(number % 3),

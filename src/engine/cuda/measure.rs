@@ -399,7 +399,8 @@ impl Bench {
             stop_ids: Vec::new(),
         };
         let mut sequence = Sequence::new(prompt, Some(drawing), answer);
-        sequence.recorder = plan.map(|plan| Recorder::new(plan, [begin..usize::MAX].into()));
+        let replies = begin..usize::MAX;
+        sequence.recorder = plan.map(|plan| Recorder::new(plan, [replies].into()));
         sequence.conversation = conversation;
         self.batcher.submit(sequence);
     }

@@ -141,7 +141,7 @@ impl Card {
                     self.give_row(sequence, draw - 1)?;
                 }
             }
-            let measured = now.iter().any(|part| is_measured(&sequences[part.which], part.first, part.len));
+            let measured = now.iter().any(|part| is_measured(sequences[part.which], part.first, part.len));
             let states = now.iter().any(|part| part.states);
             let fetch = self.pass_outcome.fetch(rows, measured, states)?;
             let pass = Launched { parts: now.to_vec(), fetch, rows };
