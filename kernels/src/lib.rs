@@ -39,6 +39,7 @@ mod testing;
 pub use attention::{AttentionJob, AttentionShape, KvPage, KvPages, KvType, KvWrite, PageShape, attention, write_kv};
 pub use isa::Isa;
 pub use linear::PackedLinear;
+pub use memory::keep_freed_memory;
 pub use pool::Pool;
 pub use rope::rope;
 pub use rows::{dot, rms_norm, swiglu};

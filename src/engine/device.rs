@@ -10,6 +10,7 @@ use std::{
 use tiltmeter_kernels::{
     Isa, Pool,
     gpu::{Element, Gpu},
+    keep_freed_memory,
 };
 
 use super::{
@@ -101,6 +102,7 @@ fn start_on_cpu(order: Order) -> Started {
             (dtype, _) => dtype,
         };
         let kv = order.options.kv.unwrap_or_else(|| order.weights.kv_type());
+        keep_freed_memory();
         let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
         Ok(Cpu::new(Decoder::load(order.config, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
     })
