@@ -128,7 +128,7 @@ async fn other_families_and_forms_agree_with_the_cpu() {
         config["sliding_window"] = json!(40);
     });
     let f32 = EngineOptions { weights: Some(WeightType::F32), ..EngineOptions::default() };
-    let messages = [Message::new(Role::User, WORDS.concat().repeat(2))];
+    let messages = [Message::new(Role::User, WORDS.concat().repeat(4))];
     for (name, folder) in [("olmo2", olmo2), ("yarn in the old form", legacy)] {
         let folder = folder.path().display().to_string();
         let gpu = LocalModel::open_on(&folder, &bf16(), device()).unwrap_or_else(|problem| panic!("{problem}"));
