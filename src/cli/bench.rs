@@ -26,8 +26,8 @@ Examples:
   tiltmeter bench data/models/quay
   tiltmeter bench allenai/Olmo-3-7B-Instruct --batch 1,16 --context 2048
   tiltmeter bench data/models/quay --threads 1 --json
-  tiltmeter bench allenai/Olmo-3-7B-Instruct --device cuda --batch 1,16,48 --context 2048,4096
-  tiltmeter bench --shape tests/gpu/olmo3_7b.json --device cuda --rollouts tests/gpu/003b_lengths.json")]
+  tiltmeter bench allenai/Olmo-3-7B-Instruct --device cuda --batch 16,48 --context 2048,4096
+  tiltmeter bench --shape tests/gpu/olmo3_7b.json --device cuda --batch 1,16")]
 pub struct BenchArgs {
     /// Folder or hub id
     #[arg(value_name = "MODEL", required_unless_present = "shape")]

@@ -181,6 +181,10 @@ impl SequencePages {
 
     /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
     pub fn beginning(&self, len: usize) -> Self {
+        if len == 0 {
+            // Nothing in common: pages that have left this one's window are missed by nobody there.
+            return Self::default();
+        }
         let part = |held: &Held| {
             let count = (len / PAGE_LEN).saturating_sub(held.first).min(held.pages.len());
             Held { first: held.first, pages: held.pages[..count].to_vec() }

@@ -107,6 +107,9 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
+    // A failure is printed; a file beside the sources would outlive it.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn whatever_happens_pages_hold_what_their_sequences_see(
         window in prop_oneof![Just(32usize), Just(48), Just(100)],
