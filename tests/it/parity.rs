@@ -170,7 +170,7 @@ async fn bf16_stays_within_its_gates() {
         states.push(captured.raw.states);
     }
     assert_eq!(states[0], states[1], "bf16 in chunks");
-    // The same weights with exact keys and values are another, closer result.
+    // The same weights with keys and values as they were computed, for whoever wants that.
     let exact = open(name, &EngineOptions { kv: Some(KvType::F32), ..EngineOptions::default() });
     assert_eq!(exact.card().kv_dtype.as_deref(), Some("f32"));
 }
