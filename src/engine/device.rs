@@ -52,8 +52,14 @@ pub type Started = Result<(mpsc::Sender<Job>, MachineFacts), Problem>;
 
 impl Order {
     /// Only candle's operations are wanted.
-    fn eager(&self) -> bool {
-        self.options.eager || std::env::var("TILTMETER_ENGINE").is_ok_and(|engine| engine == "eager")
+    fn eager(&self) -> Result<bool, Problem> {
+        match std::env::var("TILTMETER_ENGINE").as_deref() {
+            Err(_) | Ok("") => Ok(self.options.eager),
+            Ok("eager") => Ok(true),
+            Ok(other) => Err(Problem::new(format!("TILTMETER_ENGINE={other}: there is no such engine"))
+                .at("the environment")
+                .hint("unset it, or set it to `eager` for candle's operations alone")),
+        }
     }
 
     fn limits(&self, prefill_chunk: usize) -> Limits {
@@ -87,7 +93,7 @@ pub fn start(order: Order) -> Started {
 fn start_on_cpu(order: Order) -> Started {
     let isa = isa()?;
     let (limits, work, notes) = (order.limits(CPU_CHUNK), order.work.clone(), order.notes.clone());
-    if order.eager() {
+    if order.eager()? {
         return thread::start(limits, work, notes, move || {
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
             let precision = order.precision();
@@ -97,7 +103,7 @@ fn start_on_cpu(order: Order) -> Started {
     }
     thread::start(limits, work, notes, move || {
         let dtype = match (order.weights.dtype_of("model.norm.weight").unwrap_or("f32"), isa) {
-            // Bits of its own, so a plan that was begun otherwise is not gone on with.
+            // Bits of its own.
             ("bf16", Isa::Amx) => "bf16 on amx",
             (dtype, _) => dtype,
         };
@@ -110,7 +116,7 @@ fn start_on_cpu(order: Order) -> Started {
 
 fn start_on_gpu(order: Order, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
-    let unsupported = match (order.eager(), cuda::unsupported(&order.config)) {
+    let unsupported = match (order.eager()?, cuda::unsupported(&order.config)) {
         (true, _) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
         _ if order.options.weights == Some(WeightType::F32) => {
             Some("f32 is asked for and the GPU's kernels hold weights in bf16 or f16".to_owned())

@@ -81,7 +81,8 @@ pub type Drawn = Option<Result<u32, Problem>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineFacts {
     pub device: String,
-    /// What the weights are held in.
+    /// What the weights are held in, and who computes with them where that gives other bits than the processor's kernels do: a plan
+    /// that was begun by one is not gone on with by another.
     pub dtype: String,
     /// What keys and values are kept in.
     pub kv_dtype: String,

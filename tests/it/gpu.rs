@@ -58,7 +58,7 @@ async fn check(name: &str, chunk: Option<usize>) {
     let model = open_gpu(name, &EngineOptions { prefill_chunk: chunk, ..bf16() });
     assert_eq!(
         (model.card().device.clone(), model.card().dtype.as_deref()),
-        (Some(device().driver().name()), Some("bf16"))
+        (Some(device().driver().name()), Some("bf16 on cuda"))
     );
     let (json, bytes) = expected(name);
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -284,7 +284,11 @@ fn a_model_that_does_not_fit_is_refused_with_numbers() {
     assert!(wide.contains("leave --dtype f32 out"), "{wide}");
     let unsaid = LocalModel::open_on(&folder, &EngineOptions::default(), emulated(MEMORY))
         .unwrap_or_else(|problem| panic!("{problem}"));
-    assert_eq!(unsaid.card().dtype.as_deref(), Some("bf16"), "f32 weights are held in bf16, and the card says so");
+    assert_eq!(
+        unsaid.card().dtype.as_deref(),
+        Some("bf16 on cuda"),
+        "f32 weights are held in bf16, and the card says so"
+    );
     assert_eq!(unsaid.take_notes(), ["the weights are f32; the GPU holds them in bf16"]);
     let small_heads = fixture("olmo2_4l").display().to_string();
     let heads = LocalModel::open_on(&small_heads, &bf16(), emulated(MEMORY)).err().unwrap().to_string();

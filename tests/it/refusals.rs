@@ -348,3 +348,20 @@ fn an_instruction_set_that_is_not_here_is_one_problem() {
     }
     assert!(!desk.path("out").exists());
 }
+
+#[test]
+fn an_engine_that_does_not_exist_is_one_problem_and_another_engine_does_not_go_on_with_a_run() {
+    let desk = Desk::new();
+    let by = |engine: &str, line: &str| Ended::of(desk.command(line).env("TILTMETER_ENGINE", engine));
+    let ended = by("eagle", "plan x.json");
+    assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
+    assert!(
+        matches!(&ended.problems()[..], [one] if one.contains("eagle") && one.contains("`eager`")),
+        "{}",
+        ended.err
+    );
+    by("", "run x.json --out out").done();
+    let ended = by("eager", "run x.json --out out --resume");
+    assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
+    assert!(ended.err.contains("f32 by candle"), "{}", ended.err);
+}

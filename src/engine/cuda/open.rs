@@ -124,7 +124,7 @@ fn furnish(
         ));
     }
     let kv = KvMemory::new(&gpu, &config, capacity).map_err(failure)?;
-    let facts = MachineFacts { device: name, dtype: dtype.to_owned(), kv_dtype: dtype.to_owned() };
+    let facts = MachineFacts { device: name, dtype: format!("{dtype} on cuda"), kv_dtype: dtype.to_owned() };
     let model = DeviceModel { gpu, config, weights, ropes, kv, activations, draws };
     Card::new(model, capacity, most_rows, facts, final_norm).map_err(failure)
 }

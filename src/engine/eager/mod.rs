@@ -59,8 +59,9 @@ impl Eager {
         device_name: String,
         kv_bytes: u64,
     ) -> Result<Self, Problem> {
-        let dtype = precision.name().to_owned();
-        let facts = MachineFacts { device: device_name, kv_dtype: dtype.clone(), dtype };
+        let dtype = precision.name();
+        let facts =
+            MachineFacts { device: device_name, dtype: format!("{dtype} by candle"), kv_dtype: dtype.to_owned() };
         let width = config.num_layers * config.num_kv_heads * config.head_dim;
         let page = 2 * PAGE_LEN * width * precision.bytes();
         let model = Model::load(&config, weights, precision, device)?;
