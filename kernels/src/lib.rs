@@ -38,8 +38,7 @@ mod testing;
 
 pub use attention::{AttentionJob, AttentionShape, KvPage, KvPages, KvType, KvWrite, PageShape, attention, write_kv};
 pub use isa::Isa;
-pub use linear::PackedLinear;
-pub use memory::keep_freed_memory;
+pub use linear::{PackedLinear, forward_each};
 pub use pool::Pool;
 pub use rope::rope;
-pub use rows::{dot, rms_norm, swiglu};
+pub use rows::{add, add_rms_norm, dot, rms_norm, swiglu};

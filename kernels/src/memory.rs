@@ -1,4 +1,4 @@
-//! Aligned memory: large blocks for weights, and scratch space that each thread keeps.
+//! Aligned memory: blocks for weights and for keys and values, and scratch space that each thread keeps.
 //!
 //! Must not know: models, engine.
 
@@ -21,14 +21,57 @@ unsafe impl Zero for f32 {}
 // SAFETY: as above.
 unsafe impl Zero for u32 {}
 
-/// A zeroed block, aligned to a cache line; from 2 MiB on aligned to huge pages and asking for them, which saves the
-/// kernels that stream through weights most of their address translation.
+/// Memory from the system: zeros, aligned to a cache line. From 2 MiB on it is whole huge pages and asks to be in them, which saves the
+/// kernels that stream through it most of their address translation; what is never touched of it takes no memory.
+struct Region {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a region owns its memory; who reaches it is the blocks' affair.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn new(bytes: usize) -> Self {
+        let bytes = if bytes < HUGE_PAGE { bytes } else { bytes.next_multiple_of(HUGE_PAGE) };
+        let layout = Self::layout(bytes);
+        // SAFETY: no region is empty.
+        let start = unsafe { if bytes < HUGE_PAGE { alloc_zeroed(layout) } else { pages::take(layout) } };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Region { start, bytes }
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        let align = if bytes < HUGE_PAGE { CACHE_LINE } else { HUGE_PAGE };
+        Layout::from_size_align(bytes, align).expect("a region fits in memory")
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let layout = Self::layout(self.bytes);
+        // SAFETY: taken in `new` with the same layout.
+        unsafe {
+            if self.bytes < HUGE_PAGE {
+                dealloc(self.start.as_ptr(), layout);
+            } else {
+                pages::give_back(self.start.as_ptr(), layout);
+            }
+        }
+    }
+}
+
+/// A block of memory of its own: zeros, aligned to a cache line.
 pub(crate) struct Block<T: Zero> {
     start: NonNull<T>,
     len: usize,
+    /// What `start` points into; none for an empty block.
+    _region: Option<Arc<Region>>,
 }
 
-// SAFETY: a block owns its memory like a Vec does.
+// SAFETY: a block owns its part of the region like a Vec does, and holds the region.
 unsafe impl<T: Zero + Send> Send for Block<T> {}
 // SAFETY: as above.
 unsafe impl<T: Zero + Sync> Sync for Block<T> {}
@@ -36,18 +79,10 @@ unsafe impl<T: Zero + Sync> Sync for Block<T> {}
 impl<T: Zero> Block<T> {
     pub(crate) fn zeroed(len: usize) -> Self {
         if len == 0 {
-            return Block { start: NonNull::dangling(), len };
+            return Block { start: NonNull::dangling(), len, _region: None };
         }
-        let layout = Self::layout(len);
-        // SAFETY: the layout is not empty.
-        let Some(start) = NonNull::new(unsafe { allocate(layout) }) else { handle_alloc_error(layout) };
-        Block { start: start.cast(), len }
-    }
-
-    fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(size_of::<T>()).expect("a block fits in memory");
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-        Layout::from_size_align(bytes, align).expect("a block fits in memory")
+        let region = Arc::new(Region::new(bytes_of::<T>(len)));
+        Block { start: region.start.cast(), len, _region: Some(region) }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -55,85 +90,21 @@ impl<T: Zero> Block<T> {
     }
 }
 
-impl<T: Zero> Drop for Block<T> {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: allocated in `zeroed` with the same layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) }
-        }
-    }
+fn bytes_of<T>(len: usize) -> usize {
+    len.checked_mul(size_of::<T>()).expect("a block fits in memory")
 }
 
 impl<T: Zero> Deref for Block<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: the block owns `len` initialised elements.
+        // SAFETY: the block owns `len` initialised elements, and no other block overlaps them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl<T: Zero> DerefMut for Block<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: the block owns `len` initialised elements.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
-    }
-}
-
-/// Hands out pieces of one length, cut from blocks large enough for huge pages: what is read from many small places is found faster.
-#[derive(Debug)]
-pub(crate) struct Slabs {
-    len: usize,
-    block: Arc<Block<u32>>,
-    /// Pieces of the block that were handed out.
-    used: usize,
-}
-
-/// A piece of memory of its own.
-#[derive(Debug)]
-pub(crate) struct Slab {
-    start: NonNull<u32>,
-    len: usize,
-    /// What `start` points into.
-    _block: Arc<Block<u32>>,
-}
-
-// SAFETY: a piece owns its part of the block like a Vec does, and holds the block alive.
-unsafe impl Send for Slab {}
-// SAFETY: as above.
-unsafe impl Sync for Slab {}
-
-const SLAB_BYTES: usize = 4 * HUGE_PAGE;
-
-impl Slabs {
-    /// Pieces of `len` words.
-    pub(crate) fn new(len: usize) -> Self {
-        Slabs { len, block: Arc::new(Block::zeroed(0)), used: 0 }
-    }
-
-    /// The next piece: zeros.
-    pub(crate) fn take(&mut self) -> Slab {
-        if (self.used + 1) * self.len > self.block.len() {
-            let pieces = (SLAB_BYTES / size_of::<u32>() / self.len.max(1)).max(1);
-            (self.block, self.used) = (Arc::new(Block::zeroed(pieces * self.len)), 0);
-        }
-        // SAFETY: the block holds one more piece, by the lines above.
-        let start = unsafe { self.block.start.add(self.used * self.len) };
-        self.used += 1;
-        Slab { start, len: self.len, _block: Arc::clone(&self.block) }
-    }
-}
-
-impl Deref for Slab {
-    type Target = [u32];
-    fn deref(&self) -> &[u32] {
-        // SAFETY: the piece lies in the block, and no other piece overlaps it.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-}
-
-impl DerefMut for Slab {
-    fn deref_mut(&mut self) -> &mut [u32] {
-        // SAFETY: as above; the block is reached through its pieces alone, and this one is held exclusively.
+        // SAFETY: as above; the region is reached through its blocks alone, and this one is held exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
@@ -144,54 +115,112 @@ impl<T: Zero> std::fmt::Debug for Block<T> {
     }
 }
 
-/// # Safety
-/// The layout is not empty.
+/// Cuts blocks from regions that are much larger than they are, so that they are in huge pages too: what is read from many small
+/// places is found faster. A region goes back to the system with its last block.
+pub(crate) struct Arena {
+    region: Option<Arc<Region>>,
+    /// Bytes of the region that were handed out.
+    used: usize,
+}
+
+const REGION_BYTES: usize = 32 * HUGE_PAGE;
+
+impl Arena {
+    pub(crate) const fn new() -> Self {
+        Arena { region: None, used: 0 }
+    }
+
+    /// A block of `len` zeros.
+    pub(crate) fn take<T: Zero>(&mut self, len: usize) -> Block<T> {
+        let bytes = bytes_of::<T>(len).next_multiple_of(CACHE_LINE);
+        if bytes == 0 || bytes > REGION_BYTES / 2 {
+            return Block::zeroed(len);
+        }
+        let region = match self.region.take() {
+            Some(region) if self.used + bytes <= region.bytes => region,
+            _ => {
+                self.used = 0;
+                Arc::new(Region::new(REGION_BYTES))
+            }
+        };
+        // SAFETY: the region has so many bytes left, by the lines above.
+        let start = unsafe { region.start.add(self.used) }.cast();
+        self.used += bytes;
+        self.region = Some(Arc::clone(&region));
+        Block { start, len, _region: Some(region) }
+    }
+}
+
+impl std::fmt::Debug for Arena {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Arena({} bytes of its region used)", self.used)
+    }
+}
+
+/// Whole huge pages from the system.
 #[cfg(target_os = "linux")]
-unsafe fn allocate(layout: Layout) -> *mut u8 {
-    const MADV_HUGEPAGE: i32 = 14;
+mod pages {
+    use std::alloc::Layout;
+    use std::ffi::c_void;
+
     unsafe extern "C" {
-        fn madvise(start: *mut std::ffi::c_void, len: usize, advice: i32) -> i32;
+        fn mmap(start: *mut c_void, len: usize, protection: i32, flags: i32, file: i32, offset: i64) -> *mut c_void;
+        fn munmap(start: *mut c_void, len: usize) -> i32;
+        fn madvise(start: *mut c_void, len: usize, advice: i32) -> i32;
     }
-    if layout.align() < HUGE_PAGE {
-        // SAFETY: the caller's promise.
-        return unsafe { alloc_zeroed(layout) };
-    }
-    // The advice has to come before the first touch, and `alloc_zeroed` touches memory of this alignment.
-    // SAFETY: the caller's promise; the advice covers the block alone, and its failure changes nothing but speed.
-    unsafe {
-        let start = std::alloc::alloc(layout);
-        if !start.is_null() {
-            madvise(start.cast(), layout.size(), MADV_HUGEPAGE);
-            start.write_bytes(0, layout.size());
-        }
-        start
-    }
-}
 
-/// # Safety
-/// The layout is not empty.
-#[cfg(not(target_os = "linux"))]
-unsafe fn allocate(layout: Layout) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    unsafe { alloc_zeroed(layout) }
-}
-
-/// Has the C library keep what is freed, up to some tens of MiB a piece, instead of handing it back to the system: the tensors
-/// between two layers are as large as those of the layer before, and fresh pages cost a tenth of a prefill. Call it before
-/// computing; it holds for the whole process.
-pub fn keep_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        const TRIM_THRESHOLD: i32 = -1;
-        const MMAP_THRESHOLD: i32 = -3;
-        unsafe extern "C" {
-            fn mallopt(parameter: i32, value: i32) -> i32;
-        }
-        // SAFETY: the calls change how freed memory is kept, nothing else; where they are refused, all stays as it was.
+    /// Null where there is no memory.
+    ///
+    /// # Safety
+    /// The layout is not empty.
+    pub(super) unsafe fn take(layout: Layout) -> *mut u8 {
+        const READ_WRITE: i32 = 1 | 2;
+        const PRIVATE_ANONYMOUS: i32 = 0x02 | 0x20;
+        const HUGE_PAGES: i32 = 14;
+        let (len, align) = (layout.size(), layout.align());
+        // SAFETY: new mappings only; what is beside the aligned part is given back at once. The advice's failure changes nothing but speed.
         unsafe {
-            mallopt(MMAP_THRESHOLD, 32 << 20);
-            mallopt(TRIM_THRESHOLD, 256 << 20);
+            let start = mmap(std::ptr::null_mut(), len + align, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0).cast::<u8>();
+            if start.addr() == usize::MAX {
+                return std::ptr::null_mut();
+            }
+            let before = start.align_offset(align);
+            if before > 0 {
+                munmap(start.cast(), before);
+            }
+            munmap(start.add(before + len).cast(), align - before);
+            let start = start.add(before);
+            madvise(start.cast(), len, HUGE_PAGES);
+            start
         }
+    }
+
+    /// # Safety
+    /// `start` is from `take` with the same layout.
+    pub(super) unsafe fn give_back(start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            munmap(start.cast(), layout.size());
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod pages {
+    use std::alloc::Layout;
+
+    /// # Safety
+    /// The layout is not empty.
+    pub(super) unsafe fn take(layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { std::alloc::alloc_zeroed(layout) }
+    }
+
+    /// # Safety
+    /// `start` is from `take` with the same layout.
+    pub(super) unsafe fn give_back(start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { std::alloc::dealloc(start, layout) }
     }
 }
 
@@ -254,17 +283,18 @@ mod tests {
     }
 
     #[test]
-    fn slabs_do_not_overlap_and_outlive_what_they_came_from() {
-        for len in [0, 1, 1000, SLAB_BYTES] {
-            let mut slabs = Slabs::new(len);
-            let mut pieces: Vec<Slab> = (0..5).map(|_| slabs.take()).collect();
-            drop(slabs);
-            for (i, piece) in pieces.iter_mut().enumerate() {
-                assert!(piece.len() == len && piece.iter().all(|&x| x == 0));
-                piece.fill(i as u32 + 1);
+    fn an_arenas_blocks_do_not_overlap_and_outlive_it() {
+        for len in [0, 1, 1000, REGION_BYTES / 16, REGION_BYTES] {
+            let mut arena = Arena::new();
+            let mut blocks: Vec<Block<u32>> = (0..5).map(|_| arena.take(len)).collect();
+            drop(arena);
+            for (i, block) in blocks.iter_mut().enumerate() {
+                assert!(block.len() == len && block.iter().all(|&x| x == 0));
+                assert_eq!(block.as_ptr() as usize % if len > 0 { CACHE_LINE } else { 4 }, 0);
+                block.fill(i as u32 + 1);
             }
-            for (i, piece) in pieces.iter().enumerate() {
-                assert!(piece.iter().all(|&x| x == i as u32 + 1));
+            for (i, block) in blocks.iter().enumerate() {
+                assert!(block.iter().all(|&x| x == i as u32 + 1));
             }
         }
     }

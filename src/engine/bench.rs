@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::Serialize;
-use tiltmeter_kernels::{Pool, keep_freed_memory, machine};
+use tiltmeter_kernels::{Pool, machine};
 
 use super::{
     batcher::{Batcher, Limits},
@@ -108,7 +108,6 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     let weights = Weights::open(&checkpoint.weights, options.weights)?;
     let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32").to_owned();
     let kv = options.kv.unwrap_or_else(|| weights.kv_type());
-    keep_freed_memory();
     let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
     let decoder = Decoder::load(config.clone(), &weights, pool.clone())?;
     let weight_bytes = decoder.bytes_per_weight() * config.linear_weights();

@@ -10,7 +10,6 @@ use std::{
 use tiltmeter_kernels::{
     Isa, Pool,
     gpu::{Element, Gpu},
-    keep_freed_memory,
 };
 
 use super::{
@@ -63,7 +62,8 @@ impl Order {
     }
 
     fn limits(&self, prefill_chunk: usize) -> Limits {
-        Limits { prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1), step_tokens: STEP_TOKENS }
+        let step_tokens = 2 * prefill_chunk;
+        Limits { prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1), step_tokens }
     }
 
     fn precision(&self) -> Precision {
@@ -75,9 +75,7 @@ impl Order {
     }
 }
 
-/// Tokens of all sequences in one pass.
-const STEP_TOKENS: usize = 1024;
-/// Prompt tokens of one sequence in one pass.
+/// Prompt tokens of one sequence in one pass, which takes twice as many of all sequences together.
 const CPU_CHUNK: usize = 256;
 const GPU_CHUNK: usize = 512;
 
@@ -108,7 +106,6 @@ fn start_on_cpu(order: Order) -> Started {
             (dtype, _) => dtype,
         };
         let kv = order.options.kv.unwrap_or_else(|| order.weights.kv_type());
-        keep_freed_memory();
         let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
         Ok(Cpu::new(Decoder::load(order.config, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
     })
@@ -160,7 +157,7 @@ pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Probl
             }
         };
         let (gpu, name) = open()?;
-        cuda::load(gpu, name, order.config, &order.weights, element, &order.options, STEP_TOKENS)
+        cuda::load(gpu, name, order.config, &order.weights, element, &order.options, 2 * GPU_CHUNK)
     })
 }
 
@@ -203,14 +200,14 @@ pub fn measure_on(
             let config =
                 ModelConfig::parse(&text, None).map_err(|problem| Problem { place: Some(place), ..problem })?;
             supported(&config)?;
-            cuda::synthetic(gpu, name, config, STEP_TOKENS)?
+            cuda::synthetic(gpu, name, config, 2 * GPU_CHUNK)?
         }
         Measured::Model(model) => {
             let checkpoint = Checkpoint::open(model)?;
             let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
             supported(&config)?;
             let weights = Weights::open(&checkpoint.weights, Some(options.weights.unwrap_or(WeightType::Bf16)))?;
-            cuda::load(gpu, name, config, &weights, Element::Bf16, options, STEP_TOKENS)?
+            cuda::load(gpu, name, config, &weights, Element::Bf16, options, 2 * GPU_CHUNK)?
         }
     };
     cuda::measure(card, request, say)

@@ -14,8 +14,7 @@ use super::{
     capture::{RawStates, Recorder},
     config::ModelConfig,
     kv::{PagePool, SequenceCache},
-    models::{Batch, Decoder, broken},
-    ops::with_values,
+    models::{Batch, Decoder, Space},
     sequence::Sequence,
 };
 use crate::{probe::Site, problem::Problem};
@@ -139,6 +138,7 @@ impl Kept for SequenceCache {
 pub struct Cpu {
     decoder: Decoder,
     pages: PagePool,
+    space: Space,
     dtype: String,
 }
 
@@ -146,7 +146,12 @@ impl Cpu {
     /// `kv_bytes`: memory for keys and values; `None` is half of what is free after loading.
     pub fn new(decoder: Decoder, dtype: &str, kv: KvType, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| free_memory() / 2);
-        Self { pages: PagePool::new(&decoder.config, bytes, kv), decoder, dtype: dtype.to_owned() }
+        Self {
+            pages: PagePool::new(&decoder.config, bytes, kv),
+            space: Space::default(),
+            decoder,
+            dtype: dtype.to_owned(),
+        }
     }
 }
 
@@ -213,12 +218,8 @@ impl Machine for Cpu {
             watchers.push((recorder, raw));
         }
         let mut seen = |site, states: &[f32]| show(batch, &mut watchers, site, states, width);
-        let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen).map_err(broken)?;
-        let logits = match logits {
-            Some(logits) => with_values(&logits, <[f32]>::to_vec).map_err(broken)?,
-            None => Vec::new(),
-        };
-        Ok(draw(batch, sequences, &logits, self.decoder.config.vocab_size))
+        let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen, &mut self.space)?;
+        Ok(draw(batch, sequences, logits, self.decoder.config.vocab_size))
     }
 }
 

@@ -1,30 +1,14 @@
-//! Owns the operations of a decoder on candle tensors `[rows, width]` f32. Each row's bits depend on that row and the weights
-//! alone, so a sequence computes the same whatever it is batched with.
+//! Owns the operations of a decoder on rows of f32, `[rows, width]`. Each row's bits depend on that row and the weights alone, so a
+//! sequence computes the same whatever it is batched with.
 //! Must not know: architectures, batching.
 
 use std::sync::{Arc, RwLock};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Module, Result, Shape, Storage, Tensor, bail};
-use tiltmeter_kernels::{PackedLinear, Pool, rms_norm, rope, swiglu};
+use half::bf16;
+use tiltmeter_kernels::{PackedLinear, Pool, add_rms_norm, forward_each, rms_norm, rope, swiglu};
 
 use super::config::RopeSpec;
-
-/// The f32 values of a contiguous tensor on the CPU.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(all), Some((start, end))) => Ok(&all[start..end]),
-        _ => bail!("a decoder operation needs a contiguous f32 tensor"),
-    }
-}
-
-/// Calls `f` with the values of a contiguous f32 tensor.
-pub fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(values(storage, layout)?)),
-        _ => bail!("this operation runs on the CPU only"),
-    }
-}
+use crate::problem::Problem;
 
 /// `y = x Wᵀ` with packed weights.
 pub struct Linear {
@@ -34,22 +18,14 @@ pub struct Linear {
 
 impl Linear {
     /// `[rows, k_in]` -> `[rows, n_out]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1_no_bwd(self)
-    }
-}
-
-impl CustomOp1 for Linear {
-    fn name(&self) -> &'static str {
-        "packed-linear"
+    pub fn forward(&self, x: &[f32], y: &mut [f32]) {
+        self.weights.forward(x, y, x.len() / self.weights.k_in(), &self.pool);
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = values(storage, layout)?;
-        let (rows, n_out) = (x.len() / self.weights.k_in(), self.weights.n_out());
-        let mut y = vec![0.0; rows * n_out];
-        self.weights.forward(x, &mut y, rows, &self.pool);
-        Ok((CpuStorage::F32(y), Shape::from((rows, n_out))))
+    /// Several of the same rows.
+    pub fn forward_each<const N: usize>(layers: [&Linear; N], x: &[f32], mut ys: [&mut [f32]; N]) {
+        let rows = x.len() / layers[0].weights.k_in();
+        forward_each(&layers.map(|layer| &*layer.weights), x, &mut ys, rows, &layers[0].pool);
     }
 }
 
@@ -61,21 +37,13 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1_no_bwd(self)
-    }
-}
-
-impl CustomOp1 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
+    pub fn forward(&self, x: &[f32], out: &mut [f32]) {
+        rms_norm(x, &self.weight, self.eps, out, &self.pool);
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = values(storage, layout)?;
-        let mut out = vec![0.0; x.len()];
-        rms_norm(x, &self.weight, self.eps, &mut out, self.weight.len(), &self.pool);
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    /// `h += norm(x)`.
+    pub fn add(&self, x: &[f32], h: &mut [f32]) {
+        add_rms_norm(x, &self.weight, self.eps, h, &self.pool);
     }
 }
 
@@ -87,27 +55,41 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (gate, up) = (self.gate.forward(x)?, self.up.forward(x)?);
-        let mut out = vec![0.0; gate.elem_count()];
-        with_values(&gate, |gate| with_values(&up, |up| swiglu(gate, up, &mut out, &self.gate.pool)))??;
-        self.down.forward(&Tensor::from_vec(out, gate.shape(), &Device::Cpu)?)
+    /// `[rows, hidden]` -> `[rows, hidden]`; `space` has room for twice `[rows, intermediate]`.
+    pub fn forward(&self, x: &[f32], space: [&mut [f32]; 2], out: &mut [f32]) {
+        let len = x.len() / self.gate.weights.k_in() * self.gate.weights.n_out();
+        let [gate, up] = space.map(|space| &mut space[..len]);
+        Linear::forward_each([&self.gate, &self.up], x, [&mut *gate, &mut *up]);
+        swiglu(gate, up, &self.gate.pool);
+        self.down.forward(gate, out);
     }
 }
 
-/// Token embeddings, f32 or bf16; rows come out as f32, which holds both.
-pub struct Embedding {
-    table: candle_nn::Embedding,
+/// Token embeddings `[vocab, hidden]`; rows come out as f32, which holds both.
+pub enum Embedding {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
 }
 
 impl Embedding {
-    /// `table`: `[vocab, hidden]`.
-    pub fn new(table: Tensor, hidden: usize) -> Self {
-        Self { table: candle_nn::Embedding::new(table, hidden) }
-    }
-
-    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        self.table.forward(&Tensor::from_slice(ids, ids.len(), &Device::Cpu)?)?.to_dtype(DType::F32)
+    /// `out`: `[ids, hidden]`.
+    pub fn forward(&self, ids: &[u32], hidden: usize, out: &mut [f32]) -> Result<(), Problem> {
+        let vocab = match self {
+            Embedding::F32(table) => table.len(),
+            Embedding::Bf16(table) => table.len(),
+        } / hidden;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(Problem::new(format!("token {id} is none of the {vocab} that the model has embeddings for"))
+                .hint("the tokenizer's files belong to another model than the weights"));
+        }
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
+            let row = id as usize * hidden..(id as usize + 1) * hidden;
+            match self {
+                Embedding::F32(table) => out.copy_from_slice(&table[row]),
+                Embedding::Bf16(table) => out.iter_mut().zip(&table[row]).for_each(|(out, x)| *out = x.to_f32()),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use half::bf16;
 
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes};
-use crate::memory::{Slab, Slabs};
+use crate::memory::{Arena, Block};
 use crate::pool::{Pool, Shares};
 
 /// What keys and values are kept as. All sums are f32, whatever they are.
@@ -100,19 +100,19 @@ impl PageShape {
 #[derive(Debug)]
 pub struct KvPages {
     shape: PageShape,
-    memory: Slabs,
+    memory: Arena,
 }
 
 /// Keys and values of `page_len` positions.
 #[derive(Debug)]
-pub struct KvPage(Slab);
+pub struct KvPage(Block<u32>);
 
 impl KvPages {
     /// # Panics
     /// When the shape is impossible.
     pub fn new(shape: PageShape) -> Self {
         shape.check();
-        KvPages { shape, memory: Slabs::new(shape.words()) }
+        KvPages { shape, memory: Arena::new() }
     }
 
     pub fn shape(&self) -> &PageShape {
@@ -121,7 +121,7 @@ impl KvPages {
 
     /// A new page.
     pub fn take(&mut self) -> KvPage {
-        KvPage(self.memory.take())
+        KvPage(self.memory.take(self.shape.words()))
     }
 }
 

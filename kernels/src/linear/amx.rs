@@ -23,7 +23,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::{PANEL, share};
+use super::{Layer, PANEL, runs, share};
 use crate::memory::Scratch;
 use crate::pool::{Pool, Shares};
 
@@ -71,12 +71,12 @@ pub(crate) fn tiles_permitted() -> bool {
     })
 }
 
-/// y = x W^T: `w` the packed panels `[panel][pair][32]` of `n` outputs, `x` `[m, k]`, `y` `[m, n]`.
-pub(super) fn forward(w: &[u32], x: &[f32], y: &mut [f32], k: usize, n: usize, pool: &Pool) {
+/// Each layer's y = x W^T: `x` `[m, k]`, the weights packed panels `[panel][pair][32]`.
+pub(super) fn forward(layers: &[Layer<u32>], x: &[f32], k: usize, pool: &Pool) {
     let pairs = k.div_ceil(2);
     let fitting = ROWS_LIMIT_BYTES / (2 * PARTS * k.next_multiple_of(STEP));
     let rows_at_once = (fitting / ROWS * ROWS).max(FEWEST_ROWS);
-    for (x, y) in x.chunks(rows_at_once * k).zip(y.chunks_mut(rows_at_once * n)) {
+    for (i, x) in x.chunks(rows_at_once * k).enumerate() {
         let m = x.len() / k;
         let blocks = m.div_ceil(ROWS);
         let steps = k.div_ceil(STEP);
@@ -91,13 +91,20 @@ pub(super) fn forward(w: &[u32], x: &[f32], y: &mut [f32], k: usize, n: usize, p
                 unsafe { exact.range(block, 1)[0] = split_rows(rows, k, block, blocks, parts) };
             });
         }
-        let pairs_of_panels = n.div_ceil(OUTPUTS);
-        let tasks = if m <= ROWS { pairs_of_panels } else { pairs_of_panels.div_ceil(PAIRS_PER_TASK) };
-        let y = Shares::new(y);
-        pool.run(tasks, |task| {
-            let work = Tiles { w, pairs, packed: &packed, exact: &exact, m, n, y: y.as_mut_ptr() };
-            // SAFETY: the tier was permitted; every task writes to columns of its own.
-            unsafe { work.run(share(pairs_of_panels, tasks, task)) }
+        // Of one block of rows a thread takes pair after pair; over many rows several pairs share their loads.
+        let at_once = if m <= ROWS { 1 } else { PAIRS_PER_TASK };
+        let pairs_of = |layer: &Layer<u32>| layer.n.div_ceil(OUTPUTS);
+        let items = |layer: &Layer<u32>| pairs_of(layer).div_ceil(at_once);
+        let runs = runs(layers, items, pool.threads());
+        pool.run(runs.len(), |task| {
+            let run = &runs[task];
+            let layer = &layers[run.layer];
+            let y = layer.y.as_mut_ptr().wrapping_add(i * rows_at_once * layer.n);
+            let work = Tiles { w: layer.w, pairs, packed: &packed, exact: &exact, m, n: layer.n, y };
+            for item in run.items.clone() {
+                // SAFETY: the tier was permitted; every task writes to columns of its own.
+                unsafe { work.run(share(pairs_of(layer), items(layer), item)) }
+            }
         });
     }
 }

@@ -17,6 +17,8 @@ mod tile;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::isa::Isa;
@@ -105,7 +107,7 @@ impl PackedLinear {
     /// # Panics
     /// When the lengths of `x` and `y` do not fit `m`.
     pub fn forward(&self, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
-        self.on(Isa::active(), x, y, m, pool);
+        forward_each(&[self], x, &mut [y], m, pool);
     }
 
     /// [`PackedLinear::forward`] on a tier of one's choice, to compare them.
@@ -114,82 +116,141 @@ impl PackedLinear {
     /// As above, and when this CPU lacks the tier.
     pub fn forward_on(&self, isa: Isa, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
         assert!(isa.is_here(), "this CPU lacks {}", isa.name());
-        self.on(isa, x, y, m, pool);
+        each_on(isa, &[self], x, &mut [y], m, pool);
     }
+}
 
-    fn on(&self, isa: Isa, x: &[f32], y: &mut [f32], m: usize, pool: &Pool) {
-        assert_eq!(x.len(), m * self.k_in, "x is [m, k_in] = [{m}, {}]", self.k_in);
-        assert_eq!(y.len(), m * self.n_out, "y is [m, n_out] = [{m}, {}]", self.n_out);
-        if self.k_in == 0 {
+/// [`PackedLinear::forward`] of several layers of the same inputs, `ys[i]` being that of `layers[i]`: the same bits, and x is laid out
+/// for all of them at once.
+///
+/// # Panics
+/// When there is not one y for each layer, the layers' inputs differ in number, or the lengths of `x` and the `ys` do not fit `m`.
+pub fn forward_each(layers: &[&PackedLinear], x: &[f32], ys: &mut [&mut [f32]], m: usize, pool: &Pool) {
+    each_on(Isa::active(), layers, x, ys, m, pool);
+}
+
+/// One layer of a call.
+pub(crate) struct Layer<'a, W> {
+    w: &'a [W],
+    n: usize,
+    /// `[rows, n]`
+    y: Shares<f32>,
+}
+
+fn each_on(isa: Isa, layers: &[&PackedLinear], x: &[f32], ys: &mut [&mut [f32]], m: usize, pool: &Pool) {
+    assert_eq!(layers.len(), ys.len(), "each layer has its y");
+    let k = layers.first().map_or(0, |layer| layer.k_in);
+    assert_eq!(x.len(), m * k, "x is [m, k_in] = [{m}, {k}]");
+    for (layer, y) in layers.iter().zip(ys.iter_mut()) {
+        assert_eq!(layer.k_in, k, "all layers take the same inputs");
+        assert_eq!(y.len(), m * layer.n_out, "y is [m, n_out] = [{m}, {}]", layer.n_out);
+        if k == 0 {
             y.fill(0.0);
         }
-        if y.is_empty() || self.k_in == 0 {
-            return;
-        }
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if let (Isa::Amx, Weights::Bf16(w)) = (isa, &self.weights) {
-            return amx::forward(w, x, y, self.k_in, self.n_out, pool);
-        }
-        let k_even = self.k_in.next_multiple_of(2);
-        let fitting = ROWS_LIMIT_BYTES / size_of::<f32>() / k_even;
-        let rows = (fitting / 12 * 12).max(48);
-        for (x, y) in x.chunks(rows * self.k_in).zip(y.chunks_mut(rows * self.n_out)) {
-            match &self.weights {
-                Weights::F32(w) => self.forward_rows(isa, w, x, y, pool),
-                Weights::Bf16(w) => self.forward_rows(isa, w, x, y, pool),
-            }
+    }
+    if x.is_empty() {
+        return;
+    }
+    let (mut narrow, mut wide) = (Vec::new(), Vec::new());
+    for (layer, y) in layers.iter().zip(ys) {
+        let (n, y) = (layer.n_out, Shares::new(y));
+        match &layer.weights {
+            Weights::Bf16(w) => narrow.push(Layer { w: &w[..], n, y }),
+            Weights::F32(w) => wide.push(Layer { w: &w[..], n, y }),
         }
     }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if isa == Isa::Amx {
+        amx::forward(&std::mem::take(&mut narrow), x, k, pool);
+    }
+    let k_even = k.next_multiple_of(2);
+    let fitting = ROWS_LIMIT_BYTES / size_of::<f32>() / k_even;
+    let rows = (fitting / 12 * 12).max(48);
+    for (i, x) in x.chunks(rows * k).enumerate() {
+        forward_rows(isa, &narrow, x, k, i * rows, pool);
+        forward_rows(isa, &wide, x, k, i * rows, pool);
+    }
+}
 
-    fn forward_rows<W: Weight>(&self, isa: Isa, w: &[W], x: &[f32], y: &mut [f32], pool: &Pool) {
-        let (n, k) = (self.n_out, self.k_in);
-        let m = x.len() / k;
-        let k_even = k.next_multiple_of(2);
-        let blocks = RowBlocks::new(m, tile::rows_at_once(isa));
-        let alone = n * k * (1 + m / 8) < PARALLEL_FROM;
+/// The layers for the rows `x`, which are those from `first_row` on of each y.
+fn forward_rows<W: Weight>(isa: Isa, layers: &[Layer<W>], x: &[f32], k: usize, first_row: usize, pool: &Pool) {
+    let n: usize = layers.iter().map(|layer| layer.n).sum();
+    if n == 0 {
+        return;
+    }
+    let m = x.len() / k;
+    let k_even = k.next_multiple_of(2);
+    let blocks = RowBlocks::new(m, tile::rows_at_once(isa));
+    let alone = n * k * (1 + m / 8) < PARALLEL_FROM;
 
-        let mut packed = Scratch::take(m * k_even);
-        let pack_tasks = if alone || m < 32 { 1 } else { blocks.count };
-        let packed_rows = Shares::new(&mut packed);
-        pool.run(pack_tasks, |task| {
-            for block in share(blocks.count, pack_tasks, task) {
-                let (row, rows) = blocks.rows(block);
-                // SAFETY: row blocks do not overlap.
-                let to = unsafe { packed_rows.range(row * k_even, rows * k_even) };
-                pack::pack_rows(&x[row * k..(row + rows) * k], k, rows, to);
-            }
-        });
+    let mut packed = Scratch::take(m * k_even);
+    let pack_tasks = if alone || m < 32 { 1 } else { blocks.count };
+    let packed_rows = Shares::new(&mut packed);
+    pool.run(pack_tasks, |task| {
+        for block in share(blocks.count, pack_tasks, task) {
+            let (row, rows) = blocks.rows(block);
+            // SAFETY: row blocks do not overlap.
+            let to = unsafe { packed_rows.range(row * k_even, rows * k_even) };
+            pack::pack_rows(&x[row * k..(row + rows) * k], k, rows, to);
+        }
+    });
 
-        let panels = n.div_ceil(PANEL);
-        let at_once = tile::panels_at_once(isa, m);
-        let groups = panels.div_ceil(at_once);
-        // With few panels the rows are shared out as well.
-        let splits = (4 * pool.threads()).div_ceil(groups).min(blocks.count);
-        let y = Shares::new(y);
-        let task = |task: usize| {
-            let first = task / splits * at_once;
+    let at_once = tile::panels_at_once(isa, m);
+    let groups = |layer: &Layer<W>| layer.n.div_ceil(PANEL).div_ceil(at_once);
+    let all_groups: usize = layers.iter().map(groups).sum();
+    // With few panels the rows are shared out as well.
+    let splits = (4 * pool.threads()).div_ceil(all_groups).min(blocks.count);
+    let runs = runs(layers, groups, if splits > 1 { all_groups } else { pool.threads() });
+    let task = |task: usize| {
+        let Run { layer, items } = &runs[task / splits];
+        let layer = &layers[*layer];
+        for group in items.clone() {
+            let (first, panels) = (group * at_once, layer.n.div_ceil(PANEL));
             let work = Panels {
-                w: w[first * W::panel_len(k_even)..].as_ptr(),
+                w: layer.w[first * W::panel_len(k_even)..].as_ptr(),
                 count: at_once.min(panels - first),
                 whole: first + at_once <= panels,
-                width: n - first * PANEL,
+                width: layer.n - first * PANEL,
                 pairs: k_even / 2,
                 x: packed.as_ptr(),
                 blocks,
                 range: share(blocks.count, splits, task % splits),
-                y: y.as_mut_ptr().wrapping_add(first * PANEL),
-                y_stride: n,
+                y: layer.y.as_mut_ptr().wrapping_add(first_row * layer.n + first * PANEL),
+                y_stride: layer.n,
             };
-            // SAFETY: the packed weights hold `count` panels from `first`, the packed rows all blocks, and y has m
-            // rows of n; tasks write to different columns or rows of y.
+            // SAFETY: the packed weights hold `count` panels from `first`, the packed rows all blocks, and y has m rows of n from
+            // `first_row` on; tasks write to different layers, columns or rows.
             unsafe { isa.run(work) }
-        };
-        if alone {
-            (0..groups * splits).for_each(task);
-        } else {
-            pool.run(groups * splits, task);
+        }
+    };
+    let tasks = runs.len() * splits;
+    if alone {
+        (0..tasks).for_each(task);
+    } else {
+        pool.run(tasks, task);
+    }
+}
+
+/// Items of one layer that one thread takes one after the other.
+struct Run {
+    layer: usize,
+    items: Range<usize>,
+}
+
+/// Cuts the items of all layers, `count` says how many each has, into runs: long ones first, since a thread asks for the weights that
+/// lie behind those it works on, and single ones last, so that all threads end together.
+fn runs<W>(layers: &[Layer<W>], count: impl Fn(&Layer<W>) -> usize, threads: usize) -> Vec<Run> {
+    let mut left: usize = layers.iter().map(&count).sum();
+    let mut runs = Vec::new();
+    for (layer, count) in layers.iter().map(count).enumerate() {
+        let mut first = 0;
+        while first < count {
+            let len = (left / (2 * threads)).clamp(1, count - first);
+            runs.push(Run { layer, items: first..first + len });
+            (first, left) = (first + len, left - len);
         }
     }
+    runs
 }
 
 impl std::fmt::Debug for PackedLinear {
@@ -203,7 +264,7 @@ impl std::fmt::Debug for PackedLinear {
 }
 
 /// Part `part` of `count` items cut into `parts` even parts.
-fn share(count: usize, parts: usize, part: usize) -> std::ops::Range<usize> {
+fn share(count: usize, parts: usize, part: usize) -> Range<usize> {
     count * part / parts..count * (part + 1) / parts
 }
 

@@ -5,17 +5,19 @@
 //!
 //! Must not know: models, engine.
 
+use std::sync::Mutex;
+
 use half::bf16;
 
 use super::PANEL;
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes};
-use crate::memory::Block;
+use crate::memory::{Arena, Block, Zero};
 
 pub(super) fn pack_f32(w: &[f32], n_out: usize, k_in: usize) -> Block<f32> {
     check(w.len(), n_out, k_in);
     let panel_len = k_in.next_multiple_of(2) * PANEL;
-    let mut block = Block::zeroed(n_out.div_ceil(PANEL) * panel_len);
+    let mut block = take(n_out.div_ceil(PANEL) * panel_len);
     for (panel, to) in block.chunks_exact_mut(panel_len.max(1)).enumerate() {
         let rows = &w[panel * PANEL * k_in..n_out.min((panel + 1) * PANEL) * k_in];
         let count = rows.len() / k_in;
@@ -33,7 +35,7 @@ pub(super) fn pack_f32(w: &[f32], n_out: usize, k_in: usize) -> Block<f32> {
 pub(super) fn pack_bf16(w: &[bf16], n_out: usize, k_in: usize) -> Block<u32> {
     check(w.len(), n_out, k_in);
     let pairs = k_in.div_ceil(2);
-    let mut block = Block::<u32>::zeroed(n_out.div_ceil(PANEL) * pairs * PANEL);
+    let mut block = take::<u32>(n_out.div_ceil(PANEL) * pairs * PANEL);
     for (panel, to) in block.chunks_exact_mut((pairs * PANEL).max(1)).enumerate() {
         let rows = &w[panel * PANEL * k_in..n_out.min((panel + 1) * PANEL) * k_in];
         // On a little-endian machine a pair in memory is already the u32 we want.
@@ -58,6 +60,13 @@ pub(super) fn pack_bf16(w: &[bf16], n_out: usize, k_in: usize) -> Block<u32> {
         }
     }
     block
+}
+
+/// Memory for weights. The layers of a model lie side by side.
+fn take<T: Zero>(len: usize) -> Block<T> {
+    static WEIGHTS: Mutex<Arena> = Mutex::new(Arena::new());
+    // Nothing can panic half-way through a change of the arena.
+    WEIGHTS.lock().unwrap_or_else(|poison| poison.into_inner()).take(len)
 }
 
 fn check(len: usize, n_out: usize, k_in: usize) {

@@ -79,19 +79,23 @@ impl Weight for u32 {
 ///
 /// Valid for: `x` `[2 pairs][ROWS]`; `w` a panel, or several `panel_len` apart when `COLUMNS` is above 2;
 /// `sums_in`, unless null, and `sums_out` `ROWS` rows of `16 COLUMNS`, `*_stride` apart.
-struct Tile<W, const ROWS: usize, const COLUMNS: usize, const LINES: usize> {
+struct Tile<W, const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool> {
     x: *const f32,
     w: *const W,
     panel_len: usize,
     pairs: usize,
     ahead: *const u8,
+    /// Where the weights are put as f32, when `KEEP`.
+    kept: *mut f32,
     sums_in: *const f32,
     in_stride: usize,
     sums_out: *mut f32,
     out_stride: usize,
 }
 
-impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize> Kernel for Tile<W, ROWS, COLUMNS, LINES> {
+impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool> Kernel
+    for Tile<W, ROWS, COLUMNS, LINES, KEEP>
+{
     type Out = ();
 
     #[inline(always)]
@@ -102,6 +106,7 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize> Ker
             let mut x = self.x;
             let mut w = self.w;
             let mut ahead = self.ahead;
+            let mut kept = self.kept;
             for _ in 0..self.pairs {
                 let mut odd = [V::splat(0.0); COLUMNS];
                 let mut even = [V::splat(0.0); COLUMNS];
@@ -115,6 +120,13 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize> Ker
                     }
                 }
                 ahead = ahead.wrapping_add(LINES * LINE);
+                if KEEP {
+                    for c in 0..COLUMNS {
+                        even[c].store(kept.add(c * LANES));
+                        odd[c].store(kept.add(PANEL + c * LANES));
+                    }
+                    kept = kept.add(2 * PANEL);
+                }
                 for r in 0..ROWS {
                     let factor = V::splat(*x.add(ROWS + r));
                     for c in 0..COLUMNS {
@@ -188,12 +200,16 @@ impl<W: Weight> Panels<W> {
             let width = columns.min(self.width - panel * PANEL);
             let y = self.y.add(panel * PANEL);
             let w = self.w.add(panel * W::panel_len(2 * self.pairs));
-            let several = self.range.len() > 1;
             let (first_row, _) = self.blocks.rows(self.range.start);
             let (last_row, last_rows) = self.blocks.rows(self.range.end - 1);
             let rows_total = last_row + last_rows - first_row;
             let mut sums = Scratch::take(rows_total * columns);
             let sums = sums.as_mut_ptr();
+            // The first row block leaves the weights as f32 in the first cache for the others, which need not widen them again. For two
+            // blocks that is no gain.
+            let keeps = self.range.len() > 2 && V::WIDE && W::PAIR_LINES == 2;
+            let mut kept = Scratch::take(if keeps { PAIRS_PER_BLOCK * 2 * PANEL } else { 0 });
+            let kept = kept.as_mut_ptr();
             let mut start = 0;
             while start < self.pairs {
                 let pairs = PAIRS_PER_BLOCK.min(self.pairs - start);
@@ -207,23 +223,24 @@ impl<W: Weight> Panels<W> {
                         (sums, columns)
                     };
                     let w = w.add(start * W::PAIR_LEN);
-                    let tile = Tile::<W, 0, 0, 0> {
+                    let tile = Tile::<W, 0, 0, 0, false> {
                         x: self.x.add(2 * (row * self.pairs + start * rows)),
                         w,
                         panel_len: W::panel_len(2 * self.pairs),
                         pairs,
                         ahead: w.cast::<u8>().wrapping_add(AHEAD_BYTES / step),
+                        kept,
                         sums_in: if start == 0 { std::ptr::null() } else { sums },
                         in_stride: columns,
                         sums_out: out,
                         out_stride,
                     };
-                    if several {
-                        tile.dispatch_one_of_many::<V>(rows, step, block - self.range.start, self.range.len());
-                    } else if W::PAIR_LINES == 2 {
-                        tile.dispatch::<V, 2>(rows, step);
-                    } else {
-                        tile.dispatch::<V, 4>(rows, step);
+                    let (index, count) = (block - self.range.start, self.range.len());
+                    let (lines, tile) = if count > 1 { tile.next_block(index, count) } else { (W::PAIR_LINES, tile) };
+                    match (keeps, index) {
+                        (true, 0) => tile.dispatch::<V, 1, true>(rows, step),
+                        (true, _) => tile.over(kept.cast_const()).asking::<V>(lines, rows, step),
+                        _ => tile.asking::<V>(lines, rows, step),
                     }
                 }
                 start += pairs;
@@ -239,23 +256,47 @@ impl<W: Weight> Panels<W> {
     }
 }
 
-impl<W: Weight> Tile<W, 0, 0, 0> {
-    /// Runs the micro-kernel for the row block `index` of `count`: they share in asking for the next block of weights.
-    ///
-    /// # Safety
-    /// As for `dispatch`.
+impl<W: Weight> Tile<W, 0, 0, 0, false> {
+    /// The tile of row block `index` of `count`, which share in asking for the next block of weights, and the lines for which it asks.
     #[inline(always)]
-    unsafe fn dispatch_one_of_many<V: Lanes>(mut self, rows: usize, panels: usize, index: usize, count: usize) {
+    fn next_block(mut self, index: usize, count: usize) -> (usize, Self) {
         let lines = W::PAIR_LINES.div_ceil(count);
         let block_bytes = PAIRS_PER_BLOCK * W::PAIR_LINES * LINE;
         let from = index * self.pairs * lines * LINE;
         self.ahead = self.w.cast::<u8>().wrapping_add(block_bytes + from);
+        (if from >= block_bytes { 0 } else { lines }, self)
+    }
+
+    /// The same over other weights.
+    #[inline(always)]
+    fn over<O: Weight>(self, w: *const O) -> Tile<O, 0, 0, 0, false> {
+        Tile {
+            x: self.x,
+            w,
+            panel_len: self.panel_len,
+            pairs: self.pairs,
+            ahead: self.ahead,
+            kept: self.kept,
+            sums_in: self.sums_in,
+            in_stride: self.in_stride,
+            sums_out: self.sums_out,
+            out_stride: self.out_stride,
+        }
+    }
+
+    /// Runs the tile; for every pair of inputs it asks for `lines` cache lines in each panel.
+    ///
+    /// # Safety
+    /// As for `dispatch`.
+    #[inline(always)]
+    unsafe fn asking<V: Lanes>(self, lines: usize, rows: usize, panels: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match lines {
-                _ if from >= block_bytes => self.dispatch::<V, 0>(rows, panels),
-                1 => self.dispatch::<V, 1>(rows, panels),
-                _ => self.dispatch::<V, 2>(rows, panels),
+                0 => self.dispatch::<V, 0, false>(rows, panels),
+                1 => self.dispatch::<V, 1, false>(rows, panels),
+                2 => self.dispatch::<V, 2, false>(rows, panels),
+                _ => self.dispatch::<V, 4, false>(rows, panels),
             }
         }
     }
@@ -265,11 +306,11 @@ impl<W: Weight> Tile<W, 0, 0, 0> {
     /// # Safety
     /// The CPU has the instructions of `V`; the pointers are valid for those rows and panels.
     #[inline(always)]
-    unsafe fn dispatch<V: Lanes, const LINES: usize>(self, rows: usize, panels: usize) {
+    unsafe fn dispatch<V: Lanes, const LINES: usize, const KEEP: bool>(self, rows: usize, panels: usize) {
         macro_rules! choose {
             ($($rows:literal x $columns:literal),*) => {
                 match (rows, 2 * panels) {
-                    $(($rows, $columns) => V::enter(self.sized::<$rows, $columns, LINES>()),)*
+                    $(($rows, $columns) => V::enter(self.sized::<$rows, $columns, LINES, KEEP>()),)*
                     (rows, columns) => unreachable!("no tile of {rows} x {columns}"),
                 }
             };
@@ -286,10 +327,10 @@ impl<W: Weight> Tile<W, 0, 0, 0> {
                 for half in 0..2 {
                     let tile = self.half(half);
                     match rows {
-                        3 => V::enter(tile.sized::<3, 1, LINES>()),
-                        4 => V::enter(tile.sized::<4, 1, LINES>()),
-                        5 => V::enter(tile.sized::<5, 1, LINES>()),
-                        6 => V::enter(tile.sized::<6, 1, LINES>()),
+                        3 => V::enter(tile.sized::<3, 1, LINES, KEEP>()),
+                        4 => V::enter(tile.sized::<4, 1, LINES, KEEP>()),
+                        5 => V::enter(tile.sized::<5, 1, LINES, KEEP>()),
+                        6 => V::enter(tile.sized::<6, 1, LINES, KEEP>()),
                         _ => unreachable!("no tile of {rows} rows"),
                     }
                 }
@@ -310,13 +351,16 @@ impl<W: Weight> Tile<W, 0, 0, 0> {
     }
 
     #[inline(always)]
-    fn sized<const ROWS: usize, const COLUMNS: usize, const LINES: usize>(&self) -> Tile<W, ROWS, COLUMNS, LINES> {
+    fn sized<const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool>(
+        &self,
+    ) -> Tile<W, ROWS, COLUMNS, LINES, KEEP> {
         Tile {
             x: self.x,
             w: self.w,
             panel_len: self.panel_len,
             pairs: self.pairs,
             ahead: self.ahead,
+            kept: self.kept,
             sums_in: self.sums_in,
             in_stride: self.in_stride,
             sums_out: self.sums_out,

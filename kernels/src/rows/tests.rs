@@ -32,7 +32,7 @@ fn rms_norm_is_close_and_a_row_has_the_same_bits_anywhere() {
         let exact = reference::rms_norm(&x, &weight, 1e-6, d);
         let mut single = vec![0.0; 50 * d];
         for (x, out) in x.chunks(d).zip(single.chunks_mut(d)) {
-            rms_norm_on(Isa::Portable, x, &weight, 1e-6, out, d, &pools[0]);
+            rms_norm_on::<false>(Isa::Portable, x, &weight, 1e-6, out, &pools[0]);
         }
         for (&out, exact) in single.iter().zip(exact) {
             let error = (f64::from(out) - exact).abs();
@@ -41,8 +41,13 @@ fn rms_norm_is_close_and_a_row_has_the_same_bits_anywhere() {
         for isa in Isa::available() {
             for pool in &pools {
                 let mut out = vec![f32::NAN; 50 * d];
-                rms_norm_on(isa, &x, &weight, 1e-6, &mut out, d, pool);
+                rms_norm_on::<false>(isa, &x, &weight, 1e-6, &mut out, pool);
                 assert!(bits(&out) == bits(&single), "{d} {isa:?} {pool:?}");
+                let mut sum = x.clone();
+                rms_norm_on::<true>(isa, &x, &weight, 1e-6, &mut sum, pool);
+                let mut added = x.clone();
+                add(&single, &mut added, pool);
+                assert!(bits(&sum) == bits(&added), "added: {d} {isa:?} {pool:?}");
             }
         }
     }
@@ -55,16 +60,16 @@ fn swiglu_is_close_and_the_same_everywhere() {
     for len in [0, 1, 15, 16, 1000, 50_001] {
         let gate: Vec<f32> = numbers.normal(len).iter().map(|g| g * 10.0).collect();
         let up = numbers.normal(len);
-        let mut expected = vec![f32::NAN; len];
-        swiglu(&gate, &up, &mut expected, &pools[0]);
+        let mut expected = gate.clone();
+        swiglu(&mut expected, &up, &pools[0]);
         for (&out, exact) in expected.iter().zip(reference::swiglu(&gate, &up)) {
             let error = (f64::from(out) - exact).abs();
             assert!(error <= 5e-7 * exact.abs(), "{error:e} of {exact}");
         }
         for isa in Isa::available() {
             for pool in &pools {
-                let mut out = vec![f32::NAN; len];
-                swiglu_on(isa, &gate, &up, &mut out, pool);
+                let mut out = gate.clone();
+                swiglu_on(isa, &mut out, &up, pool);
                 assert!(bits(&out) == bits(&expected), "{len} {isa:?} {pool:?}");
             }
         }
@@ -73,8 +78,7 @@ fn swiglu_is_close_and_the_same_everywhere() {
 
 #[test]
 fn silu_has_the_right_ends() {
-    let mut out = [f32::NAN; 3];
-    let up = [1.0; 3];
-    swiglu(&[-200.0, 0.0, 200.0], &up, &mut out, &Pool::new(1));
+    let mut out = [-200.0, 0.0, 200.0];
+    swiglu(&mut out, &[1.0; 3], &Pool::new(1));
     assert_eq!(out, [0.0, 0.0, 200.0]);
 }

@@ -11,7 +11,7 @@ use super::{
     config::ModelConfig,
     kv::PAGE_LEN,
     machine::{self, Drawn, Kept, Machine, MachineFacts, Room},
-    models::{Batch, broken},
+    models::Batch,
     sequence::Sequence,
     weights::Weights,
 };
@@ -20,6 +20,10 @@ use attention::LayerCache;
 use model::Model;
 
 pub use model::Precision;
+
+fn broken(error: candle_core::Error) -> Problem {
+    Problem::new(format!("the engine failed: {error}")).hint("this is a defect in tiltmeter: please report it")
+}
 
 /// Tokens and, per layer, their keys and values.
 #[derive(Default)]

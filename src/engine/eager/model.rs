@@ -7,10 +7,11 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use super::{
     super::{
         config::{Family, ModelConfig, RopeSpec},
-        models::{Batch, broken},
+        models::Batch,
         weights::Weights,
     },
     attention::LayerCache,
+    broken,
 };
 use crate::{probe::Site, problem::Problem};
 

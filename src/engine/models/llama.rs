@@ -2,9 +2,9 @@
 //! attention and feed-forward, `h += attn(norm(h)); h += mlp(norm(h))`.
 //! Must not know: batching, capture.
 
-use candle_core::{Result, Tensor};
+use tiltmeter_kernels::add;
 
-use super::{Attention, Block, Linear, Mlp, Parts, RmsNorm};
+use super::{Attention, Block, Linear, Mlp, Parts, RmsNorm, States};
 use crate::problem::Problem;
 
 pub struct LlamaBlock {
@@ -18,7 +18,7 @@ pub struct LlamaBlock {
 }
 
 impl LlamaBlock {
-    pub fn load(parts: &Parts, layer: usize) -> std::result::Result<Self, Problem> {
+    pub fn load(parts: &Parts, layer: usize) -> Result<Self, Problem> {
         let [q, k, v, o] = parts.projections(layer)?;
         let norm = |name: &str| parts.norm(&format!("model.layers.{layer}.{name}.weight"), parts.config.hidden_size);
         Ok(Self {
@@ -34,11 +34,15 @@ impl LlamaBlock {
 }
 
 impl Block for LlamaBlock {
-    fn forward(&self, h: &Tensor, attention: &mut Attention) -> Result<Tensor> {
-        let x = self.input_norm.forward(h)?;
-        let (q, k, v) = (self.q.forward(&x)?, self.k.forward(&x)?, self.v.forward(&x)?);
-        let h = (h + self.o.forward(&attention.forward(&q, &k, &v)?)?)?;
-        let fed = self.mlp.forward(&self.post_attention_norm.forward(&h)?)?;
-        h + fed
+    fn forward(&self, States { h, x, branch, q, k, v, wide: [a, b] }: States, attention: &mut Attention) {
+        self.input_norm.forward(h, x);
+        Linear::forward_each([&self.q, &self.k, &self.v], x, [&mut *q, &mut *k, &mut *v]);
+        let attended = &mut a[..q.len()];
+        attention.forward(q, k, v, attended);
+        self.o.forward(attended, branch);
+        add(branch, h, attention.pool);
+        self.post_attention_norm.forward(h, x);
+        self.mlp.forward(x, [a, b], branch);
+        add(branch, h, attention.pool);
     }
 }

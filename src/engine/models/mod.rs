@@ -7,13 +7,12 @@ mod olmo;
 
 use std::{collections::HashMap, sync::Arc};
 
-use candle_core::{Device, Result, Tensor};
 use tiltmeter_kernels::{AttentionJob, AttentionShape, KvPage, KvWrite, PageShape, Pool, attention, write_kv};
 
 use super::{
     config::{Family, ModelConfig},
     kv::{PagePool, SequenceCache},
-    ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable, with_values},
+    ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable},
     weights::Weights,
 };
 use crate::{probe::Site, problem::Problem};
@@ -37,9 +36,50 @@ pub struct Batch {
     pub logit_rows: Vec<u32>,
 }
 
-/// One decoder block. `h`: `[rows, hidden]`.
+/// One decoder block: what it adds to the residual stream.
 trait Block: Send + Sync {
-    fn forward(&self, h: &Tensor, attention: &mut Attention) -> Result<Tensor>;
+    fn forward(&self, states: States, attention: &mut Attention);
+}
+
+/// The values of a pass, `[rows, their width]`. All but the residual stream is anybody's.
+struct States<'a> {
+    /// The residual stream.
+    h: &'a mut [f32],
+    /// As wide as the residual stream: what a branch starts from, and what it adds.
+    x: &'a mut [f32],
+    branch: &'a mut [f32],
+    q: &'a mut [f32],
+    k: &'a mut [f32],
+    v: &'a mut [f32],
+    /// As wide as the queries or the feed-forward, whichever is more.
+    wide: [&'a mut [f32]; 2],
+}
+
+/// Memory for the values of a pass, which the next one uses again.
+#[derive(Debug, Default)]
+pub struct Space {
+    values: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+/// The values of a pass over `rows` rows; they stay between two calls for as many.
+fn states<'a>(memory: &'a mut Vec<f32>, rows: usize, config: &ModelConfig) -> States<'a> {
+    let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+    let (hidden, wide) = (config.hidden_size, config.intermediate_size.max(q));
+    let widths = [hidden, hidden, hidden, q, kv, kv, wide, wide];
+    let len = rows * widths.iter().sum::<usize>();
+    if memory.len() < len {
+        // Nothing of it is kept, so it need not be copied.
+        *memory = Vec::new();
+        memory.resize(len, 0.0);
+    }
+    let mut rest = &mut memory[..];
+    let [h, x, branch, q, k, v, a, b] = widths.map(|width| {
+        let (part, others) = std::mem::take(&mut rest).split_at_mut(rows * width);
+        rest = others;
+        part
+    });
+    States { h, x, branch, q, k, v, wide: [a, b] }
 }
 
 /// Attention of one block over the cached keys and values of each sequence.
@@ -53,16 +93,13 @@ struct Attention<'a, 'b> {
 }
 
 impl Attention<'_, '_> {
-    /// Rotates q and k, stores k and v, attends. q: `[rows, n_heads * head_dim]`, k and v: `[rows, n_kv_heads * head_dim]`.
-    fn forward(&mut self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let AttentionShape { n_heads, pages: PageShape { n_kv_heads, head_dim, .. }, .. } = self.shape;
+    /// Rotates q and k, stores k and v, attends. q and out: `[rows, n_heads * head_dim]`, k and v: `[rows, n_kv_heads * head_dim]`.
+    fn forward(&mut self, q: &mut [f32], k: &mut [f32], v: &[f32], out: &mut [f32]) {
+        let AttentionShape { n_heads, pages: PageShape { n_kv_heads, .. }, .. } = self.shape;
         let positions = &self.batch.positions;
-        let (mut q, mut k) = (with_values(q, <[f32]>::to_vec)?, with_values(k, <[f32]>::to_vec)?);
-        self.rope.rotate(&mut q, positions, n_heads, self.pool);
-        self.rope.rotate(&mut k, positions, n_kv_heads, self.pool);
-        let mut out = vec![0.0; q.len()];
-        with_values(v, |v| self.attend(&q, &k, v, &mut out))?;
-        Tensor::from_vec(out, (positions.len(), n_heads * head_dim), &Device::Cpu)
+        self.rope.rotate(q, positions, n_heads, self.pool);
+        self.rope.rotate(k, positions, n_kv_heads, self.pool);
+        self.attend(q, k, v, out);
     }
 
     fn attend(&mut self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
@@ -108,21 +145,20 @@ pub struct Decoder {
 
 impl Decoder {
     /// Builds the model and checks every tensor's shape on the way.
-    pub fn load(config: ModelConfig, weights: &Weights, pool: Arc<Pool>) -> std::result::Result<Self, Problem> {
+    pub fn load(config: ModelConfig, weights: &Weights, pool: Arc<Pool>) -> Result<Self, Problem> {
         let parts = Parts { weights, config: &config, pool: &pool };
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-        let table = match weights.bf16(EMBEDDINGS, &[vocab, hidden])? {
-            Some(table) => Tensor::from_vec(table, (vocab, hidden), &Device::Cpu),
-            None => Tensor::from_vec(weights.f32(EMBEDDINGS, &[vocab, hidden])?, (vocab, hidden), &Device::Cpu),
+        let embed = match weights.bf16(EMBEDDINGS, &[vocab, hidden])? {
+            Some(table) => Embedding::Bf16(table),
+            None => Embedding::F32(weights.f32(EMBEDDINGS, &[vocab, hidden])?),
         };
-        let table = table.map_err(broken)?;
         let head = if config.tie_embeddings { EMBEDDINGS } else { "lm_head.weight" };
         let blocks = (0..config.num_layers)
             .map(|layer| match config.family {
                 Family::Olmo2 | Family::Olmo3 => olmo::OlmoBlock::load(&parts, layer).map(|b| Box::new(b) as _),
                 Family::Llama => llama::LlamaBlock::load(&parts, layer).map(|b| Box::new(b) as _),
             })
-            .collect::<std::result::Result<Vec<Box<dyn Block>>, Problem>>()?;
+            .collect::<Result<Vec<Box<dyn Block>>, Problem>>()?;
         // Layers with the same frequencies share one table.
         let mut tables: HashMap<String, Arc<RopeTable>> = HashMap::new();
         let ropes = config
@@ -134,7 +170,7 @@ impl Decoder {
             })
             .collect();
         Ok(Self {
-            embed: Embedding::new(table, hidden),
+            embed,
             blocks,
             ropes,
             norm: parts.norm("model.norm.weight", hidden)?,
@@ -152,21 +188,26 @@ impl Decoder {
 
     /// One pass over `batch`; `seen` is shown the hidden state `[rows, hidden]` of each site in `sites` as it passes by.
     /// Gives the logits `[logit_rows, vocab]`.
-    pub fn forward(
+    pub fn forward<'a>(
         &self,
         batch: &Batch,
         caches: &mut [&mut SequenceCache],
         pages: &PagePool,
         sites: &[Site],
         seen: &mut dyn FnMut(Site, &[f32]),
-    ) -> Result<Option<Tensor>> {
-        let mut show = |site: Site, h: &Tensor| match sites.contains(&site) {
-            true => with_values(h, |rows| seen(site, rows)),
-            false => Ok(()),
+        space: &'a mut Space,
+    ) -> Result<&'a [f32], Problem> {
+        let mut show = |site: Site, h: &[f32]| {
+            if sites.contains(&site) {
+                seen(site, h);
+            }
         };
         let config = &self.config;
-        let mut h = self.embed.forward(&batch.tokens)?;
-        show(Site::Embed, &h)?;
+        let (rows, hidden) = (batch.tokens.len(), config.hidden_size);
+        let Space { values, logits } = space;
+        let h = states(values, rows, config).h;
+        self.embed.forward(&batch.tokens, hidden, h)?;
+        show(Site::Embed, h);
         for (layer, block) in self.blocks.iter().enumerate() {
             let shape = AttentionShape {
                 n_heads: config.num_heads,
@@ -175,26 +216,28 @@ impl Decoder {
                 window: config.layer_windows[layer],
             };
             let rope = &self.ropes[layer];
-            h = block.forward(&h, &mut Attention { layer, shape, rope, batch, caches, pool: &self.pool })?;
-            show(Site::BlockOut(layer), &h)?;
+            let mut attention = Attention { layer, shape, rope, batch, caches, pool: &self.pool };
+            block.forward(states(values, rows, config), &mut attention);
+            show(Site::BlockOut(layer), states(values, rows, config).h);
         }
+        let States { h, x, branch, .. } = states(values, rows, config);
         if sites.contains(&Site::FinalNorm) {
-            show(Site::FinalNorm, &self.norm.forward(&h)?)?;
+            self.norm.forward(h, x);
+            show(Site::FinalNorm, x);
         }
-        if batch.logit_rows.is_empty() {
-            return Ok(None);
+        let last = &mut branch[..batch.logit_rows.len() * hidden];
+        for (&row, last) in batch.logit_rows.iter().zip(last.chunks_exact_mut(hidden)) {
+            last.copy_from_slice(&h[row as usize * hidden..][..hidden]);
         }
-        let rows = Tensor::from_slice(&batch.logit_rows, batch.logit_rows.len(), &Device::Cpu)?;
-        let last = self.norm.forward(&h.index_select(&rows, 0)?)?;
-        self.head.forward(&last).map(Some)
+        let normal = &mut x[..last.len()];
+        self.norm.forward(last, normal);
+        logits.resize(batch.logit_rows.len() * config.vocab_size, 0.0);
+        self.head.forward(normal, logits);
+        Ok(logits)
     }
 }
 
 const EMBEDDINGS: &str = "model.embed_tokens.weight";
-
-pub fn broken(error: candle_core::Error) -> Problem {
-    Problem::new(format!("the engine failed: {error}")).hint("this is a defect in tiltmeter: please report it")
-}
 
 /// What a block is built from.
 struct Parts<'a> {
@@ -204,17 +247,17 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn linear(&self, name: &str, n_out: usize, k_in: usize) -> std::result::Result<Linear, Problem> {
+    fn linear(&self, name: &str, n_out: usize, k_in: usize) -> Result<Linear, Problem> {
         Ok(Linear { weights: self.weights.linear(name, n_out, k_in)?, pool: self.pool.clone() })
     }
 
-    fn norm(&self, name: &str, width: usize) -> std::result::Result<RmsNorm, Problem> {
+    fn norm(&self, name: &str, width: usize) -> Result<RmsNorm, Problem> {
         let weight = self.weights.f32(name, &[width])?;
         Ok(RmsNorm { weight, eps: self.config.rms_norm_eps as f32, pool: self.pool.clone() })
     }
 
     /// `model.layers.{layer}.self_attn.{q,k,v,o}_proj`.
-    fn projections(&self, layer: usize) -> std::result::Result<[Linear; 4], Problem> {
+    fn projections(&self, layer: usize) -> Result<[Linear; 4], Problem> {
         let config = self.config;
         let (hidden, q) = (config.hidden_size, config.num_heads * config.head_dim);
         let kv = config.num_kv_heads * config.head_dim;
@@ -228,7 +271,7 @@ impl Parts<'_> {
     }
 
     /// `model.layers.{layer}.mlp.{gate,up,down}_proj`.
-    fn mlp(&self, layer: usize) -> std::result::Result<Mlp, Problem> {
+    fn mlp(&self, layer: usize) -> Result<Mlp, Problem> {
         let (hidden, inter) = (self.config.hidden_size, self.config.intermediate_size);
         let name = |which: &str| format!("model.layers.{layer}.mlp.{which}_proj.weight");
         Ok(Mlp {

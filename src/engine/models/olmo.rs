@@ -3,9 +3,7 @@
 //! `h += norm(attn(h)); h += norm(mlp(h))`. OLMo 3 adds sliding windows and per-layer RoPE, both facts of the configuration.
 //! Must not know: batching, capture.
 
-use candle_core::{Result, Tensor};
-
-use super::{Attention, Block, Linear, Mlp, Parts, RmsNorm};
+use super::{Attention, Block, Linear, Mlp, Parts, RmsNorm, States};
 use crate::problem::Problem;
 
 pub struct OlmoBlock {
@@ -21,7 +19,7 @@ pub struct OlmoBlock {
 }
 
 impl OlmoBlock {
-    pub fn load(parts: &Parts, layer: usize) -> std::result::Result<Self, Problem> {
+    pub fn load(parts: &Parts, layer: usize) -> Result<Self, Problem> {
         let config = parts.config;
         let [q, k, v, o] = parts.projections(layer)?;
         let norm = |name: &str, width| parts.norm(&format!("model.layers.{layer}.{name}.weight"), width);
@@ -40,13 +38,16 @@ impl OlmoBlock {
 }
 
 impl Block for OlmoBlock {
-    fn forward(&self, h: &Tensor, attention: &mut Attention) -> Result<Tensor> {
-        let q = self.q_norm.forward(&self.q.forward(h)?)?;
-        let k = self.k_norm.forward(&self.k.forward(h)?)?;
-        let v = self.v.forward(h)?;
-        let attended = self.o.forward(&attention.forward(&q, &k, &v)?)?;
-        let h = (h + self.post_attention_norm.forward(&attended)?)?;
-        let fed = self.mlp.forward(&h)?;
-        h + self.post_feedforward_norm.forward(&fed)?
+    fn forward(&self, States { h, branch, q, k, v, wide: [a, b], .. }: States, attention: &mut Attention) {
+        let (raw_q, raw_k) = (&mut a[..q.len()], &mut b[..k.len()]);
+        Linear::forward_each([&self.q, &self.k, &self.v], h, [&mut *raw_q, &mut *raw_k, &mut *v]);
+        self.q_norm.forward(raw_q, q);
+        self.k_norm.forward(raw_k, k);
+        let attended = &mut a[..q.len()];
+        attention.forward(q, k, v, attended);
+        self.o.forward(attended, branch);
+        self.post_attention_norm.add(branch, h);
+        self.mlp.forward(h, [a, b], branch);
+        self.post_feedforward_norm.add(branch, h);
     }
 }
