@@ -16,6 +16,7 @@ use super::{
     terminal::{escape, stdout},
 };
 use crate::{
+    model::Work,
     problem::Problem,
     record::RunFolder,
     report::{distribution_terminal, response_terminal, terminal as tables},
@@ -112,6 +113,9 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
             work.forward_tokens, work.unique_tokens, work.generated_tokens, work.steps
         ))?;
     }
+    if let Some(memory) = memory(&work) {
+        stdout(&format!("memory     {memory}\n"))?;
+    }
     let spending = &sitting.summary.spending;
     if spending.held_micro_usd() > 0 || spending.limit_micro_usd.is_some() {
         stdout(&format!("spent      {}\n", status::money(spending)))?;
@@ -200,6 +204,24 @@ pub fn tell_upload(uploaded: &Uploaded) -> Result<bool, Failure> {
             Ok(false)
         }
     }
+}
+
+/// What the process took at most, beside what it has to hold for models that run here.
+fn memory(work: &Work) -> Option<String> {
+    let held = work.weight_bytes + work.kv_bytes;
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let parts = format!("{:.1} MB of weights, {:.1} MB of keys and values", mb(work.weight_bytes), mb(work.kv_bytes));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    (held > 0).then(|| match peak {
+        Some(kib) => {
+            let peak = 1024 * kib;
+            format!("{:.1} MB at most, {parts}: {:.2} times these", mb(peak), peak as f64 / held as f64)
+        }
+        None => parts,
+    })
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ pub type Notes = Arc<Mutex<Vec<String>>>;
 
 impl<M: Machine> Batcher<M> {
     pub fn new(machine: M, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
+        let work = Work { weight_bytes: machine.weight_bytes(), ..Work::default() };
         Self {
             machine,
             limits,
@@ -54,7 +55,7 @@ impl<M: Machine> Batcher<M> {
             running: Vec::new(),
             idle: BTreeMap::new(),
             fed: HashMap::new(),
-            work: Work::default(),
+            work,
             published,
             notes: Notes::default(),
             said_held_back: false,
@@ -225,6 +226,7 @@ impl<M: Machine> Batcher<M> {
             return Ok(());
         }
         self.work.steps += 1;
+        self.work.kv_bytes = self.work.kv_bytes.max(self.machine.kv_bytes());
         self.forward(&batch, &owners)?;
         if let Ok(mut published) = self.published.lock() {
             *published = self.work;

@@ -22,7 +22,7 @@ use super::{
     sequence::{Drawing, Sequence},
     weights::Weights,
 };
-use crate::model::{ModelError, Sampling, SeedKey};
+use crate::model::{ConversationId, ModelError, Sampling, SeedKey};
 use crate::probe::{Probe, ProbePlan, Site, Span};
 use crate::problem::Problem;
 
@@ -91,6 +91,8 @@ pub struct Captured {
 }
 
 const AXES: usize = 8;
+const PREFILL_ROUNDS: usize = 6;
+const CAPTURE_ROUNDS: usize = 12;
 const MACHINE_TIME: Duration = Duration::from_millis(800);
 
 /// Loads a checkpoint and measures it. Takes from seconds to minutes, by its size.
@@ -124,7 +126,9 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     let prefill_flops = 2.0 * (weights - bench.config.head_weights() as f64) * request.context as f64 / prefill_s;
     let mut decode = Vec::new();
     for &batch in &request.batches {
-        let step_s = bench.decode(batch, request, false)?;
+        let mut steps = bench.decode(batch, request, false)?;
+        steps.sort_by(f64::total_cmp);
+        let step_s = steps[steps.len() / 2];
         let middle = request.context + request.tokens / 2;
         let bytes = weight_bytes as f64 + (batch as u64 * bench.config.kv_bytes_read(middle, kv.bytes())) as f64;
         let flops = 2.0 * weights * batch as f64 / step_s;
@@ -140,12 +144,15 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
         });
     }
     let largest = request.batches.iter().copied().max().unwrap_or(1);
-    // In turns, so that a machine that slows down slows both.
-    let (mut with, mut without) = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..3 {
-        without = without.min(bench.decode(largest, request, false)?);
-        with = with.min(bench.decode(largest, request, true)?);
+    // In turns, so that a machine that slows down slows both; and of each step its best time, since what others do on the machine is
+    // longer than what is looked for.
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..CAPTURE_ROUNDS {
+        keep_best(&mut without, bench.decode(largest, request, false)?);
+        keep_best(&mut with, bench.decode(largest, request, true)?);
     }
+    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
+    let (with, without) = (mean(&with), mean(&without));
     Ok(Bench {
         model: name.to_owned(),
         dtype,
@@ -173,6 +180,15 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     })
 }
 
+/// The lesser of each step's times.
+fn keep_best(best: &mut Vec<f64>, times: Vec<f64>) {
+    if best.is_empty() {
+        *best = times;
+    } else {
+        best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
+    }
+}
+
 struct Running<'a, M: Machine> {
     batcher: Batcher<M>,
     config: &'a ModelConfig,
@@ -180,21 +196,22 @@ struct Running<'a, M: Machine> {
 }
 
 impl<M: Machine> Running<'_, M> {
-    /// Seconds of one prompt, the better of two.
+    /// Seconds of one prompt, the best of several.
     fn prefill(&mut self, tokens: usize) -> Result<f64, Problem> {
         let mut best = f64::INFINITY;
-        for n in 0..2 {
-            self.submit(n, tokens, 0, None);
+        for n in 0..PREFILL_ROUNDS {
+            self.submit(n, tokens, 0, None, None);
             best = best.min(self.drain()?);
         }
         Ok(best)
     }
 
-    /// Seconds of a decoding step in the middle of `request.tokens`: the median.
-    fn decode(&mut self, batch: usize, request: &BenchRequest, captured: bool) -> Result<f64, Problem> {
+    /// Seconds of each decoding step; at least one. Prompts are prefilled once, and kept for the next time.
+    fn decode(&mut self, batch: usize, request: &BenchRequest, captured: bool) -> Result<Vec<f64>, Problem> {
         let plan = captured.then(|| Arc::new(plan(self.config)));
         for n in 0..batch {
-            self.submit(n, request.context, request.tokens + 1, plan.clone());
+            let conversation = Some(ConversationId(n as u64));
+            self.submit(n, request.context, request.tokens + 1, conversation, plan.clone());
         }
         // Until every prompt is fed and its first token drawn, steps are no decoding steps.
         let first_tokens = self.batcher.work().generated_tokens + batch as u64;
@@ -212,11 +229,11 @@ impl<M: Machine> Running<'_, M> {
             }
         }
         self.check()?;
-        steps.sort_by(f64::total_cmp);
-        steps.get(steps.len() / 2).copied().ok_or_else(|| {
-            Problem::new(format!("{batch} conversations do not fit the cache together"))
-                .hint("give the cache more memory, or measure smaller batches: --batch 1,4")
-        })
+        if steps.is_empty() {
+            return Err(Problem::new(format!("{batch} conversations do not fit the cache together"))
+                .hint("give the cache more memory, or measure smaller batches: --batch 1,4"));
+        }
+        Ok(steps)
     }
 
     fn drain(&mut self) -> Result<f64, Problem> {
@@ -228,7 +245,14 @@ impl<M: Machine> Running<'_, M> {
         Ok(began.elapsed().as_secs_f64())
     }
 
-    fn submit(&mut self, number: usize, prompt: usize, draws: usize, plan: Option<Arc<ProbePlan>>) {
+    fn submit(
+        &mut self,
+        number: usize,
+        prompt: usize,
+        draws: usize,
+        conversation: Option<ConversationId>,
+        plan: Option<Arc<ProbePlan>>,
+    ) {
         // Tokens all over the vocabulary, other ones in every conversation.
         let vocab = self.config.vocab_size as u64;
         let token = |i: usize| ((i as u64 * 7919 + number as u64 * 104_729) % vocab) as u32;
@@ -245,6 +269,7 @@ impl<M: Machine> Running<'_, M> {
             stop_ids: Vec::new(),
         };
         let mut sequence = Sequence::new((0..prompt).map(token).collect(), Some(drawing), answer);
+        sequence.conversation = conversation;
         let replies = prompt..usize::MAX;
         sequence.recorder = plan.map(|plan| Recorder::new(plan, [replies].into()));
         self.batcher.submit(sequence);

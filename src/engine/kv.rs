@@ -11,7 +11,7 @@ use super::config::ModelConfig;
 /// Tokens per page.
 pub const PAGE_LEN: usize = 32;
 
-/// Hands out pages up to a fixed number; freed pages are kept for reuse.
+/// Hands out pages up to a fixed number; freed pages are kept for reuse while any is in use.
 pub struct PagePool {
     memory: KvPages,
     capacity: usize,
@@ -48,6 +48,10 @@ impl PagePool {
         self.capacity.saturating_sub(self.in_use)
     }
 
+    pub fn bytes_in_use(&self) -> u64 {
+        (self.in_use * self.shape().bytes()) as u64
+    }
+
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -71,11 +75,16 @@ impl PagePool {
         own
     }
 
-    /// Frees the page if nobody else holds it.
+    /// Frees the page if nobody else holds it. With the last one all memory goes back to the system: reports are made while the model
+    /// stays loaded.
     fn give_back(&mut self, page: Arc<KvPage>) {
         if let Ok(page) = Arc::try_unwrap(page) {
             self.in_use -= 1;
             self.free.push(page);
+        }
+        if self.in_use == 0 {
+            self.free = Vec::new();
+            self.memory = KvPages::new(self.shape());
         }
     }
 }

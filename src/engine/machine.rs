@@ -95,6 +95,16 @@ pub trait Machine {
 
     fn facts(&self) -> MachineFacts;
 
+    /// Bytes of weights in this computer's memory.
+    fn weight_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Bytes of the pages in use there.
+    fn kv_bytes(&self) -> u64 {
+        0
+    }
+
     /// Pages there are.
     fn capacity(&self) -> Room;
 
@@ -165,6 +175,14 @@ impl Machine for Cpu {
     fn facts(&self) -> MachineFacts {
         let kv_dtype = self.pages.shape().kv.name().to_owned();
         MachineFacts { device: "cpu".to_owned(), dtype: self.dtype.clone(), kv_dtype }
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.decoder.weight_bytes()
+    }
+
+    fn kv_bytes(&self) -> u64 {
+        self.pages.bytes_in_use()
     }
 
     fn capacity(&self) -> Room {

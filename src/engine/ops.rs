@@ -72,6 +72,13 @@ pub enum Embedding {
 }
 
 impl Embedding {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Embedding::F32(table) => size_of_val(&table[..]),
+            Embedding::Bf16(table) => size_of_val(&table[..]),
+        }
+    }
+
     /// `out`: `[ids, hidden]`.
     pub fn forward(&self, ids: &[u32], hidden: usize, out: &mut [f32]) -> Result<(), Problem> {
         let vocab = match self {

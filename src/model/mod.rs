@@ -40,7 +40,7 @@ pub struct ModelCard {
     pub stop_ids: Vec<u32>,
 }
 
-/// Forward passes done so far, to show that nothing is computed twice.
+/// Forward passes done so far, to show that nothing is computed twice, and the memory that they took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Tokens that went through the layers, each pass counted.
@@ -51,6 +51,12 @@ pub struct Work {
     pub generated_tokens: u64,
     /// Engine steps (batched forward passes).
     pub steps: u64,
+    /// Of weights in this computer's memory.
+    #[serde(default)]
+    pub weight_bytes: u64,
+    /// Of keys and values there, the most at a time.
+    #[serde(default)]
+    pub kv_bytes: u64,
 }
 
 /// A model that holds conversations.

@@ -180,6 +180,11 @@ impl Decoder {
         })
     }
 
+    /// Bytes of the linear layers and the embeddings.
+    pub fn weight_bytes(&self) -> u64 {
+        self.bytes_per_weight() * self.config.linear_weights() + self.embed.bytes() as u64
+    }
+
     /// Bytes of a weight in the linear layers.
     pub fn bytes_per_weight(&self) -> u64 {
         let head = &self.head.weights;
