@@ -1,4 +1,5 @@
-//! The linear layer on AMX tiles: 16 rows of x times 64 outputs at a time, for bf16 weights and f32 rows.
+//! The linear layer on AMX tiles, for bf16 weights and f32 rows: 16 rows of x times 64 outputs at a time, or 32 times 32 where there
+//! are so many.
 //!
 //! An f32 is the sum of three bf16 (8 + 8 + 8 bits of its significand, cut off, so that each remainder is exact), and a
 //! product of two bf16 is exact in f32. So each block of 32 inputs is multiplied three times, by the upper, the middle
@@ -18,64 +19,41 @@
 //!
 //! Must not know: models, engine.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
-use std::sync::OnceLock;
 
+use super::tiles::{
+    LINE, ROWS, STEP, ask, configure, load, multiply_half, multiply_row, multiply_square, release, store, zero,
+};
 use super::{Layer, PANEL, runs, share};
 use crate::memory::Scratch;
 use crate::pool::{Pool, Shares};
 
-/// Rows of a tile.
-const ROWS: usize = 16;
-/// Inputs of a tile.
-const STEP: usize = 32;
 /// Outputs that are worked on together: four tiles.
 const OUTPUTS: usize = 2 * PANEL;
 /// bf16 elements of a tile.
 const TILE: usize = ROWS * STEP;
 /// The upper, middle and lower part of x.
 const PARTS: usize = 3;
-/// Steps between two visits of the sums: two panels' weights of so many (16 KiB) stay in the first cache while rows pass.
-const STEPS_PER_BLOCK: usize = 4;
-/// The parts of the rows that are worked on at a time stay in the second cache, if not fewer than `FEWEST_ROWS` fit.
-const ROWS_LIMIT_BYTES: usize = 5 << 18;
+/// Steps between two visits of the sums of many rows: a panel's weights of so many (16 KiB) stay in the first cache while rows pass, and
+/// all rows' parts of them in the second.
+const STEPS_PER_BLOCK: usize = 8;
+/// Most rows at a time, and most bytes of their parts if not fewer than `FEWEST_ROWS` fit.
+const MOST_ROWS: usize = 512;
+const ROWS_LIMIT_BYTES: usize = 16 << 20;
 const FEWEST_ROWS: usize = 64;
 /// One block of rows asks for its weights so far ahead.
 const AHEAD_BYTES: usize = 8 << 10;
 /// Bytes of a step's weights in one panel.
 const STEP_BYTES: usize = 2 * STEP * PANEL;
-const LINE: usize = 64;
-/// Pairs of panels in a task when many rows pass over them.
-const PAIRS_PER_TASK: usize = 4;
-
-/// Whether this CPU has the tiles and the system lets this process use them; asks the system once.
-pub(crate) fn tiles_permitted() -> bool {
-    static PERMITTED: OnceLock<bool> = OnceLock::new();
-    *PERMITTED.get_or_init(|| {
-        const ARCH_PRCTL: i64 = 158;
-        const REQUEST_PERMISSION: i64 = 0x1023;
-        const TILE_DATA: i64 = 18;
-        const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
-        unsafe extern "C" {
-            fn syscall(number: i64, ...) -> i64;
-        }
-        // The lint: on older toolchains the query is an unsafe function.
-        #[allow(unused_unsafe)]
-        // SAFETY: every x86-64 CPU answers the query; leaf 0 tells whether there is a leaf 7.
-        let features = unsafe { if __cpuid_count(0, 0).eax < 7 { 0 } else { __cpuid_count(7, 0).edx } };
-        // SAFETY: the call touches no memory of ours; without the permission a tile instruction would end the process.
-        features & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
-            && unsafe { syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) } == 0
-    })
-}
+/// Most panels that a thread takes together when many rows pass over them.
+const PANELS_AT_ONCE: usize = 8;
 
 /// Each layer's y = x W^T: `x` `[m, k]`, the weights packed panels `[panel][pair][32]`.
 pub(super) fn forward(layers: &[Layer<u32>], x: &[f32], k: usize, pool: &Pool) {
     let pairs = k.div_ceil(2);
     let fitting = ROWS_LIMIT_BYTES / (2 * PARTS * k.next_multiple_of(STEP));
-    let rows_at_once = (fitting / ROWS * ROWS).max(FEWEST_ROWS);
+    let rows_at_once = (fitting / ROWS * ROWS).clamp(FEWEST_ROWS, MOST_ROWS);
     for (i, x) in x.chunks(rows_at_once * k).enumerate() {
         let m = x.len() / k;
         let blocks = m.div_ceil(ROWS);
@@ -91,10 +69,15 @@ pub(super) fn forward(layers: &[Layer<u32>], x: &[f32], k: usize, pool: &Pool) {
                 unsafe { exact.range(block, 1)[0] = split_rows(rows, k, block, blocks, parts) };
             });
         }
-        // Of one block of rows a thread takes pair after pair; over many rows several pairs share their loads.
-        let at_once = if m <= ROWS { 1 } else { PAIRS_PER_TASK };
-        let pairs_of = |layer: &Layer<u32>| layer.n.div_ceil(OUTPUTS);
-        let items = |layer: &Layer<u32>| pairs_of(layer).div_ceil(at_once);
+        // Of one block of rows a thread takes pair after pair of panels; over many rows several panels share their loads, as long as each
+        // thread has several times as many.
+        let panels: usize = layers.iter().map(|layer| layer.n.div_ceil(PANEL)).sum();
+        let (panels_at_once, at_once) = match blocks {
+            1 => (2, 1),
+            _ => (1, (panels / (4 * pool.threads())).clamp(1, PANELS_AT_ONCE)),
+        };
+        let pieces = |layer: &Layer<u32>| layer.n.div_ceil(panels_at_once * PANEL);
+        let items = |layer: &Layer<u32>| pieces(layer).div_ceil(at_once);
         let runs = runs(layers, items, pool.threads());
         pool.run(runs.len(), |task| {
             let run = &runs[task];
@@ -102,8 +85,9 @@ pub(super) fn forward(layers: &[Layer<u32>], x: &[f32], k: usize, pool: &Pool) {
             let y = layer.y.as_mut_ptr().wrapping_add(i * rows_at_once * layer.n);
             let work = Tiles { w: layer.w, pairs, packed: &packed, exact: &exact, m, n: layer.n, y };
             for item in run.items.clone() {
+                let pieces = share(pieces(layer), items(layer), item);
                 // SAFETY: the tier was permitted; every task writes to columns of its own.
-                unsafe { work.run(share(pairs_of(layer), items(layer), item)) }
+                unsafe { if blocks == 1 { work.few(pieces) } else { work.many(pieces) } }
             }
         });
     }
@@ -160,225 +144,142 @@ struct Tiles<'a> {
 }
 
 impl Tiles<'_> {
-    /// The outputs of some pairs of panels, for all rows.
+    /// The outputs of some pairs of panels, for one block of rows.
     ///
     /// # Safety
     /// Tiles are permitted; nobody else writes to these columns of y.
-    unsafe fn run(&self, range: Range<usize>) {
-        let (blocks, steps) = (self.exact.len(), self.pairs.div_ceil(STEP / 2));
-        // `[pair of panels][row block][tile][16][16]`
-        let mut sums = Scratch::take(range.len() * blocks * 4 * ROWS * ROWS);
-        // SAFETY: below, all addresses stay inside the packed weights, the packed rows and the sums.
+    unsafe fn few(&self, range: Range<usize>) {
+        let steps = self.pairs.div_ceil(STEP / 2);
+        let panel_len = self.pairs * PANEL;
+        let mut sums = [0.0; 4 * ROWS * ROWS];
+        let mut edge = [[0u32; STEP / 2 * PANEL]; 2];
+        // SAFETY: all addresses stay inside the packed weights, the packed rows and the sums.
         unsafe {
-            configure(self.m.min(ROWS));
-            for first in (0..steps).step_by(STEPS_PER_BLOCK) {
-                let block_steps = first..steps.min(first + STEPS_PER_BLOCK);
-                for (at, pair) in range.clone().enumerate() {
-                    // Whose weights come next: those of the next pair, or of the first one's next steps.
-                    let next = if at + 1 < range.len() { (pair + 1, first) } else { (range.start, block_steps.end) };
-                    for block in 0..blocks {
-                        let sums = sums.as_mut_ptr().add((at * blocks + block) * 4 * ROWS * ROWS);
-                        let (out, row_len, tile) = match block_steps.end == steps && self.is_whole(pair, block) {
-                            true => (self.y.add(block * ROWS * self.n + pair * OUTPUTS), self.n, ROWS),
-                            false => (sums, ROWS, ROWS * ROWS),
-                        };
-                        self.block(pair, block, block_steps.clone(), next, sums);
-                        store(out, row_len, tile);
+            configure(self.m);
+            for pair in range {
+                // A panel at the end may have no neighbour: then it is taken twice, and what the second gives is not used.
+                let second = if (2 * pair + 1) * panel_len < self.w.len() { panel_len } else { 0 };
+                let w = self.w[2 * pair * panel_len..].as_ptr();
+                zero();
+                for step in 0..steps {
+                    let at = step * STEP / 2 * PANEL;
+                    let left = self.step(w.add(at), step, &mut edge[0]);
+                    let right = self.step(w.add(second + at), step, &mut edge[1]);
+                    ask::<_MM_HINT_T0>(left.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                    ask::<_MM_HINT_T0>(right.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                    let x = self.rows(step, 0);
+                    if self.exact[0] { multiply_row::<1>(x, left, right) } else { multiply_row::<3>(x, left, right) }
+                }
+                if self.m == ROWS && (pair + 1) * OUTPUTS <= self.n {
+                    store(self.y.add(pair * OUTPUTS), self.n, [0, ROWS, 2 * ROWS, 3 * ROWS]);
+                } else {
+                    store(sums.as_mut_ptr(), ROWS, [0, 1, 2, 3].map(|tile| tile * ROWS * ROWS));
+                    for tile in 0..4 {
+                        self.copy(&sums[tile * ROWS * ROWS..], 0, pair * OUTPUTS + tile * ROWS);
                     }
                 }
             }
             release();
         }
-        for (at, pair) in range.enumerate() {
-            for row in (0..self.m).filter(|row| !self.is_whole(pair, row / ROWS)) {
-                let from = &sums[(at * blocks + row / ROWS) * 4 * ROWS * ROWS + row % ROWS * ROWS..];
-                // SAFETY: the row and its columns lie in y, and are this task's own.
-                unsafe {
-                    let to = self.y.add(row * self.n + pair * OUTPUTS);
-                    for tile in 0..4 {
-                        let (from, to) = (from[tile * ROWS * ROWS..].as_ptr(), to.wrapping_add(tile * ROWS));
-                        match self.n.saturating_sub(pair * OUTPUTS + tile * ROWS) {
-                            ROWS.. => std::ptr::copy_nonoverlapping(from, to, ROWS),
-                            width => std::ptr::copy_nonoverlapping(from, to, width),
+    }
+
+    /// The outputs of some panels, for all rows, by pairs of blocks.
+    ///
+    /// # Safety
+    /// As `few`.
+    unsafe fn many(&self, range: Range<usize>) {
+        const PLACES: [usize; 4] = [0, ROWS * ROWS, 2 * ROWS * ROWS, 3 * ROWS * ROWS];
+        let (blocks, steps) = (self.exact.len(), self.pairs.div_ceil(STEP / 2));
+        let pairs = blocks.div_ceil(2);
+        let panel_len = self.pairs * PANEL;
+        // `[panel][pair of row blocks][tile][16][16]`
+        let mut sums = Scratch::take(range.len() * pairs * 4 * ROWS * ROWS);
+        let mut edge = [0u32; STEP / 2 * PANEL];
+        // SAFETY: all addresses stay inside the packed weights, the packed rows and the sums.
+        unsafe {
+            configure(ROWS);
+            for first in (0..steps).step_by(STEPS_PER_BLOCK) {
+                let block_steps = first..steps.min(first + STEPS_PER_BLOCK);
+                for (at, panel) in range.clone().enumerate() {
+                    let w = self.w[panel * panel_len..].as_ptr();
+                    // Whose weights come next: those of the next panel, or of the first one's next steps. Each pair of row blocks asks for
+                    // its part of them.
+                    let (next, next_step) =
+                        if at + 1 < range.len() { (panel + 1, first) } else { (range.start, block_steps.end) };
+                    let ahead = self.w.as_ptr().wrapping_add(next * panel_len + next_step * STEP / 2 * PANEL);
+                    let lines = (STEP_BYTES / LINE).div_ceil(pairs);
+                    for pair in 0..pairs {
+                        let sums = sums.as_mut_ptr().add((at * pairs + pair) * 4 * ROWS * ROWS);
+                        if first == 0 {
+                            zero();
+                        } else {
+                            load(sums);
+                        }
+                        let (upper, both) = (2 * pair, 2 * pair + 1 < blocks);
+                        let exact = self.exact[upper] && (!both || self.exact[upper + 1]);
+                        for (n, step) in block_steps.clone().enumerate() {
+                            let part = n * STEP_BYTES + pair * lines * LINE;
+                            ask::<_MM_HINT_T1>(ahead.cast::<u8>().wrapping_add(part), lines);
+                            let w = self.step(w.add(step * STEP / 2 * PANEL), step, &mut edge);
+                            let x = self.rows(step, upper);
+                            match (both, exact) {
+                                (true, true) => multiply_square::<1>(x, w),
+                                (true, false) => multiply_square::<3>(x, w),
+                                (false, true) => multiply_half::<1>(x, w),
+                                (false, false) => multiply_half::<3>(x, w),
+                            }
+                        }
+                        let whole = 2 * (pair + 1) * ROWS <= self.m && (panel + 1) * PANEL <= self.n;
+                        if block_steps.end < steps || !whole {
+                            store(sums, ROWS, PLACES);
+                        } else {
+                            let y = self.y.add(2 * pair * ROWS * self.n + panel * PANEL);
+                            store(y, self.n, [0, ROWS, ROWS * self.n, ROWS * self.n + ROWS]);
+                        }
+                        if block_steps.end == steps && !whole {
+                            let sums = std::slice::from_raw_parts(sums, 4 * ROWS * ROWS);
+                            for (tile, place) in PLACES.into_iter().enumerate() {
+                                let (row, column) = (tile / 2 * ROWS, tile % 2 * ROWS);
+                                self.copy(&sums[place..], 2 * pair * ROWS + row, panel * PANEL + column);
+                            }
                         }
                     }
                 }
             }
+            release();
         }
     }
 
-    /// Whether y has all rows and outputs of these four tiles.
-    fn is_whole(&self, pair: usize, block: usize) -> bool {
-        (block + 1) * ROWS <= self.m && (pair + 1) * OUTPUTS <= self.n
-    }
-
-    /// Where the weights of a pair of panels begin, and how far on the second panel is. A panel at the end may have no
-    /// neighbour: then it is taken twice, and what the second gives is not used.
-    fn weights(&self, pair: usize) -> (*const u32, usize) {
-        let panel_len = self.pairs * PANEL;
-        let second = if (2 * pair + 1) * panel_len < self.w.len() { panel_len } else { 0 };
-        (self.w[2 * pair * panel_len..].as_ptr(), second)
-    }
-
-    /// Goes on with the sums of 16 rows and 64 outputs over `steps`, which are left in the tiles, and asks for the weights
-    /// of `next`, a pair of panels and a step.
+    /// A step's weights in one panel. At the end of the inputs, where those behind them belong to others, they are cut out: x is zero there.
     ///
     /// # Safety
-    /// Tiles are configured; `sums` is valid for four tiles.
-    unsafe fn block(&self, pair: usize, block: usize, steps: Range<usize>, next: (usize, usize), sums: *mut f32) {
-        let (w, second) = self.weights(pair);
-        let blocks = self.exact.len();
-        let (ahead, ahead_second) = self.weights(next.0);
-        let ahead = ahead.wrapping_add(next.1 * STEP / 2 * PANEL);
-        // Each block of rows asks for its part of the steps that come next.
-        let lines = (STEP_BYTES / LINE).div_ceil(blocks);
-        let exact = self.exact[block];
-        let tile_bytes = 4 * ROWS * ROWS;
-        // SAFETY: the caller's promise; tiles of weights lie within their panel, the last of them is cut out below.
-        unsafe {
-            if steps.start == 0 {
-                asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
-            } else {
-                asm!(
-                    "tileloadd tmm0, [{sums} + {row}*1]",
-                    "tileloadd tmm1, [{sums} + {row}*1 + 1024]",
-                    "tileloadd tmm2, [{sums} + {row}*1 + 2048]",
-                    "tileloadd tmm3, [{sums} + {row}*1 + 3072]",
-                    sums = in(reg) sums, row = in(reg) tile_bytes / ROWS, options(nostack, readonly)
-                );
-            }
-            let mut edge = [[0u32; STEP / 2 * PANEL]; 2];
-            for (at, step) in steps.enumerate() {
-                let x = self.packed[(step * self.exact.len() + block) * PARTS * TILE / 2..].as_ptr();
-                let first_pair = step * STEP / 2;
-                let (mut left, mut right) = (w.add(first_pair * PANEL), w.add(second + first_pair * PANEL));
-                let there = (self.pairs - first_pair) * PANEL;
-                if there < edge[0].len() {
-                    // The end of the inputs: x is zero beyond it, but the weights there belong to others.
-                    std::ptr::copy_nonoverlapping(left, edge[0].as_mut_ptr(), there);
-                    std::ptr::copy_nonoverlapping(right, edge[1].as_mut_ptr(), there);
-                    (left, right) = (edge[0].as_ptr(), edge[1].as_ptr());
-                }
-                if blocks == 1 {
-                    ask::<_MM_HINT_T0>(left.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
-                    ask::<_MM_HINT_T0>(right.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
-                } else {
-                    let from = ahead.cast::<u8>().wrapping_add(at * STEP_BYTES + block * lines * LINE);
-                    ask::<_MM_HINT_T1>(from, lines);
-                    ask::<_MM_HINT_T1>(from.wrapping_add(4 * ahead_second), lines);
-                }
-                if exact { multiply::<1>(x, left, right) } else { multiply::<3>(x, left, right) }
-            }
+    /// `w` is where the step's weights are.
+    #[inline(always)]
+    unsafe fn step(&self, w: *const u32, step: usize, edge: &mut [u32; STEP / 2 * PANEL]) -> *const u32 {
+        let there = (self.pairs - step * STEP / 2) * PANEL;
+        if there >= edge.len() {
+            return w;
+        }
+        // SAFETY: so many weights are left in the panel.
+        unsafe { std::ptr::copy_nonoverlapping(w, edge.as_mut_ptr(), there) };
+        edge.as_ptr()
+    }
+
+    /// The parts of a block of rows at a step.
+    #[inline(always)]
+    fn rows(&self, step: usize, block: usize) -> *const f32 {
+        self.packed[(step * self.exact.len() + block) * PARTS * TILE / 2..].as_ptr()
+    }
+
+    /// Copies what y has of a tile.
+    ///
+    /// # Safety
+    /// Nobody else writes there.
+    unsafe fn copy(&self, tile: &[f32], row: usize, column: usize) {
+        let width = self.n.saturating_sub(column).min(ROWS);
+        for (from, row) in tile.chunks_exact(ROWS).take(ROWS).zip(row..self.m) {
+            // SAFETY: the row and these columns lie in y.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.y.add(row * self.n + column), width) }
         }
     }
-}
-
-/// Writes the four tiles of sums beside each other: rows `row_len` apart, tiles `tile`.
-///
-/// # Safety
-/// Tiles are configured; `to` is valid for them.
-#[inline(always)]
-unsafe fn store(to: *mut f32, row_len: usize, tile: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!(
-            "tilestored [{a} + {row}*1], tmm0",
-            "tilestored [{b} + {row}*1], tmm1",
-            "tilestored [{c} + {row}*1], tmm2",
-            "tilestored [{d} + {row}*1], tmm3",
-            a = in(reg) to, b = in(reg) to.add(tile), c = in(reg) to.add(2 * tile), d = in(reg) to.add(3 * tile),
-            row = in(reg) 4 * row_len, options(nostack)
-        );
-    }
-}
-
-/// Asks for `lines` cache lines.
-#[inline(always)]
-fn ask<const HINT: i32>(from: *const u8, lines: usize) {
-    for line in 0..lines {
-        // SAFETY: a prefetch does not fault.
-        unsafe { _mm_prefetch::<HINT>(from.wrapping_add(LINE * line).cast()) }
-    }
-}
-
-/// Adds the product of one step to the four tiles of sums, for the upper part of x or all three.
-///
-/// # Safety
-/// Tiles are configured; `x` is valid for its parts' tiles, `left` and `right` for sixteen pairs of a panel each.
-#[inline(always)]
-unsafe fn multiply<const COUNT: usize>(x: *const f32, left: *const u32, right: *const u32) {
-    // SAFETY: the caller's promise. No other code uses the tile registers, so what they hold lasts from one block of
-    // assembly to the next.
-    unsafe {
-        if COUNT == 1 {
-            asm!(
-                "tileloadd tmm4, [{x} + {x_row}*1]",
-                "tileloadd tmm7, [{left} + {w_row}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm7",
-                "tileloadd tmm7, [{left} + {w_row}*1 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm7, [{right} + {w_row}*1]",
-                "tdpbf16ps tmm2, tmm4, tmm7",
-                "tileloadd tmm7, [{right} + {w_row}*1 + 64]",
-                "tdpbf16ps tmm3, tmm4, tmm7",
-                x = in(reg) x, left = in(reg) left, right = in(reg) right,
-                x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
-            );
-        } else {
-            asm!(
-                "tileloadd tmm4, [{x} + {x_row}*1]",
-                "tileloadd tmm5, [{x} + {x_row}*1 + 1024]",
-                "tileloadd tmm6, [{x} + {x_row}*1 + 2048]",
-                "tileloadd tmm7, [{left} + {w_row}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm7",
-                "tdpbf16ps tmm0, tmm5, tmm7",
-                "tdpbf16ps tmm0, tmm6, tmm7",
-                "tileloadd tmm7, [{left} + {w_row}*1 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm1, tmm5, tmm7",
-                "tdpbf16ps tmm1, tmm6, tmm7",
-                "tileloadd tmm7, [{right} + {w_row}*1]",
-                "tdpbf16ps tmm2, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm7",
-                "tdpbf16ps tmm2, tmm6, tmm7",
-                "tileloadd tmm7, [{right} + {w_row}*1 + 64]",
-                "tdpbf16ps tmm3, tmm4, tmm7",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tdpbf16ps tmm3, tmm6, tmm7",
-                x = in(reg) x, left = in(reg) left, right = in(reg) right,
-                x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
-            );
-        }
-    }
-}
-
-/// Sets this thread's tiles: sums (0 to 3) and x (4 to 6) of `rows` rows, weights (7) of sixteen pairs, 64 bytes a row.
-///
-/// # Safety
-/// Tiles are permitted.
-unsafe fn configure(rows: usize) {
-    #[repr(C, align(64))]
-    struct Configuration {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-    let mut configuration =
-        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    configuration.row_bytes[..8].fill(64);
-    configuration.rows[..8].fill(ROWS as u8);
-    configuration.rows[..7].fill(rows as u8);
-    // SAFETY: the caller's promise; the configuration is laid out as the instruction reads it.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly)) }
-}
-
-/// Leaves the tiles, so that a switch of threads need not save them.
-///
-/// # Safety
-/// Tiles are permitted.
-unsafe fn release() {
-    // SAFETY: the caller's promise.
-    unsafe { asm!("tilerelease", options(nostack)) }
 }

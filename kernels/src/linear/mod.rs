@@ -16,6 +16,8 @@ mod pack;
 mod tile;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 
 use std::ops::Range;
 
@@ -28,7 +30,7 @@ use crate::pool::{Pool, Shares};
 use tile::{Panels, Weight};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use amx::tiles_permitted;
+pub(crate) use tiles::tiles_permitted;
 
 /// Outputs in a panel.
 pub(crate) const PANEL: usize = 32;

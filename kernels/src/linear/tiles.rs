@@ -1,0 +1,256 @@
+//! The tile instructions of AMX, which Rust has no functions for: eight registers of 16 rows of 64 bytes. Sums are in tiles 0 to 3, the
+//! others hold x and weights; what they hold lasts from one function here to the next, since no other code uses them.
+//!
+//! Must not know: models, engine.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::sync::OnceLock;
+
+use super::PANEL;
+
+/// Rows of a tile.
+pub(super) const ROWS: usize = 16;
+/// Inputs of a tile.
+pub(super) const STEP: usize = 32;
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// Whether this CPU has the tiles and the system lets this process use them; asks the system once.
+pub(crate) fn tiles_permitted() -> bool {
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
+    *PERMITTED.get_or_init(|| {
+        const ARCH_PRCTL: i64 = 158;
+        const REQUEST_PERMISSION: i64 = 0x1023;
+        const TILE_DATA: i64 = 18;
+        const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
+        unsafe extern "C" {
+            fn syscall(number: i64, ...) -> i64;
+        }
+        // The lint: on older toolchains the query is an unsafe function.
+        #[allow(unused_unsafe)]
+        // SAFETY: every x86-64 CPU answers the query; leaf 0 tells whether there is a leaf 7.
+        let features = unsafe { if __cpuid_count(0, 0).eax < 7 { 0 } else { __cpuid_count(7, 0).edx } };
+        // SAFETY: the call touches no memory of ours; without the permission a tile instruction would end the process.
+        features & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
+            && unsafe { syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) } == 0
+    })
+}
+
+/// Clears the sums.
+///
+/// # Safety
+/// Tiles are configured.
+#[inline(always)]
+pub(super) unsafe fn zero() {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack)) }
+}
+
+/// Reads the four tiles of sums, one after the other.
+///
+/// # Safety
+/// Tiles are configured; `sums` is valid for them.
+#[inline(always)]
+pub(super) unsafe fn load(sums: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{sums} + {row}*1]",
+            "tileloadd tmm1, [{sums} + {row}*1 + 1024]",
+            "tileloadd tmm2, [{sums} + {row}*1 + 2048]",
+            "tileloadd tmm3, [{sums} + {row}*1 + 3072]",
+            sums = in(reg) sums, row = in(reg) 4 * ROWS, options(nostack, readonly)
+        );
+    }
+}
+
+/// Writes the four tiles of sums to their `places`, rows `row_len` apart.
+///
+/// # Safety
+/// Tiles are configured; `to` is valid for them.
+#[inline(always)]
+pub(super) unsafe fn store(to: *mut f32, row_len: usize, places: [usize; 4]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tilestored [{a} + {row}*1], tmm0",
+            "tilestored [{b} + {row}*1], tmm1",
+            "tilestored [{c} + {row}*1], tmm2",
+            "tilestored [{d} + {row}*1], tmm3",
+            a = in(reg) to.add(places[0]), b = in(reg) to.add(places[1]),
+            c = in(reg) to.add(places[2]), d = in(reg) to.add(places[3]),
+            row = in(reg) 4 * row_len, options(nostack)
+        );
+    }
+}
+
+/// Asks for `lines` cache lines.
+#[inline(always)]
+pub(super) fn ask<const HINT: i32>(from: *const u8, lines: usize) {
+    for line in 0..lines {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<HINT>(from.wrapping_add(LINE * line).cast()) }
+    }
+}
+
+/// Adds the product of one step, a block of rows times two panels, to the four tiles of sums, for the upper part of x or all three.
+///
+/// # Safety
+/// Tiles are configured; `x` is valid for its parts' tiles, `left` and `right` for sixteen pairs of a panel each.
+#[inline(always)]
+pub(super) unsafe fn multiply_row<const COUNT: usize>(x: *const f32, left: *const u32, right: *const u32) {
+    // SAFETY: the caller's promise. No other code uses the tile registers, so what they hold lasts from one block of
+    // assembly to the next.
+    unsafe {
+        if COUNT == 1 {
+            asm!(
+                "tileloadd tmm4, [{x} + {x_row}*1]",
+                "tileloadd tmm7, [{left} + {w_row}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm7",
+                "tileloadd tmm7, [{left} + {w_row}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm7, [{right} + {w_row}*1]",
+                "tdpbf16ps tmm2, tmm4, tmm7",
+                "tileloadd tmm7, [{right} + {w_row}*1 + 64]",
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                x = in(reg) x, left = in(reg) left, right = in(reg) right,
+                x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
+            );
+        } else {
+            asm!(
+                "tileloadd tmm4, [{x} + {x_row}*1]",
+                "tileloadd tmm5, [{x} + {x_row}*1 + 1024]",
+                "tileloadd tmm6, [{x} + {x_row}*1 + 2048]",
+                "tileloadd tmm7, [{left} + {w_row}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm7",
+                "tdpbf16ps tmm0, tmm5, tmm7",
+                "tdpbf16ps tmm0, tmm6, tmm7",
+                "tileloadd tmm7, [{left} + {w_row}*1 + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm1, tmm5, tmm7",
+                "tdpbf16ps tmm1, tmm6, tmm7",
+                "tileloadd tmm7, [{right} + {w_row}*1]",
+                "tdpbf16ps tmm2, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm7",
+                "tdpbf16ps tmm2, tmm6, tmm7",
+                "tileloadd tmm7, [{right} + {w_row}*1 + 64]",
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tdpbf16ps tmm3, tmm6, tmm7",
+                x = in(reg) x, left = in(reg) left, right = in(reg) right,
+                x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
+            );
+        }
+    }
+}
+
+/// Adds the product of one step, two blocks of rows times one panel, to the four tiles of sums, for the upper part of x or all three.
+///
+/// # Safety
+/// Tiles are configured; `x` is valid for the parts of two blocks of rows, `w` for sixteen pairs of a panel.
+#[inline(always)]
+pub(super) unsafe fn multiply_square<const COUNT: usize>(x: *const f32, w: *const u32) {
+    // SAFETY: the caller's promise; as above.
+    unsafe {
+        if COUNT == 1 {
+            asm!(
+                "tileloadd tmm4, [{w} + {w_row}*1]",
+                "tileloadd tmm6, [{x} + {x_row}*1]",
+                "tileloadd tmm5, [{w} + {w_row}*1 + 64]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tileloadd tmm7, [{x} + {x_row}*1 + 3072]",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                "tdpbf16ps tmm2, tmm7, tmm4",
+                "tdpbf16ps tmm3, tmm7, tmm5",
+                x = in(reg) x, w = in(reg) w, x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
+            );
+        } else {
+            asm!(
+                "tileloadd tmm4, [{w} + {w_row}*1]",
+                "tileloadd tmm6, [{x} + {x_row}*1]",
+                "tileloadd tmm5, [{w} + {w_row}*1 + 64]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tileloadd tmm7, [{x} + {x_row}*1 + 3072]",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                "tileloadd tmm6, [{x} + {x_row}*1 + 1024]",
+                "tdpbf16ps tmm2, tmm7, tmm4",
+                "tdpbf16ps tmm3, tmm7, tmm5",
+                "tileloadd tmm7, [{x} + {x_row}*1 + 4096]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                "tileloadd tmm6, [{x} + {x_row}*1 + 2048]",
+                "tdpbf16ps tmm2, tmm7, tmm4",
+                "tdpbf16ps tmm3, tmm7, tmm5",
+                "tileloadd tmm7, [{x} + {x_row}*1 + 5120]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                "tdpbf16ps tmm2, tmm7, tmm4",
+                "tdpbf16ps tmm3, tmm7, tmm5",
+                x = in(reg) x, w = in(reg) w, x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
+            );
+        }
+    }
+}
+
+/// The same for a last block of rows alone.
+///
+/// # Safety
+/// As `multiply_square`; `x` is valid for the parts of one block of rows.
+#[inline(always)]
+pub(super) unsafe fn multiply_half<const COUNT: usize>(x: *const f32, w: *const u32) {
+    // SAFETY: the caller's promise; as above.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{w} + {w_row}*1]",
+            "tileloadd tmm5, [{w} + {w_row}*1 + 64]",
+            "tileloadd tmm6, [{x} + {x_row}*1]",
+            "tdpbf16ps tmm0, tmm6, tmm4",
+            "tdpbf16ps tmm1, tmm6, tmm5",
+            x = in(reg) x, w = in(reg) w, x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
+        );
+        if COUNT == 3 {
+            asm!(
+                "tileloadd tmm6, [{x} + {x_row}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                "tileloadd tmm6, [{x} + {x_row}*1 + 2048]",
+                "tdpbf16ps tmm0, tmm6, tmm4",
+                "tdpbf16ps tmm1, tmm6, tmm5",
+                x = in(reg) x, x_row = in(reg) 2 * STEP, options(nostack, readonly)
+            );
+        }
+    }
+}
+
+/// Sets this thread's tiles, 64 bytes a row: sums (0 to 3) and x (4 to 6) of `rows` rows, weights (7, or 4 and 5 for whole blocks of
+/// rows) of sixteen pairs.
+///
+/// # Safety
+/// Tiles are permitted.
+pub(super) unsafe fn configure(rows: usize) {
+    #[repr(C, align(64))]
+    struct Configuration {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+    let mut configuration =
+        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    configuration.row_bytes[..8].fill(64);
+    configuration.rows[..8].fill(ROWS as u8);
+    configuration.rows[..7].fill(rows as u8);
+    // SAFETY: the caller's promise; the configuration is laid out as the instruction reads it.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly)) }
+}
+
+/// Leaves the tiles, so that a switch of threads need not save them.
+///
+/// # Safety
+/// Tiles are permitted.
+pub(super) unsafe fn release() {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("tilerelease", options(nostack)) }
+}
