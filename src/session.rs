@@ -436,6 +436,8 @@ impl Prepared {
             sum.unique_tokens += work.unique_tokens;
             sum.generated_tokens += work.generated_tokens;
             sum.steps += work.steps;
+            sum.guessed_tokens += work.guessed_tokens;
+            sum.right_guesses += work.right_guesses;
             sum.weight_bytes += work.weight_bytes;
             sum.kv_bytes += work.kv_bytes;
         }

@@ -112,6 +112,10 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
             "\nwork       {} forward token-passes for {} unique tokens: {ratio:.3} per token, {} generated, {} steps\n",
             work.forward_tokens, work.unique_tokens, work.generated_tokens, work.steps
         ))?;
+        if work.guessed_tokens > 0 {
+            let (right, fed) = (work.right_guesses, work.guessed_tokens);
+            stdout(&format!("           {right} of them were guessed, and {} guesses fed in vain\n", fed - right))?;
+        }
     }
     if let Some(memory) = memory(&work) {
         stdout(&format!("memory     {memory}\n"))?;

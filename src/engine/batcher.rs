@@ -8,10 +8,11 @@ use std::{
 };
 
 use super::{
+    drafter::Drafter,
     kv::PAGE_LEN,
     machine::{Kept, Machine, Room},
     models::{Batch, Rows},
-    sequence::Sequence,
+    sequence::{Draft, Sequence},
 };
 use crate::model::{ConversationId, Work};
 use crate::problem::Problem;
@@ -23,6 +24,8 @@ pub struct Limits {
     pub prefill_chunk: usize,
     /// Tokens of all sequences in one pass; decoding sequences are never held back by it.
     pub step_tokens: usize,
+    /// Whether tokens may be fed on a guess, where that pays.
+    pub guesses: bool,
 }
 
 pub struct Batcher<M: Machine> {
@@ -34,6 +37,7 @@ pub struct Batcher<M: Machine> {
     idle: BTreeMap<ConversationId, M::Cache>,
     /// What each conversation has ever fed, to tell new work from repeated work.
     fed: HashMap<ConversationId, Vec<u32>>,
+    drafter: Drafter,
     work: Work,
     /// Where others read it; up to date before an answer goes out.
     published: Arc<Mutex<Work>>,
@@ -55,6 +59,7 @@ impl<M: Machine> Batcher<M> {
             running: Vec::new(),
             idle: BTreeMap::new(),
             fed: HashMap::new(),
+            drafter: Drafter::default(),
             work,
             published,
             notes: Notes::default(),
@@ -241,6 +246,7 @@ impl<M: Machine> Batcher<M> {
         let mut owners = Vec::new();
         let decoding = self.running.iter().filter(|sequence| sequence.pending().len() == 1).count();
         let mut room = self.limits.step_tokens.saturating_sub(decoding).max(1);
+        let guesses = self.guesses();
         for (owner, sequence) in self.running.iter_mut().enumerate() {
             let pending = sequence.pending().len();
             let take = if pending == 1 { 1 } else { pending.min(self.limits.prefill_chunk).min(room) };
@@ -251,15 +257,21 @@ impl<M: Machine> Batcher<M> {
                 room -= take;
             }
             let first = sequence.cache.len();
-            let tokens = sequence.pending()[..take].to_vec();
+            let mut tokens = sequence.pending()[..take].to_vec();
             let row = batch.tokens.len() as u32;
             let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
-            if all_logits {
+            note_work(&mut self.work, &mut self.fed, sequence.conversation, first, &tokens);
+            let guesses = guesses.min(sequence.most_guesses());
+            if guesses > 0 {
+                sequence.draft.tokens = self.drafter.draft(&sequence.tokens, guesses);
+                tokens.extend_from_slice(&sequence.draft.tokens);
+            }
+            let take = tokens.len();
+            if all_logits || take > pending {
                 batch.logit_rows.extend(row..row + take as u32);
             } else if take == pending && sequence.draws() {
                 batch.logit_rows.push(row + take as u32 - 1);
             }
-            note_work(&mut self.work, &mut self.fed, sequence.conversation, first, &tokens);
             let anchor = sequence.anchor();
             self.machine.leave_window(&mut sequence.cache, anchor);
             self.machine.extend(&mut sequence.cache, &tokens);
@@ -277,18 +289,23 @@ impl<M: Machine> Batcher<M> {
         let mut sequences: Vec<_> =
             self.running.iter_mut().enumerate().filter(chosen).map(|(_, sequence)| sequence).collect();
         for (sequence, rows) in sequences.iter_mut().zip(&batch.sequences) {
-            if let Some(recorder) = &mut sequence.recorder {
+            if let (Some(recorder), true) = (&mut sequence.recorder, sequence.draft.tokens.is_empty()) {
                 recorder.advance(rows.first, rows.len);
             }
         }
         let drawn = self.machine.pass(batch, &mut sequences)?;
         let mut failed = Vec::new();
-        for (&owner, drawn) in owners.iter().zip(drawn) {
+        for ((&owner, rows), drawn) in owners.iter().zip(&batch.sequences).zip(drawn) {
+            let known = rows.first + rows.len - self.running[owner].draft.tokens.len();
+            self.settle(owner, rows);
             self.work.generated_tokens += u64::from(drawn.is_some());
             match drawn {
-                None => {}
+                None => continue,
                 Some(Ok(token)) => self.running[owner].take(token),
                 Some(Err(problem)) => failed.push((owner, problem)),
+            }
+            if self.limits.guesses && self.machine.cost_of_rows(1).is_some() {
+                self.drafter.learn(&self.running[owner].tokens, known);
             }
         }
         for (owner, problem) in failed.into_iter().rev() {
@@ -296,6 +313,39 @@ impl<M: Machine> Batcher<M> {
             self.machine.clear(&mut cache);
         }
         Ok(())
+    }
+
+    /// How many guesses are fed along with each token that was drawn.
+    fn guesses(&self) -> usize {
+        let going_on = self.running.iter().filter(|sequence| sequence.most_guesses() > 0);
+        let lengths: Vec<usize> = going_on.map(|sequence| sequence.tokens.len()).collect();
+        let cost = |rows| self.machine.cost_of_rows(rows).unwrap_or(f64::INFINITY);
+        if !self.limits.guesses || lengths.is_empty() || cost(1).is_infinite() {
+            return 0;
+        }
+        let attention = lengths.iter().map(|len| self.machine.cost_of_attention(*len)).sum();
+        self.drafter.worthwhile(lengths.len(), attention, cost)
+    }
+
+    /// Keeps what was guessed right and takes back the rest.
+    fn settle(&mut self, owner: usize, rows: &Rows) {
+        let sequence = &mut self.running[owner];
+        let Draft { tokens, states, right } = std::mem::take(&mut sequence.draft);
+        if tokens.is_empty() {
+            return;
+        }
+        let (kept, width) = (1 + right, self.machine.config().hidden_size);
+        if let Some(recorder) = &mut sequence.recorder {
+            recorder.advance(rows.first, kept);
+            states
+                .iter()
+                .for_each(|(site, rows_of)| recorder.observe(*site, rows.first, &rows_of[..kept * width], width));
+        }
+        self.machine.truncate(&mut sequence.cache, rows.first + kept);
+        note_work(&mut self.work, &mut self.fed, sequence.conversation, rows.first + 1, &tokens[..right]);
+        self.work.generated_tokens += right as u64;
+        self.work.guessed_tokens += tokens.len() as u64;
+        self.work.right_guesses += right as u64;
     }
 
     /// Answers what is done; its cache stays with its conversation.

@@ -114,7 +114,12 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     let decoder = Decoder::load(config.clone(), &weights, pool.clone())?;
     let weight_bytes = decoder.bytes_per_weight() * config.linear_weights();
     let load_s = began.elapsed().as_secs_f64();
-    let limits = Limits { prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1), step_tokens: 1024 };
+    let limits = Limits {
+        prefill_chunk: options.prefill_chunk.unwrap_or(256).max(1),
+        step_tokens: 1024,
+        // Every round says the same.
+        guesses: false,
+    };
     let read = machine::read_bandwidth(&pool, MACHINE_TIME);
     let peak = machine::fma_peak(&pool, MACHINE_TIME);
     let machine = Cpu::new(decoder, &dtype, kv, options.kv_bytes);

@@ -63,7 +63,11 @@ impl Order {
 
     fn limits(&self, prefill_chunk: usize) -> Limits {
         let step_tokens = 2 * prefill_chunk;
-        Limits { prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1), step_tokens }
+        Limits {
+            prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1),
+            step_tokens,
+            guesses: !self.options.no_guesses,
+        }
     }
 
     fn precision(&self) -> Precision {

@@ -40,6 +40,8 @@ pub struct EngineOptions {
     pub kv_bytes: Option<u64>,
     /// Prompt tokens of one conversation in one pass; `None`: 256 on a CPU, 512 on a GPU.
     pub prefill_chunk: Option<usize>,
+    /// No tokens are fed on a guess: as fast whatever was said before.
+    pub no_guesses: bool,
     /// Only candle's own operations, one after the other: slow, and what the fast ways are checked against. The environment variable
     /// `TILTMETER_ENGINE=eager` asks for it too.
     pub eager: bool,

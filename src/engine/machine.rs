@@ -8,14 +8,14 @@ use std::{
     ops::{Add, Sub},
 };
 
-use tiltmeter_kernels::KvType;
+use tiltmeter_kernels::{Isa, KvType};
 
 use super::{
     capture::{RawStates, Recorder},
     config::ModelConfig,
     kv::{PagePool, SequenceCache},
     models::{Batch, Decoder, Space},
-    sequence::Sequence,
+    sequence::{Draft, Sequence},
 };
 use crate::{probe::Site, problem::Problem};
 
@@ -105,6 +105,16 @@ pub trait Machine {
         0
     }
 
+    /// What a pass over so many rows takes in the linear layers, in times of what one row takes; `None` where no guesses can be fed.
+    fn cost_of_rows(&self, _rows: usize) -> Option<f64> {
+        None
+    }
+
+    /// What attention takes for one more token of a sequence of `len`, in the same unit.
+    fn cost_of_attention(&self, _len: usize) -> f64 {
+        0.0
+    }
+
     /// Pages there are.
     fn capacity(&self) -> Room;
 
@@ -185,6 +195,21 @@ impl Machine for Cpu {
         self.pages.bytes_in_use()
     }
 
+    fn cost_of_rows(&self, rows: usize) -> Option<f64> {
+        // As `tests/peers/linear.sh` measured bf16 weights: reading them is the most up to some rows, then each row costs the same.
+        let rows = rows as f64;
+        Some(match Isa::active() {
+            Isa::Amx => 1.2 + rows / 40.0,
+            Isa::Avx512 => (0.85 + rows / 16.0).max(rows / 9.3),
+            _ => 0.7 + rows / 3.0,
+        })
+    }
+
+    fn cost_of_attention(&self, len: usize) -> f64 {
+        let config = &self.decoder.config;
+        config.kv_bytes_read(len, self.pages.shape().kv.bytes()) as f64 / self.decoder.weight_bytes() as f64
+    }
+
     fn capacity(&self) -> Room {
         Room([self.pages.capacity(), 0])
     }
@@ -231,9 +256,9 @@ impl Machine for Cpu {
         let mut caches = Vec::new();
         let mut watchers = Vec::new();
         for sequence in sequences.iter_mut() {
-            let Sequence { cache, recorder, raw, .. } = &mut **sequence;
+            let Sequence { cache, recorder, raw, draft, .. } = &mut **sequence;
             caches.push(cache);
-            watchers.push((recorder, raw));
+            watchers.push(Watcher { recorder, raw, draft });
         }
         let mut seen = |site, states: &[f32]| show(batch, &mut watchers, site, states, width);
         let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen, &mut self.space)?;
@@ -262,20 +287,23 @@ pub fn sites<C: Kept>(sequences: &[&mut Sequence<C>]) -> Vec<Site> {
     sites
 }
 
+/// Who wants to see states of a sequence.
+pub struct Watcher<'a> {
+    pub recorder: &'a mut Option<Recorder>,
+    pub raw: &'a mut Option<RawStates>,
+    pub draft: &'a mut Draft,
+}
+
 /// Shows the states `[rows, width]` of a site to whoever watches.
-pub fn show(
-    batch: &Batch,
-    watchers: &mut [(&mut Option<Recorder>, &mut Option<RawStates>)],
-    site: Site,
-    states: &[f32],
-    width: usize,
-) {
+pub fn show(batch: &Batch, watchers: &mut [Watcher], site: Site, states: &[f32], width: usize) {
     let mut rest = states;
-    for ((recorder, raw), rows) in watchers.iter_mut().zip(&batch.sequences) {
+    for (Watcher { recorder, raw, draft }, rows) in watchers.iter_mut().zip(&batch.sequences) {
         let (own, others) = rest.split_at(rows.len * width);
         rest = others;
-        if let Some(recorder) = recorder {
-            recorder.observe(site, rows.first, own, width);
+        match recorder {
+            Some(recorder) if draft.tokens.is_empty() => recorder.observe(site, rows.first, own, width),
+            Some(_) => draft.states.push((site, own.to_vec())),
+            None => {}
         }
         if let Some(raw) = raw {
             raw.observe(site, own);
@@ -289,10 +317,14 @@ pub fn draw<C: Kept>(batch: &Batch, sequences: &mut [&mut Sequence<C>], logits: 
     let drawn = sequences.iter_mut().zip(&batch.sequences).map(|(sequence, fed)| {
         let due = sequence.pending().is_empty() && sequence.draws();
         let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
-        let count = if all_logits { fed.len } else { usize::from(due) };
+        let guessed = !sequence.draft.tokens.is_empty();
+        let count = if all_logits || guessed { fed.len } else { usize::from(due) };
         let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
         if let Some(raw) = sequence.raw.as_mut().filter(|raw| raw.with_logits) {
             own.iter().for_each(|row| raw.logits.extend_from_slice(row));
+        }
+        if guessed {
+            return sequence.draw_along(&own);
         }
         own.last().filter(|_| due).and_then(|last| sequence.draw(last))
     });

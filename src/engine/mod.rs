@@ -16,6 +16,7 @@ mod philox;
 mod sampler;
 mod sequence;
 mod machine;
+mod drafter;
 mod eager;
 mod cuda;
 mod batcher;

@@ -7,7 +7,11 @@ use super::{
     sampler::sample,
 };
 use crate::model::{ConversationId, Finish, Group, Sampling, SeedKey};
-use crate::{model::ModelError, probe::Readout, problem::Problem};
+use crate::{
+    model::ModelError,
+    probe::{Readout, Site},
+    problem::Problem,
+};
 
 /// What a sequence leaves behind.
 #[derive(Debug)]
@@ -32,6 +36,16 @@ pub struct Drawing {
     pub stop_ids: Vec<u32>,
 }
 
+/// Guesses that are fed along with the last token, until it is known which of them are right.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub tokens: Vec<u32>,
+    /// What would have been shown to the recorder, `[1 + guesses, hidden]` each.
+    pub states: Vec<(Site, Vec<f32>)>,
+    /// How many from the first on are right.
+    pub right: usize,
+}
+
 /// `C` is what a machine keeps of it: nothing before it is given to one.
 pub struct Sequence<C = ()> {
     /// Prompt and sampled tokens.
@@ -43,6 +57,7 @@ pub struct Sequence<C = ()> {
     pub recorder: Option<Recorder>,
     pub raw: Option<RawStates>,
     pub reused_tokens: usize,
+    pub draft: Draft,
     drawing: Option<Drawing>,
     finish: Option<Finish>,
     answer: Answer,
@@ -62,6 +77,7 @@ impl Sequence {
             recorder: None,
             raw: None,
             reused_tokens: 0,
+            draft: Draft::default(),
             finish: nothing_to_draw.then_some(Finish::Length),
             drawing,
             answer,
@@ -81,6 +97,7 @@ impl Sequence {
             recorder,
             raw,
             reused_tokens,
+            draft: Draft::default(),
             drawing,
             finish,
             answer,
@@ -89,9 +106,17 @@ impl Sequence {
 }
 
 impl<C: Kept> Sequence<C> {
-    /// Tokens that are to be fed next.
+    /// Tokens that are to be fed next; none while guesses are fed.
     pub fn pending(&self) -> &[u32] {
-        &self.tokens[self.cache.len()..]
+        self.tokens.get(self.cache.len()..).unwrap_or_default()
+    }
+
+    /// Most guesses that may be fed along with the last token.
+    pub fn most_guesses(&self) -> usize {
+        match self.pending().len() == 1 && self.draws() && self.raw.is_none() {
+            true => self.longest().saturating_sub(self.tokens.len() + 1),
+            false => 0,
+        }
     }
 
     /// Tokens from the beginning that another sequence may have fed: all but those whose states or logits are asked for.
@@ -142,15 +167,38 @@ impl<C: Kept> Sequence<C> {
         Some(sample(logits, &drawing.sampling, drawing.seed, index as u64).ok_or_else(not_finite))
     }
 
+    /// Draws after the last token and after each guess, `logits` being theirs, until one does not say what was guessed. What was guessed
+    /// right is taken; the last one drawn is not.
+    pub fn draw_along(&mut self, logits: &[&[f32]]) -> Drawn {
+        for (n, row) in logits.iter().enumerate() {
+            let drawn = self.draw(row);
+            match (&drawn, self.draft.tokens.get(n)) {
+                (Some(Ok(token)), Some(guess)) if token == guess && self.finish_at(*token).is_none() => {
+                    self.take(*token);
+                    self.draft.right += 1;
+                }
+                _ => return drawn,
+            }
+        }
+        None
+    }
+
+    /// Whether the reply ends with this token as the next one.
+    fn finish_at(&self, token: u32) -> Option<Finish> {
+        let (drawing, index) = self.next_draw()?;
+        match (drawing.stop_ids.contains(&token), index + 1 >= drawing.max_new_tokens) {
+            (true, _) => Some(Finish::Stop),
+            (false, true) => Some(Finish::Length),
+            (false, false) => None,
+        }
+    }
+
     /// Goes on with the token that was drawn.
     pub fn take(&mut self, token: u32) {
-        let Some((drawing, index)) = self.next_draw() else { return };
-        if drawing.stop_ids.contains(&token) {
-            self.finish = Some(Finish::Stop);
-        } else if index + 1 >= drawing.max_new_tokens {
-            self.finish = Some(Finish::Length);
+        if self.drawing.is_some() {
+            self.finish = self.finish_at(token);
+            self.tokens.push(token);
         }
-        self.tokens.push(token);
     }
 
     /// Gives the result to whoever asked and hands the cache back.

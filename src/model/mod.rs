@@ -43,7 +43,7 @@ pub struct ModelCard {
 /// Forward passes done so far, to show that nothing is computed twice, and the memory that they took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Tokens that went through the layers, each pass counted.
+    /// Tokens that went through the layers, each pass counted; wrong guesses apart.
     pub forward_tokens: u64,
     /// Distinct (conversation, position, token) among them.
     pub unique_tokens: u64,
@@ -51,6 +51,11 @@ pub struct Work {
     pub generated_tokens: u64,
     /// Engine steps (batched forward passes).
     pub steps: u64,
+    /// Tokens fed because they were guessed to be drawn next, and how many were. Results do not depend on them.
+    #[serde(default)]
+    pub guessed_tokens: u64,
+    #[serde(default)]
+    pub right_guesses: u64,
     /// Of weights in this computer's memory.
     #[serde(default)]
     pub weight_bytes: u64,

@@ -34,6 +34,7 @@ struct Way {
     threads: Option<usize>,
     prefill_chunk: Option<usize>,
     kv_bytes: Option<u64>,
+    no_guesses: bool,
     /// Of the kernels, in a process of its own.
     isa: Option<String>,
     turns: usize,
@@ -101,6 +102,7 @@ fn here(way: &Way) -> Vec<Vec<Turn>> {
         threads: way.threads,
         prefill_chunk: way.prefill_chunk,
         kv_bytes: way.kv_bytes,
+        no_guesses: way.no_guesses,
         ..EngineOptions::default()
     };
     let model = LocalModel::open(&in_root(MODEL), &options).unwrap_or_else(|problem| panic!("{problem}"));
@@ -115,6 +117,9 @@ fn here(way: &Way) -> Vec<Vec<Turn>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut all = runtime.block_on(all);
     all.sort_by_key(|(number, _)| *number);
+    let work = model.work();
+    assert_eq!(way.no_guesses, work.guessed_tokens == 0, "{}: {work:?}", way.name);
+    println!("{:<24} {:>7} of {:>7} guesses right", way.name, work.right_guesses, work.guessed_tokens);
     all.into_iter().map(|(_, turns)| turns).collect()
 }
 
@@ -149,6 +154,9 @@ fn ways(turns: usize) -> Vec<Way> {
         // Room for some of them, so that caches are dropped and made again.
         Way { kv_bytes: Some(24 << 20), ..way("little memory", 48, 5) },
     ];
+    for batch in [1, 16] {
+        ways.push(Way { no_guesses: true, ..way(&format!("{batch} at once, no guesses"), batch, 1) });
+    }
     for chunk in [1, 7, 64, 1 << 20] {
         ways.push(Way { prefill_chunk: Some(chunk), ..way(&format!("chunks of {chunk}"), 16, 11) });
     }

@@ -131,7 +131,7 @@ pub struct RolloutsRow {
 }
 
 /// Most tokens of one prompt in a pass, and of a pass.
-const LIMITS: Limits = Limits { prefill_chunk: 512, step_tokens: 1024 };
+const LIMITS: Limits = Limits { prefill_chunk: 512, step_tokens: 1024, guesses: false };
 
 /// Steps before those that are timed, and behind them.
 const WARM_UP: usize = 8;

@@ -10,7 +10,7 @@ use candle_core::Device;
 use super::{
     config::ModelConfig,
     kv::PAGE_LEN,
-    machine::{self, Drawn, Kept, Machine, MachineFacts, Room},
+    machine::{self, Drawn, Kept, Machine, MachineFacts, Room, Watcher},
     models::Batch,
     sequence::Sequence,
     weights::Weights,
@@ -149,10 +149,10 @@ impl Machine for Eager {
         let mut caches = Vec::new();
         let mut watchers = Vec::new();
         for sequence in sequences.iter_mut() {
-            let Sequence { cache, recorder, raw, .. } = &mut **sequence;
+            let Sequence { cache, recorder, raw, draft, .. } = &mut **sequence;
             cache.layers.resize_with(self.config.num_layers, LayerCache::default);
             caches.push(&mut cache.layers);
-            watchers.push((recorder, raw));
+            watchers.push(Watcher { recorder, raw, draft });
         }
         let width = self.config.hidden_size;
         let mut seen = |site, states: &[f32]| machine::show(batch, &mut watchers, site, states, width);
