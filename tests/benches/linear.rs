@@ -15,7 +15,7 @@ use tiltmeter_kernels::{Isa, PackedLinear, Pool, machine};
 
 const N_OUT: usize = 8192;
 const K_IN: usize = 2048;
-const COPIES_BYTES: usize = 400 << 20;
+const COPIES_BYTES: usize = 1 << 30;
 const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 48, 512];
 const ROUNDS: u32 = 5;
 

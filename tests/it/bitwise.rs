@@ -118,7 +118,10 @@ fn here(way: &Way) -> Vec<Vec<Turn>> {
     let mut all = runtime.block_on(all);
     all.sort_by_key(|(number, _)| *number);
     let work = model.work();
-    assert_eq!(way.no_guesses, work.guessed_tokens == 0, "{}: {work:?}", way.name);
+    assert!(
+        if way.no_guesses { work.guessed_tokens == 0 } else { way.batch > 1 || work.right_guesses > 0 },
+        "{way:?} {work:?}"
+    );
     println!("{:<24} {:>7} of {:>7} guesses right", way.name, work.right_guesses, work.guessed_tokens);
     all.into_iter().map(|(_, turns)| turns).collect()
 }

@@ -64,7 +64,7 @@ def main():
     parser.add_argument("--dtype", type=names, default="f32,bf16")
     parser.add_argument("--rows", type=numbers, default="1,2,4,8,16,48,512", help="rows of activations")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each row count")
-    parser.add_argument("--bytes", type=int, default=400, help="MiB of weights in all copies together, at least")
+    parser.add_argument("--bytes", type=int, default=1024, help="MiB of weights in all copies together, at least")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
