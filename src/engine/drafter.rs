@@ -8,7 +8,7 @@ const ENTRIES: usize = 1 << 16;
 /// Tokens of a context, the longest first.
 const LENGTHS: [usize; 2] = [3, 2];
 /// Most guesses for one sequence in one pass.
-pub const MOST: usize = 4;
+const MOST: usize = 4;
 /// How much a new guess counts in the shares below.
 const NEWS: f64 = 1.0 / 256.0;
 
@@ -17,7 +17,7 @@ const ATTENTION: f64 = 0.5;
 
 /// What follows what.
 pub struct Drafter {
-    /// Of one half the check of a context, of the other what followed it.
+    /// In each place the check of a context and what followed it.
     entries: Vec<(u32, u32)>,
     /// Share of the tokens for which there was a guess.
     guessed: f64,

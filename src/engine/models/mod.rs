@@ -62,18 +62,23 @@ pub struct Space {
     logits: Vec<f32>,
 }
 
+/// Bytes.
+const CACHE_LINE: usize = 64;
+
 /// The values of a pass over `rows` rows; they stay between two calls for as many.
 fn states<'a>(memory: &'a mut Vec<f32>, rows: usize, config: &ModelConfig) -> States<'a> {
     let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
     let (hidden, wide) = (config.hidden_size, config.intermediate_size.max(q));
     let widths = [hidden, hidden, hidden, q, kv, kv, wide, wide];
-    let len = rows * widths.iter().sum::<usize>();
+    let len = rows * widths.iter().sum::<usize>() + CACHE_LINE;
     if memory.len() < len {
         // Nothing of it is kept, so it need not be copied.
         *memory = Vec::new();
         memory.resize(len, 0.0);
     }
-    let mut rest = &mut memory[..];
+    // Two threads seldom write to one cache line if rows begin with one.
+    let unaligned = memory.as_ptr().align_offset(CACHE_LINE);
+    let mut rest = &mut memory[unaligned..];
     let [h, x, branch, q, k, v, a, b] = widths.map(|width| {
         let (part, others) = std::mem::take(&mut rest).split_at_mut(rows * width);
         rest = others;
