@@ -22,9 +22,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::tiles::{
-    LINE, ROWS, STEP, ask, configure, load, multiply_half, multiply_row, multiply_square, release, store, zero,
-};
+use super::tiles::{LINE, PARTS, ROWS, STEP, ask, configure, load, multiply_panel, multiply_row, release, store, zero};
 use super::{Layer, PANEL, runs, share};
 use crate::memory::Scratch;
 use crate::pool::{Pool, Shares};
@@ -33,8 +31,6 @@ use crate::pool::{Pool, Shares};
 const OUTPUTS: usize = 2 * PANEL;
 /// bf16 elements of a tile.
 const TILE: usize = ROWS * STEP;
-/// The upper, middle and lower part of x.
-const PARTS: usize = 3;
 /// Steps between two visits of the sums of many rows: a panel's weights of so many (16 KiB) stay in the first cache while rows pass, and
 /// all rows' parts of them in the second.
 const STEPS_PER_BLOCK: usize = 8;
@@ -223,10 +219,10 @@ impl Tiles<'_> {
                             let w = self.step(w.add(step * STEP / 2 * PANEL), step, &mut edge);
                             let x = self.rows(step, upper);
                             match (both, exact) {
-                                (true, true) => multiply_square::<1>(x, w),
-                                (true, false) => multiply_square::<3>(x, w),
-                                (false, true) => multiply_half::<1>(x, w),
-                                (false, false) => multiply_half::<3>(x, w),
+                                (true, true) => multiply_panel::<2, 1>(x, w),
+                                (true, false) => multiply_panel::<2, PARTS>(x, w),
+                                (false, true) => multiply_panel::<1, 1>(x, w),
+                                (false, false) => multiply_panel::<1, PARTS>(x, w),
                             }
                         }
                         let whole = 2 * (pair + 1) * ROWS <= self.m && (panel + 1) * PANEL <= self.n;

@@ -239,7 +239,7 @@ impl<W: Weight> Panels<W> {
                     let (lines, tile) = if count > 1 { tile.next_block(index, count) } else { (W::PAIR_LINES, tile) };
                     match (keeps, index) {
                         (true, 0) => tile.dispatch::<V, 1, true>(rows, step),
-                        (true, _) => tile.over(kept.cast_const()).asking::<V>(lines, rows, step),
+                        (true, _) => tile.over::<f32, 0, 0, 0, false>(kept.cast_const()).asking::<V>(lines, rows, step),
                         _ => tile.asking::<V>(lines, rows, step),
                     }
                 }
@@ -265,23 +265,6 @@ impl<W: Weight> Tile<W, 0, 0, 0, false> {
         let from = index * self.pairs * lines * LINE;
         self.ahead = self.w.cast::<u8>().wrapping_add(block_bytes + from);
         (if from >= block_bytes { 0 } else { lines }, self)
-    }
-
-    /// The same over other weights.
-    #[inline(always)]
-    fn over<O: Weight>(self, w: *const O) -> Tile<O, 0, 0, 0, false> {
-        Tile {
-            x: self.x,
-            w,
-            panel_len: self.panel_len,
-            pairs: self.pairs,
-            ahead: self.ahead,
-            kept: self.kept,
-            sums_in: self.sums_in,
-            in_stride: self.in_stride,
-            sums_out: self.sums_out,
-            out_stride: self.out_stride,
-        }
     }
 
     /// Runs the tile; for every pair of inputs it asks for `lines` cache lines in each panel.
@@ -310,7 +293,7 @@ impl<W: Weight> Tile<W, 0, 0, 0, false> {
         macro_rules! choose {
             ($($rows:literal x $columns:literal),*) => {
                 match (rows, 2 * panels) {
-                    $(($rows, $columns) => V::enter(self.sized::<$rows, $columns, LINES, KEEP>()),)*
+                    $(($rows, $columns) => V::enter(self.over::<W, $rows, $columns, LINES, KEEP>(self.w)),)*
                     (rows, columns) => unreachable!("no tile of {rows} x {columns}"),
                 }
             };
@@ -327,10 +310,10 @@ impl<W: Weight> Tile<W, 0, 0, 0, false> {
                 for half in 0..2 {
                     let tile = self.half(half);
                     match rows {
-                        3 => V::enter(tile.sized::<3, 1, LINES, KEEP>()),
-                        4 => V::enter(tile.sized::<4, 1, LINES, KEEP>()),
-                        5 => V::enter(tile.sized::<5, 1, LINES, KEEP>()),
-                        6 => V::enter(tile.sized::<6, 1, LINES, KEEP>()),
+                        3 => V::enter(tile.over::<W, 3, 1, LINES, KEEP>(tile.w)),
+                        4 => V::enter(tile.over::<W, 4, 1, LINES, KEEP>(tile.w)),
+                        5 => V::enter(tile.over::<W, 5, 1, LINES, KEEP>(tile.w)),
+                        6 => V::enter(tile.over::<W, 6, 1, LINES, KEEP>(tile.w)),
                         _ => unreachable!("no tile of {rows} rows"),
                     }
                 }
@@ -350,13 +333,15 @@ impl<W: Weight> Tile<W, 0, 0, 0, false> {
         }
     }
 
+    /// The same place for a tile of another size, or over weights that lie elsewhere in another type.
     #[inline(always)]
-    fn sized<const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool>(
+    fn over<O, const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool>(
         &self,
-    ) -> Tile<W, ROWS, COLUMNS, LINES, KEEP> {
+        w: *const O,
+    ) -> Tile<O, ROWS, COLUMNS, LINES, KEEP> {
         Tile {
             x: self.x,
-            w: self.w,
+            w,
             panel_len: self.panel_len,
             pairs: self.pairs,
             ahead: self.ahead,

@@ -13,6 +13,10 @@ use super::PANEL;
 pub(super) const ROWS: usize = 16;
 /// Inputs of a tile.
 pub(super) const STEP: usize = 32;
+/// The upper, middle and lower part of x.
+pub(super) const PARTS: usize = 3;
+/// Bytes of a tile.
+const TILE_BYTES: usize = 2 * ROWS * STEP;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
@@ -145,80 +149,36 @@ pub(super) unsafe fn multiply_row<const COUNT: usize>(x: *const f32, left: *cons
     }
 }
 
-/// Adds the product of one step, two blocks of rows times one panel, to the four tiles of sums, for the upper part of x or all three.
+/// Adds the product of one step, a block of rows times one panel, or that and the next block if there are `BLOCKS` = 2 of them, to the
+/// first two tiles of sums, or all four, for the first `COUNT` parts of x.
 ///
 /// # Safety
-/// Tiles are configured; `x` is valid for the parts of two blocks of rows, `w` for sixteen pairs of a panel.
+/// Tiles are configured; `x` is valid for the parts of these blocks of rows, `w` for sixteen pairs of a panel.
 #[inline(always)]
-pub(super) unsafe fn multiply_square<const COUNT: usize>(x: *const f32, w: *const u32) {
-    // SAFETY: the caller's promise; as above.
-    unsafe {
-        if COUNT == 1 {
-            asm!(
-                "tileloadd tmm4, [{w} + {w_row}*1]",
-                "tileloadd tmm6, [{x} + {x_row}*1]",
-                "tileloadd tmm5, [{w} + {w_row}*1 + 64]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tileloadd tmm7, [{x} + {x_row}*1 + 3072]",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                "tdpbf16ps tmm2, tmm7, tmm4",
-                "tdpbf16ps tmm3, tmm7, tmm5",
-                x = in(reg) x, w = in(reg) w, x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
-            );
-        } else {
-            asm!(
-                "tileloadd tmm4, [{w} + {w_row}*1]",
-                "tileloadd tmm6, [{x} + {x_row}*1]",
-                "tileloadd tmm5, [{w} + {w_row}*1 + 64]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tileloadd tmm7, [{x} + {x_row}*1 + 3072]",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                "tileloadd tmm6, [{x} + {x_row}*1 + 1024]",
-                "tdpbf16ps tmm2, tmm7, tmm4",
-                "tdpbf16ps tmm3, tmm7, tmm5",
-                "tileloadd tmm7, [{x} + {x_row}*1 + 4096]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                "tileloadd tmm6, [{x} + {x_row}*1 + 2048]",
-                "tdpbf16ps tmm2, tmm7, tmm4",
-                "tdpbf16ps tmm3, tmm7, tmm5",
-                "tileloadd tmm7, [{x} + {x_row}*1 + 5120]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                "tdpbf16ps tmm2, tmm7, tmm4",
-                "tdpbf16ps tmm3, tmm7, tmm5",
-                x = in(reg) x, w = in(reg) w, x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
-            );
-        }
-    }
-}
-
-/// The same for a last block of rows alone.
-///
-/// # Safety
-/// As `multiply_square`; `x` is valid for the parts of one block of rows.
-#[inline(always)]
-pub(super) unsafe fn multiply_half<const COUNT: usize>(x: *const f32, w: *const u32) {
+pub(super) unsafe fn multiply_panel<const BLOCKS: usize, const COUNT: usize>(x: *const f32, w: *const u32) {
     // SAFETY: the caller's promise; as above.
     unsafe {
         asm!(
-            "tileloadd tmm4, [{w} + {w_row}*1]",
-            "tileloadd tmm5, [{w} + {w_row}*1 + 64]",
-            "tileloadd tmm6, [{x} + {x_row}*1]",
-            "tdpbf16ps tmm0, tmm6, tmm4",
-            "tdpbf16ps tmm1, tmm6, tmm5",
-            x = in(reg) x, w = in(reg) w, x_row = in(reg) 2 * STEP, w_row = in(reg) 4 * PANEL, options(nostack, readonly)
+            "tileloadd tmm4, [{w} + {row}*1]",
+            "tileloadd tmm5, [{w} + {row}*1 + 64]",
+            w = in(reg) w, row = in(reg) 4 * PANEL, options(nostack, readonly)
         );
-        if COUNT == 3 {
+        for part in 0..COUNT {
+            let (x, row) = (x.cast::<u8>().add(part * TILE_BYTES), 2 * STEP);
             asm!(
-                "tileloadd tmm6, [{x} + {x_row}*1 + 1024]",
+                "tileloadd tmm6, [{x} + {row}*1]",
                 "tdpbf16ps tmm0, tmm6, tmm4",
                 "tdpbf16ps tmm1, tmm6, tmm5",
-                "tileloadd tmm6, [{x} + {x_row}*1 + 2048]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                x = in(reg) x, x_row = in(reg) 2 * STEP, options(nostack, readonly)
+                x = in(reg) x, row = in(reg) row, options(nostack, readonly)
             );
+            if BLOCKS == 2 {
+                asm!(
+                    "tileloadd tmm7, [{x} + {row}*1]",
+                    "tdpbf16ps tmm2, tmm7, tmm4",
+                    "tdpbf16ps tmm3, tmm7, tmm5",
+                    x = in(reg) x.add(PARTS * TILE_BYTES), row = in(reg) row, options(nostack, readonly)
+                );
+            }
         }
     }
 }
