@@ -37,7 +37,8 @@ pub struct Batcher<M: Machine> {
     idle: BTreeMap<ConversationId, M::Cache>,
     /// What each conversation has ever fed, to tell new work from repeated work.
     fed: HashMap<ConversationId, Vec<u32>>,
-    drafter: Drafter,
+    /// Where tokens may be fed on a guess.
+    drafter: Option<Drafter>,
     work: Work,
     /// Where others read it; up to date before an answer goes out.
     published: Arc<Mutex<Work>>,
@@ -51,6 +52,7 @@ pub type Notes = Arc<Mutex<Vec<String>>>;
 
 impl<M: Machine> Batcher<M> {
     pub fn new(machine: M, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
+        let drafter = (limits.guesses && machine.cost_of_rows(1).is_some()).then(Drafter::default);
         let work = Work { weight_bytes: machine.weight_bytes(), ..Work::default() };
         Self {
             machine,
@@ -59,7 +61,7 @@ impl<M: Machine> Batcher<M> {
             running: Vec::new(),
             idle: BTreeMap::new(),
             fed: HashMap::new(),
-            drafter: Drafter::default(),
+            drafter,
             work,
             published,
             notes: Notes::default(),
@@ -262,8 +264,8 @@ impl<M: Machine> Batcher<M> {
             let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
             note_work(&mut self.work, &mut self.fed, sequence.conversation, first, &tokens);
             let guesses = guesses.min(sequence.most_guesses());
-            if guesses > 0 {
-                sequence.draft.tokens = self.drafter.draft(&sequence.tokens, guesses);
+            if let (Some(drafter), true) = (&self.drafter, guesses > 0) {
+                sequence.draft.tokens = drafter.draft(&sequence.tokens, guesses);
                 tokens.extend_from_slice(&sequence.draft.tokens);
             }
             let take = tokens.len();
@@ -288,11 +290,6 @@ impl<M: Machine> Batcher<M> {
         let chosen = |(i, _): &(usize, &mut Sequence<M::Cache>)| owners.binary_search(i).is_ok();
         let mut sequences: Vec<_> =
             self.running.iter_mut().enumerate().filter(chosen).map(|(_, sequence)| sequence).collect();
-        for (sequence, rows) in sequences.iter_mut().zip(&batch.sequences) {
-            if let (Some(recorder), true) = (&mut sequence.recorder, sequence.draft.tokens.is_empty()) {
-                recorder.advance(rows.first, rows.len);
-            }
-        }
         let drawn = self.machine.pass(batch, &mut sequences)?;
         let mut failed = Vec::new();
         for ((&owner, rows), drawn) in owners.iter().zip(&batch.sequences).zip(drawn) {
@@ -304,8 +301,8 @@ impl<M: Machine> Batcher<M> {
                 Some(Ok(token)) => self.running[owner].take(token),
                 Some(Err(problem)) => failed.push((owner, problem)),
             }
-            if self.limits.guesses && self.machine.cost_of_rows(1).is_some() {
-                self.drafter.learn(&self.running[owner].tokens, known);
+            if let Some(drafter) = &mut self.drafter {
+                drafter.learn(&self.running[owner].tokens, known);
             }
         }
         for (owner, problem) in failed.into_iter().rev() {
@@ -317,29 +314,27 @@ impl<M: Machine> Batcher<M> {
 
     /// How many guesses are fed along with each token that was drawn.
     fn guesses(&self) -> usize {
+        let Some(drafter) = &self.drafter else { return 0 };
         let going_on = self.running.iter().filter(|sequence| sequence.most_guesses() > 0);
         let lengths: Vec<usize> = going_on.map(|sequence| sequence.tokens.len()).collect();
         let cost = |rows| self.machine.cost_of_rows(rows).unwrap_or(f64::INFINITY);
-        if !self.limits.guesses || lengths.is_empty() || cost(1).is_infinite() {
-            return 0;
-        }
         let attention = lengths.iter().map(|len| self.machine.cost_of_attention(*len)).sum();
-        self.drafter.worthwhile(lengths.len(), attention, cost)
+        drafter.worthwhile(lengths.len(), attention, cost)
     }
 
-    /// Keeps what was guessed right and takes back the rest.
+    /// Counts the rows of a pass, of guesses those that were right, and takes back the others.
     fn settle(&mut self, owner: usize, rows: &Rows) {
         let sequence = &mut self.running[owner];
         let Draft { tokens, states, right } = std::mem::take(&mut sequence.draft);
-        if tokens.is_empty() {
-            return;
-        }
-        let (kept, width) = (1 + right, self.machine.config().hidden_size);
+        let (kept, width) = (rows.len - tokens.len() + right, self.machine.config().hidden_size);
         if let Some(recorder) = &mut sequence.recorder {
             recorder.advance(rows.first, kept);
             states
                 .iter()
                 .for_each(|(site, rows_of)| recorder.observe(*site, rows.first, &rows_of[..kept * width], width));
+        }
+        if tokens.is_empty() {
+            return;
         }
         self.machine.truncate(&mut sequence.cache, rows.first + kept);
         note_work(&mut self.work, &mut self.fed, sequence.conversation, rows.first + 1, &tokens[..right]);

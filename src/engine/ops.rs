@@ -137,3 +137,18 @@ impl RopeTable {
         rope(x, positions, n_heads, 2 * self.inv_freq.len(), &tables.0, &tables.1, pool);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_beyond_the_embeddings_is_a_problem() {
+        let table = Embedding::Bf16([1.0, 2.0, 3.0, 4.0].map(bf16::from_f32).into());
+        let mut out = [0.0; 4];
+        table.forward(&[1, 0], 2, &mut out).unwrap();
+        assert_eq!(out, [3.0, 4.0, 1.0, 2.0]);
+        let problem = table.forward(&[0, 2], 2, &mut out).unwrap_err();
+        assert!(problem.what.contains("token 2") && problem.hint.is_some(), "{problem}");
+    }
+}

@@ -183,7 +183,7 @@ impl<C: Kept> Sequence<C> {
         None
     }
 
-    /// Whether the reply ends with this token as the next one.
+    /// How the reply ends with this token as the next one, if it does.
     fn finish_at(&self, token: u32) -> Option<Finish> {
         let (drawing, index) = self.next_draw()?;
         match (drawing.stop_ids.contains(&token), index + 1 >= drawing.max_new_tokens) {

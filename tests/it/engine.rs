@@ -201,6 +201,8 @@ async fn nothing_is_computed_twice() {
     // Random weights write text that is tokenised otherwise when read back, so a little is rolled back; see the demo for 1.00.
     assert!(work.forward_tokens >= work.unique_tokens);
     assert!(work.forward_tokens as f64 / work.unique_tokens as f64 <= 1.05, "{work:?}");
+    // And the run can say what memory that took.
+    assert!(work.weight_bytes > 0 && work.kv_bytes > 0, "{work:?}");
 }
 
 /// The span decides what is measured; the mean is the token mean, and a reading of the finished conversation agrees with what was
