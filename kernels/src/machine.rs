@@ -6,12 +6,14 @@
 use std::time::{Duration, Instant};
 
 use crate::isa::Isa;
-use crate::lanes::{Kernel, LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes, NEAR_BYTES};
 use crate::memory::Block;
 use crate::pool::Pool;
 
 /// Far more than the caches hold, a server's shared ones too.
 const READ_BYTES: usize = 1 << 30;
+/// How far ahead of use memory is asked for.
+const FAR_BYTES: usize = 8 << 10;
 /// Accumulators: enough to hide the latency of the multiply-add on two ports, and they fit the registers of every tier.
 const CHAINS: usize = 12;
 const ROUNDS: usize = 1 << 16;
@@ -73,7 +75,8 @@ impl Kernel for Read<'_> {
             for eight in self.from.chunks_exact(8 * LANES) {
                 for (i, sum) in sums.iter_mut().enumerate() {
                     let at = eight.as_ptr().add(i * LANES);
-                    V::prefetch(at.cast::<u8>().wrapping_add(4096));
+                    V::prefetch_far(at.cast::<u8>().wrapping_add(FAR_BYTES));
+                    V::prefetch(at.cast::<u8>().wrapping_add(NEAR_BYTES));
                     *sum = sum.add(V::load(at));
                 }
             }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::lanes::{Kernel, LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes, NEAR_BYTES};
 
 /// The most rows of a tile: 6 x 64 columns fill the 512-bit registers, 6 x 16 the narrower ones.
 pub(super) const ROWS: usize = 6;
@@ -119,9 +119,11 @@ impl<const R: usize, const C: usize, const BF16: bool> Kernel for ScoreTile<'_, 
             for at in (0..dim / per_word * LANES).step_by(LANES) {
                 let mut words = [V::splat(0.0); C];
                 for c in 0..C {
-                    words[c] = V::load(keys[self.first + c].add(at).cast());
+                    let from = keys[self.first + c].add(at);
+                    words[c] = V::load(from.cast());
                     if let Some(ahead) = ahead {
-                        V::prefetch(ahead[self.first + c].wrapping_add(at).cast());
+                        V::prefetch_far(ahead[self.first + c].wrapping_add(at).cast());
+                        V::prefetch(from.cast::<u8>().wrapping_add(NEAR_BYTES));
                     }
                 }
                 if BF16 {
@@ -259,9 +261,11 @@ unsafe fn words<V: Lanes, const C: usize, const N: usize>(from: *const u32, ahea
     unsafe {
         let mut words = [V::splat(0.0); C];
         for c in 0..C {
-            words[c] = load::<V, N>(from.add(c * LANES).cast());
+            let from = from.add(c * LANES);
+            words[c] = load::<V, N>(from.cast());
             if let Some(ahead) = ahead {
-                V::prefetch(ahead.wrapping_add(c * LANES).cast());
+                V::prefetch_far(ahead.wrapping_add(c * LANES).cast());
+                V::prefetch(from.cast::<u8>().wrapping_add(NEAR_BYTES));
             }
         }
         words

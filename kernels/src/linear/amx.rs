@@ -38,10 +38,10 @@ const STEPS_PER_BLOCK: usize = 8;
 const MOST_ROWS: usize = 512;
 const ROWS_LIMIT_BYTES: usize = 16 << 20;
 const FEWEST_ROWS: usize = 64;
-/// One block of rows asks for its weights so far ahead.
-const AHEAD_BYTES: usize = 8 << 10;
 /// Bytes of a step's weights in one panel.
 const STEP_BYTES: usize = 2 * STEP * PANEL;
+/// One block of rows asks for its weights so far ahead into the second cache, and a step ahead into the first.
+const AHEAD_BYTES: usize = 8 << 10;
 /// Most panels that a thread takes together when many rows pass over them.
 const PANELS_AT_ONCE: usize = 8;
 
@@ -161,8 +161,10 @@ impl Tiles<'_> {
                     let at = step * STEP / 2 * PANEL;
                     let left = self.step(w.add(at), step, &mut edge[0]);
                     let right = self.step(w.add(second + at), step, &mut edge[1]);
-                    ask::<_MM_HINT_T0>(left.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
-                    ask::<_MM_HINT_T0>(right.cast::<u8>().wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                    for w in [left, right].map(<*const u32>::cast::<u8>) {
+                        ask::<_MM_HINT_T1>(w.wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                        ask::<_MM_HINT_T0>(w.wrapping_add(STEP_BYTES), STEP_BYTES / LINE);
+                    }
                     let x = self.rows(step, 0);
                     if self.exact[0] { multiply_row::<1>(x, left, right) } else { multiply_row::<3>(x, left, right) }
                 }

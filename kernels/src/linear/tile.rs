@@ -3,8 +3,9 @@
 //! AVX-512 holds 12 rows x 32 outputs in 24 of its 32 registers; one or two rows take four panels at once, so that
 //! there are enough independent FMA chains to hide the latency. The narrower sets hold 6 rows x 16 outputs.
 //!
-//! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight, or a whole block
-//! ahead where the block at hand is used for several row blocks, each of which asks for a part.
+//! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight into the second cache and
+//! then 1 KiB into the first; or a whole block ahead where the block at hand is used for several row blocks, each of which
+//! asks for a part.
 //!
 //! Must not know: models, engine.
 
@@ -12,7 +13,7 @@ use std::ops::Range;
 
 use super::{PAIRS_PER_BLOCK, PANEL, RowBlocks};
 use crate::isa::Isa;
-use crate::lanes::{Kernel, LANES, Lanes};
+use crate::lanes::{Kernel, LANES, Lanes, NEAR_BYTES};
 use crate::memory::Scratch;
 
 const AHEAD_BYTES: usize = 8 << 10;
@@ -116,6 +117,10 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize, con
                     if c % 2 == 0 {
                         for line in 0..LINES {
                             V::prefetch_far(ahead.wrapping_add(c / 2 * self.panel_len * size_of::<W>() + line * LINE));
+                            // What is asked for in parts is first read by one row block and then by others, who find it near.
+                            if LINES == W::PAIR_LINES {
+                                V::prefetch(at.cast::<u8>().wrapping_add(NEAR_BYTES + line * LINE));
+                            }
                         }
                     }
                 }
