@@ -182,7 +182,7 @@ fn forward_rows<W: Weight>(isa: Isa, layers: &[Layer<W>], x: &[f32], k: usize, f
     }
     let m = x.len() / k;
     let k_even = k.next_multiple_of(2);
-    let blocks = RowBlocks::new(m, tile::rows_at_once(isa));
+    let blocks = RowBlocks::new(m, tile::rows_at_once(isa, m));
     let alone = n * k * (1 + m / 8) < PARALLEL_FROM;
 
     let mut packed = Scratch::take(m * k_even);

@@ -130,11 +130,11 @@ pub(super) fn pack_rows(x: &[f32], k: usize, rows: usize, to: &mut [f32]) {
             match rows {
                 1 => to[..k].copy_from_slice(x),
                 $($count => interleave::<$count>(x, k, to),)*
-                _ => unreachable!("a block has at most 12 rows"),
+                _ => unreachable!("a block has at most 24 rows"),
             }
         };
     }
-    with_constant_count!(2 3 4 5 6 7 8 9 10 11 12);
+    with_constant_count!(2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24);
     to[k * rows..].fill(0.0);
 }
 

@@ -1,7 +1,8 @@
 //! The micro-kernel: a few rows of x times 16 to 128 outputs over one block of inputs, all sums in registers.
 //!
 //! AVX-512 holds 12 rows x 32 outputs in 24 of its 32 registers; one or two rows take four panels at once, so that
-//! there are enough independent FMA chains to hide the latency. The narrower sets hold 6 rows x 16 outputs.
+//! there are enough independent FMA chains to hide the latency, and 13 to 24 rows half a panel, so that each weight is
+//! widened once. The narrower sets hold 6 rows x 16 outputs.
 //!
 //! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight into the second cache and
 //! then 1 KiB into the first; or a whole block ahead where the block at hand is used for several row blocks, each of which
@@ -19,9 +20,18 @@ use crate::memory::Scratch;
 const AHEAD_BYTES: usize = 8 << 10;
 const LINE: usize = 64;
 
-/// The most rows a tile takes.
-pub(super) fn rows_at_once(isa: Isa) -> usize {
-    if isa.is_wide() { 12 } else { 6 }
+/// The most rows a tile takes when there are `m`.
+pub(super) fn rows_at_once(isa: Isa, m: usize) -> usize {
+    match (isa.is_wide(), m) {
+        (true, 13..=24) => 24,
+        (true, _) => 12,
+        (false, _) => 6,
+    }
+}
+
+/// Whether the tile of so many rows takes sixteen outputs, so that a panel is done in two halves.
+fn in_halves<V: Lanes>(rows: usize) -> bool {
+    rows > if V::WIDE { 12 } else { 2 }
 }
 
 /// How many panels a task takes together.
@@ -52,6 +62,12 @@ pub(super) trait Weight: Copy + Send + Sync {
     /// # Safety
     /// The CPU has the instructions of `V`; `at` is valid for the pair.
     unsafe fn pair<V: Lanes>(at: *const Self) -> (V, V);
+
+    /// Asks the first cache for the same outputs' weights `NEAR_BYTES` further on.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`.
+    unsafe fn ask_near<V: Lanes>(at: *const Self);
 }
 
 impl Weight for f32 {
@@ -61,6 +77,16 @@ impl Weight for f32 {
     unsafe fn pair<V: Lanes>(at: *const f32) -> (V, V) {
         // SAFETY: the caller's promise.
         unsafe { (V::load(at.add(PANEL)), V::load(at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn ask_near<V: Lanes>(at: *const f32) {
+        let ahead = at.cast::<u8>().wrapping_add(NEAR_BYTES);
+        // SAFETY: the caller's promise.
+        unsafe {
+            V::prefetch(ahead);
+            V::prefetch(ahead.wrapping_add(PANEL * size_of::<f32>()));
+        }
     }
 }
 
@@ -72,6 +98,12 @@ impl Weight for u32 {
         // SAFETY: the caller's promise.
         unsafe { V::load_bf16_pairs(at) }
     }
+
+    #[inline(always)]
+    unsafe fn ask_near<V: Lanes>(at: *const u32) {
+        // SAFETY: the caller's promise.
+        unsafe { V::prefetch(at.cast::<u8>().wrapping_add(NEAR_BYTES)) }
+    }
 }
 
 /// `ROWS` rows times `COLUMNS` vectors of sixteen outputs over `pairs` pairs of inputs.
@@ -80,6 +112,7 @@ impl Weight for u32 {
 ///
 /// Valid for: `x` `[2 pairs][ROWS]`; `w` a panel, or several `panel_len` apart when `COLUMNS` is above 2;
 /// `sums_in`, unless null, and `sums_out` `ROWS` rows of `16 COLUMNS`, `*_stride` apart.
+#[derive(Clone, Copy)]
 struct Tile<W, const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool> {
     x: *const f32,
     w: *const W,
@@ -92,6 +125,13 @@ struct Tile<W, const ROWS: usize, const COLUMNS: usize, const LINES: usize, cons
     in_stride: usize,
     sums_out: *mut f32,
     out_stride: usize,
+}
+
+impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool>
+    Tile<W, ROWS, COLUMNS, LINES, KEEP>
+{
+    /// Whether the weights come from the second cache: no tile of other rows has read them before.
+    const READS_FIRST: bool = LINES == W::PAIR_LINES || COLUMNS == 1 && LINES > 0;
 }
 
 impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize, const KEEP: bool> Kernel
@@ -114,13 +154,12 @@ impl<W: Weight, const ROWS: usize, const COLUMNS: usize, const LINES: usize, con
                 for c in 0..COLUMNS {
                     let at = w.add(c / 2 * self.panel_len + c % 2 * LANES);
                     (odd[c], even[c]) = W::pair::<V>(at);
+                    if Self::READS_FIRST {
+                        W::ask_near::<V>(at);
+                    }
                     if c % 2 == 0 {
                         for line in 0..LINES {
                             V::prefetch_far(ahead.wrapping_add(c / 2 * self.panel_len * size_of::<W>() + line * LINE));
-                            // What is asked for in parts is first read by one row block and then by others, who find it near.
-                            if LINES == W::PAIR_LINES {
-                                V::prefetch(at.cast::<u8>().wrapping_add(NEAR_BYTES + line * LINE));
-                            }
                         }
                     }
                 }
@@ -240,12 +279,24 @@ impl<W: Weight> Panels<W> {
                         sums_out: out,
                         out_stride,
                     };
-                    let (index, count) = (block - self.range.start, self.range.len());
-                    let (lines, tile) = if count > 1 { tile.next_block(index, count) } else { (W::PAIR_LINES, tile) };
-                    match (keeps, index) {
-                        (true, 0) => tile.dispatch::<V, 1, true>(rows, step),
-                        (true, _) => tile.over::<f32, 0, 0, 0, false>(kept.cast_const()).asking::<V>(lines, rows, step),
-                        _ => tile.asking::<V>(lines, rows, step),
+                    let halves = 1 + usize::from(in_halves::<V>(rows));
+                    for half in 0..halves {
+                        let (index, count) = (halves * (block - self.range.start) + half, halves * self.range.len());
+                        let (lines, tile) = match count {
+                            1 => (W::PAIR_LINES, tile),
+                            _ => tile.next_block(index, count),
+                        };
+                        let (tile, width) = match halves {
+                            1 => (tile, columns),
+                            _ => (tile.half(half), LANES),
+                        };
+                        match (keeps, index) {
+                            (true, 0) => tile.dispatch::<V, 1, true>(rows, width),
+                            (true, _) => {
+                                tile.over::<f32, 0, 0, 0, false>(kept.cast_const()).asking::<V>(lines, rows, width)
+                            }
+                            _ => tile.asking::<V>(lines, rows, width),
+                        }
                     }
                 }
                 start += pairs;
@@ -277,29 +328,29 @@ impl<W: Weight> Tile<W, 0, 0, 0, false> {
     /// # Safety
     /// As for `dispatch`.
     #[inline(always)]
-    unsafe fn asking<V: Lanes>(self, lines: usize, rows: usize, panels: usize) {
+    unsafe fn asking<V: Lanes>(self, lines: usize, rows: usize, width: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match lines {
-                0 => self.dispatch::<V, 0, false>(rows, panels),
-                1 => self.dispatch::<V, 1, false>(rows, panels),
-                2 => self.dispatch::<V, 2, false>(rows, panels),
-                _ => self.dispatch::<V, 4, false>(rows, panels),
+                0 => self.dispatch::<V, 0, false>(rows, width),
+                1 => self.dispatch::<V, 1, false>(rows, width),
+                2 => self.dispatch::<V, 2, false>(rows, width),
+                _ => self.dispatch::<V, 4, false>(rows, width),
             }
         }
     }
 
-    /// Runs the tile as the micro-kernel for `rows` rows and `panels` panels.
+    /// Runs the tile as the micro-kernel for `rows` rows and `width` outputs.
     ///
     /// # Safety
-    /// The CPU has the instructions of `V`; the pointers are valid for those rows and panels.
+    /// The CPU has the instructions of `V`; the pointers are valid for those rows and outputs.
     #[inline(always)]
-    unsafe fn dispatch<V: Lanes, const LINES: usize, const KEEP: bool>(self, rows: usize, panels: usize) {
+    unsafe fn dispatch<V: Lanes, const LINES: usize, const KEEP: bool>(self, rows: usize, width: usize) {
         macro_rules! choose {
-            ($($rows:literal x $columns:literal),*) => {
-                match (rows, 2 * panels) {
-                    $(($rows, $columns) => V::enter(self.over::<W, $rows, $columns, LINES, KEEP>(self.w)),)*
-                    (rows, columns) => unreachable!("no tile of {rows} x {columns}"),
+            ($($vectors:literal: $($rows:literal)*;)*) => {
+                match (rows, width / LANES) {
+                    $($(($rows, $vectors) => V::enter(self.over::<W, $rows, $vectors, LINES, KEEP>(self.w)),)*)*
+                    (rows, vectors) => unreachable!("no tile of {rows} x {vectors}"),
                 }
             };
         }
@@ -307,21 +358,13 @@ impl<W: Weight> Tile<W, 0, 0, 0, false> {
         unsafe {
             if V::WIDE {
                 choose!(
-                    1 x 8, 2 x 8, 3 x 4, 4 x 4, 5 x 4, 6 x 4, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2, 11 x 2, 12 x 2
+                    8: 1 2;
+                    4: 3 4 5 6;
+                    2: 1 2 3 4 5 6 7 8 9 10 11 12;
+                    1: 13 14 15 16 17 18 19 20 21 22 23 24;
                 );
-            } else if rows <= 2 {
-                choose!(1 x 4, 1 x 2, 2 x 2);
             } else {
-                for half in 0..2 {
-                    let tile = self.half(half);
-                    match rows {
-                        3 => V::enter(tile.over::<W, 3, 1, LINES, KEEP>(tile.w)),
-                        4 => V::enter(tile.over::<W, 4, 1, LINES, KEEP>(tile.w)),
-                        5 => V::enter(tile.over::<W, 5, 1, LINES, KEEP>(tile.w)),
-                        6 => V::enter(tile.over::<W, 6, 1, LINES, KEEP>(tile.w)),
-                        _ => unreachable!("no tile of {rows} rows"),
-                    }
-                }
+                choose!(4: 1; 2: 1 2; 1: 3 4 5 6;);
             }
         }
     }
