@@ -199,8 +199,9 @@ impl Machine for Cpu {
         // As `tests/peers/linear.sh` measured bf16 weights: reading them is the most up to some rows, then each row costs the same.
         let rows = rows as f64;
         Some(match Isa::active() {
-            Isa::Amx => 1.2 + rows / 40.0,
-            Isa::Avx512 => (0.85 + rows / 16.0).max(rows / 9.3),
+            Isa::Amx => (1.0 + rows / 85.0).max(rows / 20.0),
+            Isa::Avx512 => (0.85 + rows / 24.0).max(rows / 10.4),
+            Isa::Avx2 => (0.85 + rows / 12.0).max(rows / 4.9),
             _ => 0.7 + rows / 3.0,
         })
     }

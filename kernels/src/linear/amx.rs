@@ -97,10 +97,12 @@ pub(super) fn forward(layers: &[Layer<u32>], x: &[f32], k: usize, pool: &Pool) {
 unsafe fn split_rows(rows: &[f32], k: usize, block: usize, blocks: usize, parts: Shares<f32>) -> bool {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut rest = _mm512_setzero_si512();
+    // The tiles of a single block have no more rows than there are.
+    let tile_rows = if blocks == 1 { rows.len() / k } else { ROWS };
     for step in 0..k.div_ceil(STEP) {
         // SAFETY: the caller's promise.
         let tiles = unsafe { parts.range((step * blocks + block) * PARTS * TILE / 2, PARTS * TILE / 2) };
-        for row in 0..ROWS {
+        for row in 0..tile_rows {
             for half in 0..2 {
                 let at = step * STEP + half * ROWS;
                 let there = if row * k < rows.len() { k.saturating_sub(at).min(ROWS) } else { 0 };
