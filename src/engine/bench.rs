@@ -131,9 +131,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     let prefill_flops = 2.0 * (weights - bench.config.head_weights() as f64) * request.context as f64 / prefill_s;
     let mut decode = Vec::new();
     for &batch in &request.batches {
-        let mut steps = bench.decode(batch, request, false)?;
-        steps.sort_by(f64::total_cmp);
-        let step_s = steps[steps.len() / 2];
+        let step_s = median(bench.decode(batch, request, false)?);
         let middle = request.context + request.tokens / 2;
         let bytes = weight_bytes as f64 + (batch as u64 * bench.config.kv_bytes_read(middle, kv.bytes())) as f64;
         let flops = 2.0 * weights * batch as f64 / step_s;
@@ -149,15 +147,14 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
         });
     }
     let largest = request.batches.iter().copied().max().unwrap_or(1);
-    // In turns, so that a machine that slows down slows both; and of each step its best time, since what others do on the machine is
-    // longer than what is looked for.
+    // In turns, so that a machine that slows down slows both; of each step its best time, since what others do on the machine is longer
+    // than what is looked for; and of the steps the middle one, since some are never left alone.
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..CAPTURE_ROUNDS {
         keep_best(&mut without, bench.decode(largest, request, false)?);
         keep_best(&mut with, bench.decode(largest, request, true)?);
     }
-    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
-    let (with, without) = (mean(&with), mean(&without));
+    let (with, without) = (median(with), median(without));
     Ok(Bench {
         model: name.to_owned(),
         dtype,
@@ -183,6 +180,12 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
             overhead: with / without - 1.0,
         },
     })
+}
+
+/// The middle one of at least one.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 /// The lesser of each step's times.
