@@ -6,14 +6,12 @@
 use std::time::{Duration, Instant};
 
 use crate::isa::Isa;
-use crate::lanes::{Kernel, LANES, Lanes, NEAR_BYTES};
+use crate::lanes::{FAR_BYTES, Kernel, LANES, Lanes, NEAR_BYTES};
 use crate::memory::Block;
 use crate::pool::Pool;
 
 /// Far more than the caches hold, a server's shared ones too.
 const READ_BYTES: usize = 1 << 30;
-/// How far ahead of use memory is asked for.
-const FAR_BYTES: usize = 8 << 10;
 /// Accumulators: enough to hide the latency of the multiply-add on two ports, and they fit the registers of every tier.
 const CHAINS: usize = 12;
 const ROUNDS: usize = 1 << 16;

@@ -24,6 +24,7 @@ use std::ops::Range;
 
 use super::tiles::{LINE, PARTS, ROWS, STEP, ask, configure, load, multiply_panel, multiply_row, release, store, zero};
 use super::{Layer, PANEL, runs, share};
+use crate::lanes::FAR_BYTES;
 use crate::memory::Scratch;
 use crate::pool::{Pool, Shares};
 
@@ -40,8 +41,6 @@ const ROWS_LIMIT_BYTES: usize = 16 << 20;
 const FEWEST_ROWS: usize = 64;
 /// Bytes of a step's weights in one panel.
 const STEP_BYTES: usize = 2 * STEP * PANEL;
-/// One block of rows asks for its weights so far ahead into the second cache, and a step ahead into the first.
-const AHEAD_BYTES: usize = 8 << 10;
 /// Most panels that a thread takes together when many rows pass over them.
 const PANELS_AT_ONCE: usize = 8;
 
@@ -163,8 +162,9 @@ impl Tiles<'_> {
                     let at = step * STEP / 2 * PANEL;
                     let left = self.step(w.add(at), step, &mut edge[0]);
                     let right = self.step(w.add(second + at), step, &mut edge[1]);
+                    // As other streams; a step is what is nearest here.
                     for w in [left, right].map(<*const u32>::cast::<u8>) {
-                        ask::<_MM_HINT_T1>(w.wrapping_add(AHEAD_BYTES), STEP_BYTES / LINE);
+                        ask::<_MM_HINT_T1>(w.wrapping_add(FAR_BYTES), STEP_BYTES / LINE);
                         ask::<_MM_HINT_T0>(w.wrapping_add(STEP_BYTES), STEP_BYTES / LINE);
                     }
                     let x = self.rows(step, 0);

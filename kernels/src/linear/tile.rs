@@ -14,10 +14,9 @@ use std::ops::Range;
 
 use super::{PAIRS_PER_BLOCK, PANEL, RowBlocks};
 use crate::isa::Isa;
-use crate::lanes::{Kernel, LANES, Lanes, NEAR_BYTES};
+use crate::lanes::{FAR_BYTES, Kernel, LANES, Lanes, NEAR_BYTES};
 use crate::memory::Scratch;
 
-const AHEAD_BYTES: usize = 8 << 10;
 const LINE: usize = 64;
 
 /// The most rows a tile takes when there are `m`.
@@ -272,7 +271,7 @@ impl<W: Weight> Panels<W> {
                         w,
                         panel_len: W::panel_len(2 * self.pairs),
                         pairs,
-                        ahead: w.cast::<u8>().wrapping_add(AHEAD_BYTES / step),
+                        ahead: w.cast::<u8>().wrapping_add(FAR_BYTES / step),
                         kept,
                         sums_in: if start == 0 { std::ptr::null() } else { sums },
                         in_stride: columns,
