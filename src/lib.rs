@@ -21,39 +21,20 @@
 //!
 //! Must not know: nothing; it only lists the rooms.
 
-// What went wrong, in the user's terms.
-pub mod problem;
-// What a failed call means for a retry.
-pub mod failure;
-// Keys, and texts without them.
-pub mod secret;
+pub use tiltmeter_axis_formats as axis_formats;
+pub use tiltmeter_dataset as dataset;
+pub use tiltmeter_engine as engine;
+pub use tiltmeter_experiments as experiment;
+pub use tiltmeter_experiments::config as spec;
+pub use tiltmeter_model as model;
+pub use tiltmeter_model::{failure, probe, problem, secret};
+pub use tiltmeter_providers as provider;
+pub use tiltmeter_report as report;
+pub use tiltmeter_report::{plot, stats};
+pub use tiltmeter_scheduler as scheduler;
+pub use tiltmeter_store as record;
 
-// The words everything else is said in: chat, and what is read from hidden states.
-pub mod model;
-pub mod probe;
-
-// What an experiment is written in.
-pub mod spec;
-
-// What is run, how it is run, and what stays of it.
-pub mod experiment;
-pub mod scheduler;
-pub mod record;
-pub mod dataset;
-
-// What it means.
-pub mod stats;
-pub mod plot;
-pub mod report;
-
-// Models on this machine, models behind an API, and the way from a name to a model.
-pub mod engine;
-pub mod provider;
 pub mod registry;
-
-// Where one machine is outgrown.
 pub mod cluster;
-
-// One sitting, and its command line.
 pub mod session;
 pub mod cli;

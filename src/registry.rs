@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use crate::engine::{bench, config::ModelConfig, hub::Checkpoint};
-use crate::model::{ModelError, ScriptedModel};
-use crate::problem::Problem;
-use crate::provider::{ApiModel, lane_name, lane_preset, parse_name, price};
-use crate::secret::Keys;
+use tiltmeter_engine::{bench, config::ModelConfig, hub::Checkpoint};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::Keys;
+use tiltmeter_model::{ModelError, ScriptedModel};
+use tiltmeter_providers::{ApiModel, lane_name, lane_preset, parse_name, price};
 
-pub use crate::engine::{
+pub use tiltmeter_engine::{
     Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, KvType, LocalModel, Measured, Rollouts,
     WeightType, measure_gpu,
 };
-pub use crate::provider::{ApiOptions, LanePreset, Price, PriceNote};
+pub use tiltmeter_providers::{ApiOptions, LanePreset, Price, PriceNote};
 
 /// Opens a folder or a hub id; `local/` before a path is allowed, so that a path cannot be taken for a provider's model.
 pub fn open_local(name: &str, device: Device, options: &EngineOptions) -> Result<Arc<LocalModel>, Problem> {

@@ -40,18 +40,20 @@ pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 pub use upload::{Uploaded, upload_pending};
 
-use crate::dataset::Dataset;
-pub use crate::experiment::Forecast;
-use crate::experiment::{Books, Experiment, Ran, RanEnd, RunFile};
-use crate::model::{ChatRequest, Message, Model, Role, Work};
-use crate::problem::Problem;
-use crate::record::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp};
-use crate::scheduler::{Budget, Lane, Order, Plan, Progress, Run, RunState, Schedule, StopSignal, Summary, recorded};
-use crate::secret::{Keys, read_env_file};
-use crate::spec::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
 use keeping::{Diary, Keeper};
 use opening::Opener;
 use sharing::Share;
+use tiltmeter_dataset::Dataset;
+pub use tiltmeter_experiments::Forecast;
+use tiltmeter_experiments::config::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
+use tiltmeter_experiments::{Books, Experiment, Ran, RanEnd, RunFile};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::{Keys, read_env_file};
+use tiltmeter_model::{ChatRequest, Message, Model, Role, Work};
+use tiltmeter_scheduler::{
+    Budget, Lane, Order, Plan, Progress, Run, RunState, Schedule, StopSignal, Summary, recorded,
+};
+use tiltmeter_store::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp};
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,13 +87,21 @@ pub struct Prepared {
 /// Where keys and settings stand that are not in the environment.
 const ENV_FILE: &str = ".env";
 
+/// Tells the libraries which source this program was built from.
+fn declare_source() {
+    if let Some(commit) = option_env!("TILTMETER_COMMIT") {
+        SourceVersion { commit: commit.to_owned(), dirty: option_env!("TILTMETER_DIRTY") == Some("true") }.declare();
+    }
+}
+
 /// Reads an experiment file. Settings that its kind takes from the environment or `.env` win over the file, `set` wins over both.
 pub fn load(path: &Path, set: &[(String, String)]) -> Result<Loaded, Vec<Problem>> {
+    declare_source();
     let in_file = read_env_file(Path::new(ENV_FILE)).map_err(|problem| vec![problem])?;
     let in_environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let settings = in_file.into_iter().chain(in_environment).filter(|(_, value)| !value.trim().is_empty());
-    let settings = settings.map(|(name, value)| (format!("{}{name}", spec::FROM_ENVIRONMENT), value));
-    spec::load(path, &settings.chain(set.iter().cloned()).collect::<Vec<_>>())
+    let settings = settings.map(|(name, value)| (format!("{}{name}", config::FROM_ENVIRONMENT), value));
+    config::load(path, &settings.chain(set.iter().cloned()).collect::<Vec<_>>())
 }
 
 /// Opens what the file names. All problems at once, where one does not hide the next.
@@ -195,7 +205,7 @@ impl Prepared {
         folder.require_unused()?;
         let plan = self.plan();
         plan.write(&folder.plan())?;
-        let recorder = crate::experiment::recorder(plan.document());
+        let recorder = tiltmeter_experiments::recorder(plan.document());
         let mut files = exports::plan_files(folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
         files.insert(0, folder.plan());
         Ok(files)
@@ -298,7 +308,7 @@ impl Prepared {
         for (unit, total) in self.experiment.totals() {
             progress.expect(unit, total);
         }
-        let recorder = crate::experiment::recorder(plan.document());
+        let recorder = tiltmeter_experiments::recorder(plan.document());
         let backups = conduct.local_backup_dir.clone();
         let again = match share {
             Some(_) => Vec::new(),
@@ -447,10 +457,7 @@ impl Prepared {
     fn manifest(&self, plan: &Plan, summary: &Summary) -> Manifest {
         let cards: Vec<_> = self.models.iter().map(|model| model.card()).collect();
         let own = cards.iter().find(|card| card.device.is_some());
-        let source = option_env!("TILTMETER_COMMIT").map(|commit| SourceVersion {
-            commit: commit.to_owned(),
-            dirty: option_env!("TILTMETER_DIRTY") == Some("true"),
-        });
+        let source = SourceVersion::of_program().cloned();
         let all_done = summary.pending == 0 && !summary.interrupted;
         Manifest {
             tool: Tool { name: "tiltmeter".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), source },

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{parse_count, parse_site, terminal::escape};
-use crate::probe::{AxisFile, LayerConvention, Site};
+use tiltmeter_model::probe::{AxisFile, LayerConvention, Site};
 
 /// Look at axis files and import those of other tools.
 #[derive(Clone, Debug, Subcommand)]
@@ -116,7 +116,7 @@ fn optional(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::{AxisOrigin, AxisStats, SiteAxis};
+    use tiltmeter_model::probe::{AxisOrigin, AxisStats, SiteAxis};
 
     #[test]
     fn an_axis_file_is_shown_with_what_is_known_and_what_is_not() {

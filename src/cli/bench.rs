@@ -13,8 +13,8 @@ use super::{
     run::{DeviceChoice, parse_device},
     terminal::{escape, stdout},
 };
-use crate::problem::Problem;
 use crate::session::{self, Bench, BenchRequest, EngineOptions, KvType, WeightType};
+use tiltmeter_model::problem::Problem;
 
 /// Measure how fast a model runs on this machine.
 ///

@@ -9,10 +9,8 @@ use super::{
     parse_count, parse_site, parse_temperature,
     run::{DeviceChoice, parse_device},
 };
-use crate::{
-    probe::Site,
-    session::{KvType, WeightType},
-};
+use crate::session::{KvType, WeightType};
+use tiltmeter_model::probe::Site;
 
 /// Save the hidden states of a conversation, one tensor a site.
 ///

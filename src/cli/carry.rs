@@ -15,14 +15,12 @@ use super::{
     status,
     terminal::{escape, stdout},
 };
-use crate::{
-    model::Work,
-    problem::Problem,
-    record::RunFolder,
-    report::{distribution_terminal, response_terminal, terminal as tables},
-    scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal},
-    session::{Prepared, Running, Sitting, Uploaded},
-};
+use crate::session::{Prepared, Running, Sitting, Uploaded};
+use tiltmeter_model::Work;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::{distribution_terminal, response_terminal, terminal as tables};
+use tiltmeter_scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal};
+use tiltmeter_store::RunFolder;
 
 /// Carries out what is not done yet; `again` is the command that goes on where this one stops.
 pub fn carry_out(prepared: Prepared, running: &Running, mode: ProgressMode, again: &str) -> Result<Exit, Failure> {

@@ -13,11 +13,9 @@ use super::{
     run::{DeviceChoice, parse_device},
     terminal::escape,
 };
-use crate::{
-    model::{ChatReply, Finish, Message, Role},
-    probe::Site,
-    problem::Problem,
-};
+use tiltmeter_model::probe::Site;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ChatReply, Finish, Message, Role};
 
 /// Talk to a model and watch the projection of each reply.
 ///
@@ -126,10 +124,8 @@ pub fn reply_text(reply: &ChatReply) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::Usage,
-        probe::{ProbeReadout, Readout},
-    };
+    use tiltmeter_model::Usage;
+    use tiltmeter_model::probe::{ProbeReadout, Readout};
 
     fn reply(text: &str, mean: f32) -> ChatReply {
         let projection = ProbeReadout { name: "warm".into(), site: Site::BlockOut(4), mean, per_token: vec![mean; 3] };

@@ -2,7 +2,7 @@
 //! Must not know: inference, HTTP.
 
 use super::terminal::{Paint, escape, stderr};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,19 +23,18 @@ use super::{
     terminal::{Paint, escape, stderr, stdout},
     view,
 };
-use crate::{
-    model::Sampling,
-    probe::{AxisFile, import},
-    problem::Problem,
-    record::RunFolder,
-    report::{Options, distribution_terminal, response_terminal, terminal as tables},
-    scheduler::dollars,
-    session::{
-        self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, KvType, Opening, Prepared,
-        ReportInput, Retry, Running, Talk, WeightType,
-    },
-    spec::Loaded,
+use crate::session::{
+    self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, KvType, Opening, Prepared,
+    ReportInput, Retry, Running, Talk, WeightType,
 };
+use tiltmeter_axis_formats::{ImportRequest, import};
+use tiltmeter_experiments::config::Loaded;
+use tiltmeter_model::Sampling;
+use tiltmeter_model::probe::AxisFile;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::{Options, distribution_terminal, response_terminal, terminal as tables};
+use tiltmeter_scheduler::dollars;
+use tiltmeter_store::RunFolder;
 
 /// Carries a command out.
 pub fn execute(command: Command) -> Result<Exit, Failure> {
@@ -219,7 +218,7 @@ fn retry_command(args: &RetryArgs) -> Result<Exit, Failure> {
 
 fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {
     let folder = session::find_folder(&args.folder)?;
-    stdout(&status::render(&crate::scheduler::status(&folder)?, Paint::for_stdout()))?;
+    stdout(&status::render(&tiltmeter_scheduler::status(&folder)?, Paint::for_stdout()))?;
     if let Some(now) = session::live(&folder)? {
         let lanes = now.lanes.iter().filter(|lane| lane.calls + lane.waiting as u64 > 0);
         stdout(&lanes.map(|lane| format!("lane       {}\n", escape(&view::lane(lane)))).collect::<String>())?;
@@ -360,7 +359,7 @@ fn chat_command(args: &ChatArgs) -> Result<Exit, Failure> {
 fn import_command(args: ImportArgs) -> Result<Exit, Failure> {
     // The model's own files say more than the person has to.
     let card = args.model.as_deref().map(session::model_facts).transpose()?;
-    let file = import::import(&import::ImportRequest {
+    let file = import(&ImportRequest {
         path: args.file,
         tensor: args.tensor,
         index_base: args.index_base.map(Into::into),

@@ -8,8 +8,8 @@ use super::{
     bench::BenchArgs,
     terminal::{escape, stderr, stdout},
 };
-use crate::problem::Problem;
 use crate::session::{self, EngineOptions, GpuBench, GpuBenchRequest, Measured, Rollouts, WeightType};
+use tiltmeter_model::problem::Problem;
 
 /// Conversations that are run alone once more, to see that they come out the same.
 const COMPARED: usize = 4;

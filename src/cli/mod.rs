@@ -113,8 +113,8 @@ fn parse_task(text: &str) -> Result<(usize, usize), String> {
 }
 
 /// A site by name, with the hint in the message.
-fn parse_site(text: &str) -> Result<crate::probe::Site, String> {
-    text.parse().map_err(|problem: crate::problem::Problem| match problem.hint {
+fn parse_site(text: &str) -> Result<tiltmeter_model::probe::Site, String> {
+    text.parse().map_err(|problem: tiltmeter_model::problem::Problem| match problem.hint {
         Some(hint) => format!("{} ({hint})", problem.what),
         None => problem.what,
     })
@@ -138,7 +138,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::probe::Site;
+    use tiltmeter_model::probe::Site;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         let words = std::iter::once("tiltmeter").chain(line.split_whitespace());
@@ -199,7 +199,7 @@ mod tests {
         else {
             panic!("import")
         };
-        assert_eq!(import.index_base.map(Into::into), Some(crate::probe::LayerConvention::HiddenStates));
+        assert_eq!(import.index_base.map(Into::into), Some(tiltmeter_model::probe::LayerConvention::HiddenStates));
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
     fn a_panic_is_an_internal_error_and_a_problem_a_bad_plan() {
         let code = |execute: fn(Command) -> Result<Exit, Failure>| main(["tiltmeter", "status", "x"], execute);
         assert_eq!(code(|_| Ok(Exit::SomeFailed)), ExitCode::from(4));
-        assert_eq!(code(|_| Err(crate::problem::Problem::new("no").into())), ExitCode::from(2));
+        assert_eq!(code(|_| Err(tiltmeter_model::problem::Problem::new("no").into())), ExitCode::from(2));
         assert_eq!(code(|_| panic!("this message belongs to the test")), ExitCode::from(1));
         assert_eq!(main(["tiltmeter", "--help"], |_| unreachable!()), ExitCode::SUCCESS);
         assert_eq!(main(["tiltmeter", "nothing"], |_| unreachable!()), ExitCode::from(2));

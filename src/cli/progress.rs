@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::{terminal::escape, view::ProgressView};
-use crate::scheduler::{Event, EventKind, Progress};
+use tiltmeter_scheduler::{Event, EventKind, Progress};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

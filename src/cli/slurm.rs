@@ -166,9 +166,9 @@ pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
             let waiting: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
             let queue = if waiting.is_empty() { "no task".to_owned() } else { waiting.join(", ") };
             stdout(&format!("queue      {}\n", escape(&queue)))?;
-            let folder = crate::record::RunFolder::at(&args.folder);
+            let folder = tiltmeter_store::RunFolder::at(&args.folder);
             if folder.holds_journal()? {
-                stdout(&status::render(&crate::scheduler::status(&folder)?, Paint::for_stdout()))?;
+                stdout(&status::render(&tiltmeter_scheduler::status(&folder)?, Paint::for_stdout()))?;
             }
             Ok(Exit::Done)
         }

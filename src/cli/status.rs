@@ -2,10 +2,8 @@
 //! Must not know: inference, HTTP.
 
 use super::terminal::{Paint, escape};
-use crate::{
-    record::SessionEnd,
-    scheduler::{Spending, Status, dollars},
-};
+use tiltmeter_scheduler::{Spending, Status, dollars};
+use tiltmeter_store::SessionEnd;
 
 /// How far a run folder is: one line for the runs, one for each unit of work, then what went wrong and how sessions ended.
 pub fn render(status: &Status, paint: Paint) -> String {
@@ -98,7 +96,8 @@ fn how(end: SessionEnd) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{problem::Problem, record::Session};
+    use tiltmeter_model::problem::Problem;
+    use tiltmeter_store::Session;
 
     #[test]
     fn the_status_says_how_far_and_how_to_go_on() {
@@ -117,7 +116,7 @@ mod tests {
             failures: [("calm-003".to_string(), Problem::new("out of context").hint("lower max_new_tokens"))].into(),
             last_activity: Some("2000-01-01T00:10:00Z".into()),
             writer_active: false,
-            spending: crate::scheduler::Spending::default(),
+            spending: tiltmeter_scheduler::Spending::default(),
             sessions: vec![session(SessionEnd::Stopped), session(SessionEnd::Unknown)],
             accepted_drifts: Vec::new(),
         };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::errors::Failure;
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// Text that cannot steer the terminal: control characters (but line feed and tab), and the marks that reverse the direction of
 /// text, are shown as `\u{1b}`.

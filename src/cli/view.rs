@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::status;
-use crate::scheduler::{LaneState, LaneView, OffReason, Snapshot, Spending};
+use tiltmeter_scheduler::{LaneState, LaneView, OffReason, Snapshot, Spending};
 
 /// A moment of a schedule, as a person wants to see it.
 #[derive(Clone, Debug, Default, PartialEq)]

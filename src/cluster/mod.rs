@@ -8,9 +8,7 @@
 
 mod script;
 mod queue;
-mod leases;
 
-pub use leases::Leases;
 pub use queue::{Queued, max_array_size, queued, submit};
 pub use script::{Resources, script};
 
@@ -21,8 +19,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
-use crate::record::{Claims, RunFolder, write_json_atomic};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::Claims;
+use tiltmeter_store::{RunFolder, write_json_atomic};
 
 /// What was given to the cluster at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

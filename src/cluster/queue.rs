@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Array;
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// A task that is in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]

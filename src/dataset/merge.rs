@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// One finished record.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! Rules of an id: those of `huggingface_hub.utils.validate_repo_id`, with the owner's name required.
 //! Must not know: requests, records.
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// What examples write where one's own name belongs. A part that is one of these is refused by itself.
 const STAND_INS: &[&str] = &[

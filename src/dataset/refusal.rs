@@ -8,7 +8,8 @@ use std::{error::Error, time::Duration};
 use hf_hub::HFError;
 
 use super::TOKEN_VARIABLE;
-use crate::{problem::Problem, secret::Scrubber};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::Scrubber;
 
 /// Longest quotation from the other side in a message.
 const MAX_QUOTE: usize = 300;

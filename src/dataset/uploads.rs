@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Appended, Dataset, Record};
-use crate::{
-    problem::Problem,
-    record::{RunFolder, cannot_read, timestamp, write_json_atomic},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{RunFolder, cannot_read, timestamp, write_json_atomic};
 
 /// What one run folder sent, to every place it was ever sent to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use super::{
     models::{Batch, Rows},
     sequence::{Draft, Sequence},
 };
-use crate::model::{ConversationId, Work};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ConversationId, Work};
 
 /// How much one pass and the cache may hold.
 #[derive(Clone, Copy, Debug)]

@@ -22,9 +22,9 @@ use super::{
     sequence::{Drawing, Sequence},
     weights::Weights,
 };
-use crate::model::{ConversationId, ModelError, Sampling, SeedKey};
-use crate::probe::{Probe, ProbePlan, Site, Span};
-use crate::problem::Problem;
+use tiltmeter_model::probe::{Probe, ProbePlan, Site, Span};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ConversationId, ModelError, Sampling, SeedKey};
 
 /// What is measured.
 #[derive(Clone, Debug)]

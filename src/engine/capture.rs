@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 
 use tiltmeter_kernels::dot;
 
-use crate::probe::{ProbePlan, ProbeReadout, Readout, Site, SiteVector, Span};
+use tiltmeter_model::probe::{ProbePlan, ProbeReadout, Readout, Site, SiteVector, Span};
 
 /// What one span of tokens has gathered so far.
 struct Slot {
@@ -171,7 +171,7 @@ impl RawStates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Probe;
+    use tiltmeter_model::probe::Probe;
 
     /// Feeding in any chunks gives the same readout, and each token is counted once.
     #[test]

@@ -8,7 +8,7 @@ pub use rope::{RopeScaling, RopeSpec};
 
 use serde_json::{Map, Value};
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 type Json = Map<String, Value>;
 

@@ -24,8 +24,8 @@ use super::{
     thread::{self, Job},
     weights::{WeightType, Weights},
 };
-use crate::model::Work;
-use crate::problem::Problem;
+use tiltmeter_model::Work;
+use tiltmeter_model::problem::Problem;
 
 /// Where a local model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -244,7 +244,7 @@ mod driver {
     use tiltmeter_kernels::gpu::{Gpu, cuda::Cuda};
 
     use super::super::cuda::failure;
-    use crate::problem::Problem;
+    use tiltmeter_model::problem::Problem;
 
     pub fn count() -> usize {
         Cuda::count()
@@ -275,7 +275,7 @@ mod driver {
 mod driver {
     use tiltmeter_kernels::gpu::Gpu;
 
-    use crate::problem::Problem;
+    use tiltmeter_model::problem::Problem;
 
     pub fn count() -> usize {
         0

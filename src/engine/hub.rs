@@ -20,7 +20,7 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";

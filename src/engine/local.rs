@@ -19,12 +19,12 @@ use super::{
     tokenizer::Tokenizer,
     weights::{WeightType, Weights},
 };
-use crate::model::{
+use tiltmeter_model::probe::{Site, Span};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{
     ChatReply, ChatRequest, ConversationId, Finish, Message, Model, ModelCard, ModelError, ReadReply, ReadRequest,
     Rendered, Role, Sampling, SeedKey, Usage, Work,
 };
-use crate::probe::{Site, Span};
-use crate::problem::Problem;
 
 /// How a checkpoint is run. Results do not depend on any of these but `device`, `weights` and `kv`.
 #[derive(Clone, Copy, Debug, Default)]

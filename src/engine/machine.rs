@@ -17,7 +17,8 @@ use super::{
     models::{Batch, Decoder, Space},
     sequence::{Draft, Sequence},
 };
-use crate::{probe::Site, problem::Problem};
+use tiltmeter_model::probe::Site;
+use tiltmeter_model::problem::Problem;
 
 /// Pages by pool: of layers that see everything, and of layers with a sliding window. Where all layers share one pool, the second
 /// number is 0.

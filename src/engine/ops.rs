@@ -8,7 +8,7 @@ use half::bf16;
 use tiltmeter_kernels::{PackedLinear, Pool, add_rms_norm, forward_each, rms_norm, rope, swiglu};
 
 use super::config::RopeSpec;
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// `y = x Wᵀ` with packed weights.
 pub struct Linear {

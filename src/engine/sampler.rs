@@ -4,7 +4,7 @@
 //! Must not know: models, batching.
 
 use super::philox::uniform;
-use crate::model::{Sampling, SeedKey};
+use tiltmeter_model::{Sampling, SeedKey};
 
 /// The token drawn for position `index` of a reply.
 ///

@@ -6,12 +6,10 @@ use super::{
     machine::{Drawn, Kept},
     sampler::sample,
 };
-use crate::model::{ConversationId, Finish, Group, Sampling, SeedKey};
-use crate::{
-    model::ModelError,
-    probe::{Readout, Site},
-    problem::Problem,
-};
+use tiltmeter_model::ModelError;
+use tiltmeter_model::probe::{Readout, Site};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ConversationId, Finish, Group, Sampling, SeedKey};
 
 /// What a sequence leaves behind.
 #[derive(Debug)]

@@ -11,10 +11,8 @@ use super::{
     template::ChatTemplate,
     tokenizer::{Encoded, Tokenizer},
 };
-use crate::{
-    model::{Message, Role},
-    problem::Problem,
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{Message, Role};
 
 /// Private-use characters: no template looks for them, none strips them.
 const MARK_OPENS: char = '\u{F3A0}';

@@ -13,10 +13,8 @@ use sha2::{Digest, Sha256};
 use time::{Date, macros::date};
 
 use super::hub::{Checkpoint, SpecialTokens};
-use crate::{
-    model::{Message, Role},
-    problem::Problem,
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{Message, Role};
 
 /// The one template of an environment.
 const NAME: &str = "chat template";

@@ -11,8 +11,8 @@ use super::{
     machine::{Machine, MachineFacts},
     sequence::Sequence,
 };
-use crate::model::{ConversationId, Work};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ConversationId, Work};
 
 pub enum Job {
     Run(Box<Sequence>),

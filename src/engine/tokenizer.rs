@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 
 use tokenizers::PostProcessorWrapper;
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// The tokens of one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

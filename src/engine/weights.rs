@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tiltmeter_kernels::{KvType, PackedLinear};
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// In what type the weights are held; sums are f32 always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::comparison::{Comparison, GroupData, OK};
 use super::numbers;
-use crate::problem::Problem;
 use crate::stats::{self, Grid};
+use tiltmeter_model::problem::Problem;
 
 const SAMPLE_SIZES: [usize; 4] = [8, 16, 32, 64];
 const POWER: f64 = 0.8;

@@ -2,7 +2,7 @@
 //!
 //! Must not know: files, statistics, what a label means.
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// The status of a cell that is as it should be. Every other word is a reason to look twice.
 pub const OK: &str = "ok";

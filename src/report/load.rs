@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::comparison::{Comparison, GroupData, SampleData};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 #[derive(Deserialize)]
 struct Document {

@@ -9,7 +9,7 @@
 //! other calls are under way, the call waits for what they leave over, first come first served; where none is under way, the
 //! limit is reached. Only a call that costs more than its own worst case can break the rule; that is counted as overshoot.
 //!
-//! Where several processes share the limit, each keeps the rule with what is in its own purse, and takes more from what nobody has
+//! Where several processes share the limit, each keeps the rule with what is in its own leases, and takes more from what nobody has
 //! before it waits or gives up.
 //! Must not know: prices, models, what a call does.
 
@@ -21,8 +21,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as Turnstile, Notify};
 
-use super::{share::Purse, summary::Account};
-use crate::problem::Problem;
+use super::{summary::Account, workers::BudgetLeases};
+use tiltmeter_model::problem::Problem;
 
 /// The books of one batch; clones are the same books.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,7 @@ struct Inner {
 struct Books {
     limit: Option<u64>,
     /// Where `limit` is only this process's part: what it is a part of, and where more of it comes from.
-    shared: Option<(u64, Arc<dyn Purse>)>,
+    shared: Option<(u64, Arc<BudgetLeases>)>,
     run_limit: Option<u64>,
     all: Sums,
     runs: HashMap<String, Sums>,
@@ -127,10 +127,10 @@ impl Budget {
         budget
     }
 
-    /// The batch's limit is shared: this process may spend only what is in its purse.
-    pub fn shared(self, purse: Arc<dyn Purse>) -> Self {
+    /// The batch's limit is shared: this process may spend only what is in its leases.
+    pub fn shared(self, leases: Arc<BudgetLeases>) -> Self {
         let mut books = self.books();
-        books.shared = books.limit.map(|whole| (whole, purse));
+        books.shared = books.limit.map(|whole| (whole, leases));
         drop(books);
         self
     }
@@ -191,16 +191,17 @@ impl Budget {
         }
     }
 
-    /// Puts more into the purse, if there is one, so that there is room for this.
+    /// Puts more into the leases, if there is one, so that there is room for this.
     async fn fill(&self, micro_usd: u64) -> Result<(), Problem> {
-        let (Some((_, purse)), held) = ({
+        let (Some((_, leases)), held) = ({
             let books = self.books();
             (books.shared.clone(), books.all.held())
         }) else {
             return Ok(());
         };
-        let filled = tokio::task::spawn_blocking(move || purse.fill(held.saturating_add(micro_usd))).await;
-        let filled = filled.unwrap_or_else(|error| Err(Problem::new(format!("the purse cannot be asked: {error}"))))?;
+        let filled = tokio::task::spawn_blocking(move || leases.fill(held.saturating_add(micro_usd))).await;
+        let filled =
+            filled.unwrap_or_else(|error| Err(Problem::new(format!("the leases cannot be asked: {error}"))))?;
         self.books().limit = Some(filled);
         Ok(())
     }
@@ -211,7 +212,7 @@ impl Budget {
             let books = self.books();
             (books.shared.clone(), books.all.held())
         };
-        shared.map_or(Ok(()), |(_, purse)| purse.leave(held))
+        shared.map_or(Ok(()), |(_, leases)| leases.leave(held))
     }
 
     /// Takes over what earlier sessions spent; `by_others` is the part of it that came out of other purses.
@@ -221,7 +222,7 @@ impl Budget {
         by_others: Sums,
     ) -> Result<(), Problem> {
         let shared = self.books().shared.clone();
-        let held = shared.map(|(_, purse)| purse.held()).transpose()?;
+        let held = shared.map(|(_, leases)| leases.held()).transpose()?;
         let mut books = self.books();
         books.limit = held.or(books.limit);
         books.all = Sums::default();

@@ -29,10 +29,8 @@ use super::{
     plan::{request_hash, seed_for},
     stop::StopLevel,
 };
-use crate::{
-    failure::{Class, Failure},
-    problem::Problem,
-};
+use tiltmeter_model::failure::{Class, Failure};
+use tiltmeter_model::problem::Problem;
 
 /// What a call costs, or may cost at worst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use super::{
     stop::StopLevel,
     summary::RunState,
 };
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// How long dropped runs get to let go of what they hold.
 const ABORT_PATIENCE: Duration = Duration::from_secs(2);

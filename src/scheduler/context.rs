@@ -30,10 +30,8 @@ use super::{
     recover::{RunRecord, StepRecord, parsed},
     stop::{StopLevel, StopSignal},
 };
-use crate::{
-    problem::Problem,
-    record::{Outcome, RunKey},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Outcome, RunKey};
 
 /// Something that can be carried out, stopped and carried on.
 ///

@@ -12,7 +12,8 @@ use super::{
     context::{Run, RunContext, RunError},
     summary::RunState,
 };
-use crate::{problem::Problem, record::Outcome};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::Outcome;
 
 /// Runs under way.
 #[derive(Default)]

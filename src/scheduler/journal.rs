@@ -25,10 +25,8 @@ use super::{
     lines::{Line, now_ms, seal},
     recover::{FileEnd, Recovered},
 };
-use crate::{
-    problem::Problem,
-    record::{RunFolder, cannot_read, cannot_write, sync_folder},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{RunFolder, cannot_read, cannot_write, sync_folder};
 
 /// Where the bytes of a journal go. A file, unless a test puts a failing disk in its place.
 pub trait Disk: Send {

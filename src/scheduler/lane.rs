@@ -28,10 +28,8 @@ use super::{
     pace::{Pace, Ready},
     plan::seed_for,
 };
-use crate::{
-    failure::{Class, Failure},
-    problem::Problem,
-};
+use tiltmeter_model::failure::{Class, Failure};
+use tiltmeter_model::problem::Problem;
 
 /// What an account allows; what is `None` is not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -26,11 +26,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::call::{Cost, HaltReason};
-use crate::{
-    failure::Class,
-    problem::Problem,
-    record::{Drift, SessionEnd},
-};
+use tiltmeter_model::failure::Class;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, SessionEnd};
 
 /// Raised when an older program could no longer read the journal. 2: `attempt` lines. 3: `halted` lines. 4: `again` lines, and what a
 /// run keeps on its way holds its new turns. Every older format is read.

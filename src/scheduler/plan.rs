@@ -7,10 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use crate::{
-    problem::Problem,
-    record::{Drift, write_json_atomic},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, write_json_atomic};
 
 /// A plan that no longer changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -25,10 +25,8 @@ use super::{
     },
     plan::Plan,
 };
-use crate::{
-    problem::Problem,
-    record::{Drift, Outcome, Session, SessionEnd},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, Outcome, Session, SessionEnd};
 
 /// Everything the journals of a folder say.
 #[derive(Default)]
@@ -387,7 +385,7 @@ pub(super) fn parsed<T: DeserializeOwned>(json: &[u8], what: impl FnOnce() -> St
 }
 
 fn moment(at_ms: u64) -> String {
-    crate::record::timestamp(time_of(at_ms))
+    tiltmeter_store::timestamp(time_of(at_ms))
 }
 
 /// Unix time in ms as a moment.

@@ -19,15 +19,13 @@ use super::{
     plan::Plan,
     progress::Progress,
     recover::{Recovered, RunRecord, time_of},
-    share::Claims,
     stop::{StopLevel, StopSignal},
     summary::{RunState, Summary},
-};
-use crate::{
-    problem::Problem,
-    record::{Drift, RunFolder, RunKey, Session, SessionEnd, timestamp},
+    workers::Claims,
 };
 use serde::Serialize;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, RunFolder, RunKey, Session, SessionEnd, timestamp};
 
 /// In which order runs start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,7 +56,7 @@ pub struct Schedule {
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) planned: Option<usize>,
     pub(super) again: Vec<String>,
-    pub(super) claims: Option<Arc<dyn Claims>>,
+    pub(super) claims: Option<Arc<Claims>>,
 }
 
 impl Schedule {
@@ -159,7 +157,7 @@ impl Schedule {
 
     /// Other processes take their runs from the same list: a run is carried out by whoever claims it first. Those of others take no
     /// part in the summary.
-    pub fn claims(mut self, claims: Arc<dyn Claims>) -> Self {
+    pub fn claims(mut self, claims: Arc<Claims>) -> Self {
         self.claims = Some(claims);
         self
     }

@@ -15,10 +15,8 @@ use super::{
     recover::{Recovered, time_of},
     summary::Account,
 };
-use crate::{
-    problem::Problem,
-    record::{Drift, Outcome, RunFolder, Session, cannot_read, timestamp},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, Outcome, RunFolder, Session, cannot_read, timestamp};
 
 /// How far a run folder is.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,10 +7,8 @@ use super::{
     budget::{Spending, dollars},
     call::{Halt, HaltReason},
 };
-use crate::{
-    problem::Problem,
-    record::{Drift, Outcome, RunKey, Session},
-};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, Outcome, RunKey, Session};
 
 /// How a run stands.
 #[derive(Clone, Debug, PartialEq)]

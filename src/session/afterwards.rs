@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 use super::exports;
 use super::keeping::write_file;
 use super::pages::write_report;
-use crate::experiment::{BatchAnalysis, Books, Ran, RanEnd, Recorder, recorder};
-use crate::problem::Problem;
-use crate::record::{FileEntry, Manifest, RunFolder, RunKey, Session, SessionEnd, write_text_atomic};
-use crate::report::Options;
-use crate::scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
+use tiltmeter_experiments::{BatchAnalysis, Books, Ran, RanEnd, Recorder, recorder};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::Options;
+use tiltmeter_scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
+use tiltmeter_store::{FileEntry, Manifest, RunFolder, RunKey, Session, SessionEnd, SourceVersion, write_text_atomic};
 
 /// A run folder; the folder of an experiment stands for the newest run in it.
 pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
@@ -39,6 +39,7 @@ pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
 
 /// Writes every file again that the journal can give.
 pub fn collect(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+    super::declare_source();
     let folder = find_folder(path)?;
     let recorded = recorded(&folder)?;
     let runs = runs(&recorded);
@@ -285,10 +286,11 @@ pub fn methods(recorder: &dyn Recorder, plan: &Plan, runs: &[Ran], sessions: &[S
     if failed > 0 {
         text.push('\n');
     }
-    let commit = match document["code_commit"].as_str().or(option_env!("TILTMETER_COMMIT")) {
-        Some(commit) => format!(", source {commit}"),
-        None => String::new(),
-    };
+    let commit =
+        match document["code_commit"].as_str().or(SourceVersion::of_program().map(|source| source.commit.as_str())) {
+            Some(commit) => format!(", source {commit}"),
+            None => String::new(),
+        };
     text += &format!(
         "The runs were carried out with tiltmeter {}{commit}. Everything that decides the results was frozen before the first run, \
          under the hash {} (plan.json).\n\n",

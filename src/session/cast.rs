@@ -8,10 +8,10 @@ use super::{
     kinds::{Opened, open_axes},
     opening::Opener,
 };
-use crate::experiment::scenario::ScenarioBatch;
-use crate::probe::Axis;
-use crate::problem::Problem;
-use crate::spec::ScenarioSpec;
+use tiltmeter_experiments::config::ScenarioSpec;
+use tiltmeter_experiments::scenario::ScenarioBatch;
+use tiltmeter_model::probe::Axis;
+use tiltmeter_model::problem::Problem;
 
 pub fn open(spec: ScenarioSpec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Result<Opened, Vec<Problem>> {
     let mut speakers = BTreeMap::new();

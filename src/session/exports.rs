@@ -11,15 +11,15 @@ use super::afterwards::methods;
 use super::keeping::{Keeper, write_file};
 use super::pages::write_report;
 use super::report::{Reported, analyse_outcomes};
-use crate::experiment::{Books, Collected, Experiment, NamedTensor, Ran, RanEnd, Recorder};
-use crate::model::Work;
-use crate::problem::Problem;
-use crate::record::{
+use tiltmeter_experiments::{Books, Collected, Experiment, NamedTensor, Ran, RanEnd, Recorder};
+use tiltmeter_model::Work;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::Options;
+use tiltmeter_scheduler::Plan;
+use tiltmeter_store::{
     FileEntry, Manifest, Outcome, RunFolder, RunKey, Tensor, TensorData, write_json_atomic, write_tensors,
     write_text_atomic,
 };
-use crate::report::Options;
-use crate::scheduler::Plan;
 
 /// What was written.
 pub struct Written {

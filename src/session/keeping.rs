@@ -16,12 +16,12 @@ use std::{
 
 use time::OffsetDateTime;
 
-use crate::experiment::{BACKUPS, Ran, RanEnd, Recorder, RunFile};
-use crate::model::Model;
-use crate::problem::Problem;
-use crate::record::{Outcome, RunFolder, RunKey, safe_name, timestamp, write_json_atomic, write_text_atomic};
-use crate::scheduler::{EventKind, Observer, Progress};
-use crate::secret::Scrubber;
+use tiltmeter_experiments::{BACKUPS, Ran, RanEnd, Recorder, RunFile};
+use tiltmeter_model::Model;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::Scrubber;
+use tiltmeter_scheduler::{EventKind, Observer, Progress};
+use tiltmeter_store::{Outcome, RunFolder, RunKey, safe_name, timestamp, write_json_atomic, write_text_atomic};
 
 /// Asks a person to let a run go on.
 pub type Pause = Arc<dyn Fn(&str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;

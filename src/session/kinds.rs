@@ -2,12 +2,12 @@
 //! Must not know: flags, terminal.
 
 use super::{cast, opening::Opener};
-use crate::experiment::negotiation::{Negotiation, Voice};
-use crate::experiment::{Experiment, interview::Interview, projection::Projection};
-use crate::model::Model;
-use crate::probe::{Axis, AxisFile, Site};
-use crate::problem::Problem;
-use crate::spec::{self, BargainerKind, BargainerRef, ModelRef, Readouts, SiteRef, Spec};
+use tiltmeter_experiments::config::{self, BargainerKind, BargainerRef, ModelRef, Readouts, SiteRef, Spec};
+use tiltmeter_experiments::negotiation::{Negotiation, Voice};
+use tiltmeter_experiments::{Experiment, interview::Interview, projection::Projection};
+use tiltmeter_model::Model;
+use tiltmeter_model::probe::{Axis, AxisFile, Site};
+use tiltmeter_model::problem::Problem;
 
 /// An experiment, and the axes it projects on.
 pub type Opened = (Box<dyn Experiment>, Vec<Axis>);
@@ -17,7 +17,7 @@ pub fn open(spec: Spec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Re
     let all = |opener: &mut Opener<'_>| std::mem::take(&mut opener.problems);
     match spec {
         Spec::Projection(spec) => {
-            let transcript = spec::transcript::load(&spec.transcript)?;
+            let transcript = config::transcript::load(&spec.transcript)?;
             notes.extend(transcript.notes.iter().cloned());
             let speaker = opener.speaker("model", &ModelRef::named(&spec.model)).ok_or_else(|| all(opener))?;
             let axes = open_axes(&spec.readouts, speaker.model.as_ref(), notes)?;

@@ -7,13 +7,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 
 use super::Opening;
-use crate::experiment::Speaker;
-use crate::model::Model;
-use crate::problem::Problem;
 use crate::registry::{ApiOptions, LanePreset, Price, api_facts, is_api, open_api, open_local, open_scripted};
-use crate::scheduler::{CallPolicy, Lane, LaneLimits};
-use crate::secret::Keys;
-use crate::spec::{Conduct, LaneSpec, ModelRef, SCRIPTED};
+use tiltmeter_experiments::Speaker;
+use tiltmeter_experiments::config::{Conduct, LaneSpec, ModelRef, SCRIPTED};
+use tiltmeter_model::Model;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::Keys;
+use tiltmeter_scheduler::{CallPolicy, Lane, LaneLimits};
 
 /// The lane of the models on this machine.
 const ENGINE_LANE: &str = "engine";

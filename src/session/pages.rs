@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::report::Reported;
-use crate::problem::Problem;
-use crate::record::{RunFolder, write_atomic, write_json_atomic, write_text_atomic};
-use crate::report::{
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::{
     ResponseFigure, Section, bar_chart, distribution_json, line_chart, page_html, page_markdown, report_html,
     response_figures, response_json, summary_json,
 };
+use tiltmeter_store::{RunFolder, write_atomic, write_json_atomic, write_text_atomic};
 
 /// Writes figures, summary and report and adds their paths to `files`. The first measure is the main one, or what comes first where
 /// nothing was measured; distributions stand in the report after the measures, then responses. Further measures have pages of their own.
@@ -139,10 +139,10 @@ fn file_safe(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Outcome, RunKey, Series};
-    use crate::report::Options;
-    use crate::scheduler::Plan;
     use crate::session::report::analyse_outcomes;
+    use tiltmeter_report::Options;
+    use tiltmeter_scheduler::Plan;
+    use tiltmeter_store::{Outcome, RunKey, Series};
 
     fn outcome(cell: &str, sample: usize, tone: &str, series: &[&str]) -> (RunKey, Outcome) {
         let mut outcome = Outcome::default();

@@ -19,14 +19,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::responses::responses;
-use crate::problem::Problem;
-use crate::record::{Outcome, RunFolder, RunKey};
-use crate::report::{
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::{
     Analysis, Comparison, Distribution, DistributionAnalysis, DistributionGroup, GroupData, Options, Response,
     ResponseAnalysis, SampleData, analyse, analyse_distribution, analyse_response, distribution_json, load_documents,
     response_json, terminal_key,
 };
-use crate::scheduler::{Plan, finished_runs};
+use tiltmeter_scheduler::{Plan, finished_runs};
+use tiltmeter_store::{Outcome, RunFolder, RunKey};
 
 /// The label under which a run counts as the trajectory to compare with, not as a condition.
 const REFERENCE: &str = "reference";

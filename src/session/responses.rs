@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::report::title;
-use crate::problem::Problem;
-use crate::record::{Outcome, RunKey};
-use crate::report::{Against, Factor, Response, ResponseRun};
-use crate::scheduler::Plan;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_report::{Against, Factor, Response, ResponseRun};
+use tiltmeter_scheduler::Plan;
+use tiltmeter_store::{Outcome, RunKey};
 
 /// A metric that the plan wants shown, and against what.
 #[derive(Deserialize)]

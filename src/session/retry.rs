@@ -12,10 +12,10 @@ use time::{OffsetDateTime, macros::format_description};
 use super::afterwards::runs;
 use super::keeping::place;
 use super::{Opening, Prepared, Running, find_folder, load, prepare};
-use crate::experiment::{Ran, RanEnd, Recorder, RunFile, recorder};
-use crate::problem::Problem;
-use crate::record::RunFolder;
-use crate::scheduler::recorded;
+use tiltmeter_experiments::{Ran, RanEnd, Recorder, RunFile, recorder};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::recorded;
+use tiltmeter_store::RunFolder;
 
 const INVOCATION: &str = "invocation.json";
 

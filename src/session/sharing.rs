@@ -5,11 +5,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::Running;
-use crate::cluster::{Leases, Submission};
-use crate::problem::Problem;
-use crate::record::{Claims, RunFolder, safe_name};
-use crate::scheduler::{self, Budget, HaltReason, Plan, Purse, Summary, dollars};
-use crate::spec::Conduct;
+use crate::cluster::Submission;
+use tiltmeter_experiments::config::Conduct;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::{Budget, BudgetLeases, Claims, HaltReason, Plan, Summary, dollars};
+use tiltmeter_store::{RunFolder, safe_name};
 
 /// One process's part.
 pub(super) struct Share {
@@ -18,8 +18,8 @@ pub(super) struct Share {
     /// Its runs, or those it may take from; `None`: all of the plan.
     pub runs: Option<Vec<String>>,
     /// Where it has to ask for each of them.
-    pub claims: Option<Arc<dyn scheduler::Claims>>,
-    purse: Option<Arc<dyn Purse>>,
+    pub claims: Option<Arc<Claims>>,
+    leases: Option<Arc<BudgetLeases>>,
     /// How to go on with what is left.
     again: String,
     /// What is left to do when there is nothing to go on with.
@@ -54,8 +54,8 @@ impl Share {
     /// A process that was begun by hand for one run goes on from whatever was done of it.
     fn of_job(folder: &RunFolder, conduct: &Conduct, number: usize, run: String) -> Result<Self, Problem> {
         let writer = format!("job-{number}");
-        let purse = match conduct.budget_limit {
-            Some(limit) => Some(Arc::new(begun_shared(folder, &writer, limit)?) as Arc<dyn Purse>),
+        let leases = match conduct.budget_limit {
+            Some(limit) => Some(Arc::new(begun_shared(folder, &writer, limit)?)),
             None => None,
         };
         let place = folder.dir().display();
@@ -63,7 +63,7 @@ impl Share {
             folder: folder.for_writer(&writer)?,
             runs: Some(vec![run]),
             claims: None,
-            purse,
+            leases,
             again: format!("begin them again with a higher budget_limit ({place})"),
             closing: Some(format!("when all runs have ended: tiltmeter collect {place}")),
         })
@@ -99,16 +99,16 @@ impl Share {
             earlier.extend(Submission::read(folder, before)?.writers_of(folder, &wanted)?);
         }
         let claims = match submission.pull {
-            Some(_) => Some(Arc::new(Claims::open(&Submission::runs_dir(folder, number), &writer)?) as Arc<_>),
+            Some(_) => Some(Arc::new(Claims::open(&Submission::runs_dir(folder, number), &writer)?)),
             None => None,
         };
-        let purse = match submission.budget_limit {
-            Some(_) => Some(Arc::new(Leases::open(folder, &writer)?) as Arc<dyn Purse>),
+        let leases = match submission.budget_limit {
+            Some(_) => Some(Arc::new(BudgetLeases::open(folder, &writer)?)),
             None => None,
         };
         let again = format!("tiltmeter slurm retry {}", folder.dir().display());
         let folder = folder.for_writer(&writer)?.going_on_from(earlier);
-        Ok(Self { folder, runs: Some(runs), claims, purse, again, closing: None })
+        Ok(Self { folder, runs: Some(runs), claims, leases, again, closing: None })
     }
 
     /// A worker that was begun by hand takes whatever nobody has.
@@ -144,21 +144,21 @@ impl Share {
                 return other(String::new());
             }
         }
-        let purse = match conduct.budget_limit {
-            Some(limit) => Some(Arc::new(begun_shared(folder, name, limit)?) as Arc<dyn Purse>),
+        let leases = match conduct.budget_limit {
+            Some(limit) => Some(Arc::new(begun_shared(folder, name, limit)?)),
             None => None,
         };
         let again =
             format!("begin the workers again, each with its --pull NAME and a higher budget_limit ({})", place());
         let closing = Some(format!("when all workers have ended: tiltmeter collect {}", place()));
-        let claims: Option<Arc<dyn scheduler::Claims>> = Some(Arc::new(claims));
-        Ok(Self { folder: folder.for_writer(name)?, runs: None, claims, purse, again, closing })
+        let claims = Some(Arc::new(claims));
+        Ok(Self { folder: folder.for_writer(name)?, runs: None, claims, leases, again, closing })
     }
 
     /// A budget of which this process has its part.
     pub fn part_of(&self, budget: Budget) -> Budget {
-        match &self.purse {
-            Some(purse) => budget.shared(purse.clone()),
+        match &self.leases {
+            Some(leases) => budget.shared(leases.clone()),
             None => budget,
         }
     }
@@ -179,7 +179,7 @@ impl Share {
 
 /// The leases of a process that was begun by hand. What a process without leases spent is in none of them, so that all together could
 /// spend more than the limit: such a folder is gone on with as it was begun.
-fn begun_shared(folder: &RunFolder, writer: &str, limit: u64) -> Result<Leases, Problem> {
+fn begun_shared(folder: &RunFolder, writer: &str, limit: u64) -> Result<BudgetLeases, Problem> {
     if folder.journal().is_file() {
         return Err(Problem::new(
             "this folder was carried out by one process alone, and its budget_limit is not shared",
@@ -191,8 +191,8 @@ fn begun_shared(folder: &RunFolder, writer: &str, limit: u64) -> Result<Leases, 
 }
 
 /// The leases of a writer, of a limit that is at least begun to be shared.
-pub(super) fn covered(folder: &RunFolder, writer: &str, limit: u64) -> Result<Leases, Problem> {
-    let leases = Leases::open(folder, writer)?;
+pub(super) fn covered(folder: &RunFolder, writer: &str, limit: u64) -> Result<BudgetLeases, Problem> {
+    let leases = BudgetLeases::open(folder, writer)?;
     let now = leases.cover(limit)?;
     if now > limit {
         return Err(Problem::new(format!(
@@ -204,24 +204,4 @@ pub(super) fn covered(folder: &RunFolder, writer: &str, limit: u64) -> Result<Le
         .hint(format!("set it to {} or more, or begin again in another folder with --out", dollars(now))));
     }
     Ok(leases)
-}
-
-impl scheduler::Claims for Claims {
-    fn take(&self, run: &str) -> Result<bool, Problem> {
-        Claims::take(self, run)
-    }
-}
-
-impl Purse for Leases {
-    fn held(&self) -> Result<u64, Problem> {
-        Leases::held(self)
-    }
-
-    fn fill(&self, to: u64) -> Result<u64, Problem> {
-        Leases::fill(self, to)
-    }
-
-    fn leave(&self, spent: u64) -> Result<(), Problem> {
-        Leases::leave(self, spent)
-    }
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::{Opening, Prepared, Running, find_folder, load, prepare, sharing::covered};
 use crate::cluster::{
-    Array, Leases, Queued, Resources, Submission, absolute, max_array_size, pack, parts, queued, script, submit,
+    Array, Queued, Resources, Submission, absolute, max_array_size, pack, parts, queued, script, submit,
 };
-use crate::problem::Problem;
-use crate::record::{RunFolder, write_text_atomic};
-use crate::scheduler::{Plan, paid_by_writer, recorded};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::{BudgetLeases, Plan, paid_by_writer, recorded};
+use tiltmeter_store::{RunFolder, write_text_atomic};
 
 /// Slurm's own default.
 const MAX_ARRAY_SIZE: usize = 1001;
@@ -102,15 +102,15 @@ pub fn slurm_retry(dir: &Path, request: &SlurmRequest, opening: &Opening) -> Res
 /// Who holds money and is not in the queue leaves what it has not spent, whatever became of it.
 fn return_leases(folder: &RunFolder, limit: u64, queued: &BTreeSet<String>) -> Result<(), Problem> {
     covered(folder, PURSER, limit)?;
-    let mut writers = Leases::writers(folder)?;
+    let mut writers = BudgetLeases::writers(folder)?;
     // Whoever spent before there was a limit holds nothing yet.
     writers.extend(folder.writers()?);
     for writer in writers.difference(queued).filter(|writer| *writer != PURSER) {
         let paid = paid_by_writer(&folder.for_writer(writer)?)?;
-        Leases::open(folder, writer)?.leave(paid)?;
+        BudgetLeases::open(folder, writer)?.leave(paid)?;
     }
     // What a person spent here without any tasks.
-    Leases::open(folder, PURSER)?.leave(paid_by_writer(folder)?)
+    BudgetLeases::open(folder, PURSER)?.leave(paid_by_writer(folder)?)
 }
 
 /// Who holds leases for nobody: it says what the limit is, and what was spent here beside the tasks.

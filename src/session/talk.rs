@@ -4,12 +4,12 @@
 use std::{path::Path, path::PathBuf, sync::Arc};
 
 use super::Opening;
-use crate::model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Rendered, Sampling, SeedKey};
-use crate::probe::{AxisFile, ProbePlan, Site, Span};
-use crate::problem::Problem;
-use crate::record::{Tensor, TensorData, write_tensors};
 use crate::registry::{LocalModel, open_local};
-use crate::spec::transcript;
+use tiltmeter_experiments::config::transcript;
+use tiltmeter_model::probe::{AxisFile, ProbePlan, Site, Span};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ChatReply, ChatRequest, ConversationId, Finish, Message, Model, Rendered, Sampling, SeedKey};
+use tiltmeter_store::{Tensor, TensorData, write_tensors};
 
 /// What to capture.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Talk {
 
     /// The reply to all messages so far. The reply's number is its seed's turn, so a conversation repeats itself.
     pub async fn answer(&self, messages: &[Message]) -> Result<ChatReply, Problem> {
-        let turn = messages.iter().filter(|message| message.role == crate::model::Role::User).count() as u64;
+        let turn = messages.iter().filter(|message| message.role == tiltmeter_model::Role::User).count() as u64;
         let request = ChatRequest {
             sampling: self.sampling,
             max_new_tokens: Some(self.max_new_tokens),

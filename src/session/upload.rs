@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::find_folder;
-use crate::dataset::{Appended, Dataset, Uploads, records_of, send, token};
-use crate::problem::Problem;
-use crate::record::{Manifest, RunFolder};
-use crate::secret::{Keys, read_env_file};
+use tiltmeter_dataset::{Appended, Dataset, Uploads, records_of, send, token};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::{Keys, read_env_file};
+use tiltmeter_store::{Manifest, RunFolder};
 
 /// The file of the dataset.
 const FILE: &str = "game_logs.jsonl";

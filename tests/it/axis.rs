@@ -4,9 +4,10 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use tiltmeter::axis_formats::{ImportRequest, import};
 use tiltmeter::{
     model::ModelCard,
-    probe::{Axis, AxisFile, AxisOrigin, AxisStats, ImportRequest, LayerConvention, Site, SiteAxis, import},
+    probe::{Axis, AxisFile, AxisOrigin, AxisStats, LayerConvention, Site, SiteAxis},
     problem::Problem,
 };
 

@@ -12,7 +12,7 @@
 use serde_json::Value;
 
 use super::{Family, Json, damaged, flag, optional_size, positive, unsupported};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// Rotary embedding of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]

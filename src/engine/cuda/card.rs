@@ -29,7 +29,7 @@ use super::{
     probes::{Probes, Wish},
     slots::{MOST_ROWS, Slots, Ticket, bucket},
 };
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// A row that nobody has.
 const NOBODY: u32 = u32::MAX;

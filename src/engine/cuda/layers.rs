@@ -19,7 +19,7 @@ use super::{
     probes::Probes,
     weights::{DeviceWeights, LayerWeights, NormWeight, Product},
 };
-use crate::probe::Site;
+use tiltmeter_model::probe::Site;
 
 /// A model on a device.
 pub struct DeviceModel {

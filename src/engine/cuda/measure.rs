@@ -23,9 +23,9 @@ use super::{
     Card, failure,
     weights::Shapes,
 };
-use crate::model::{ConversationId, ModelError, Sampling, SeedKey};
-use crate::probe::{Probe, ProbePlan, Readout, Site, Span};
-use crate::problem::Problem;
+use tiltmeter_model::probe::{Probe, ProbePlan, Readout, Site, Span};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ConversationId, ModelError, Sampling, SeedKey};
 
 /// What is measured.
 #[derive(Clone, Debug, Default)]
@@ -352,7 +352,7 @@ impl Bench {
         }
         let seconds = began.elapsed().as_secs_f64();
         let work = self.batcher.work();
-        let repeated = |work: crate::model::Work| work.forward_tokens - work.unique_tokens;
+        let repeated = |work: tiltmeter_model::Work| work.forward_tokens - work.unique_tokens;
         Ok(RolloutsRow {
             conversations: talks.len(),
             seconds,

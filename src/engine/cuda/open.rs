@@ -13,7 +13,7 @@ use super::{
     slots::MOST_ROWS,
     weights::{DeviceWeights, bytes_needed},
 };
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// What a device says went wrong, in the user's terms.
 pub fn failure(error: GpuError) -> Problem {

@@ -16,7 +16,7 @@ use super::{
     pages::SequencePages,
     slots::{MOST_ROWS, Ticket},
 };
-use crate::probe::Site;
+use tiltmeter_model::probe::Site;
 
 /// In place of a token: no logit of the row is finite.
 const NO_TOKEN: u32 = u32::MAX;
@@ -348,6 +348,6 @@ fn is_measured(sequence: &Sequence<SequencePages>, first: usize, len: usize) -> 
     sequence.raw.is_some() || sequence.recorder.as_ref().is_some_and(|recorder| recorder.measures(first, len))
 }
 
-fn token(drawn: u32) -> std::result::Result<u32, crate::problem::Problem> {
+fn token(drawn: u32) -> std::result::Result<u32, tiltmeter_model::problem::Problem> {
     if drawn == NO_TOKEN { Err(not_finite()) } else { Ok(drawn) }
 }

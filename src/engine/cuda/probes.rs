@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tiltmeter_kernels::gpu::{Gpu, Memory};
 
-use crate::probe::{ProbePlan, Site};
+use tiltmeter_model::probe::{ProbePlan, Site};
 
 /// More directions than this are not kept for those who may come back.
 const MOST_KEPT: usize = 512;
@@ -137,7 +137,7 @@ mod tests {
     use tiltmeter_kernels::gpu::emulated::Emulated;
 
     use super::*;
-    use crate::probe::{Probe, Span};
+    use tiltmeter_model::probe::{Probe, Span};
 
     fn plan(probes: &[(usize, f32)]) -> Arc<ProbePlan> {
         let probe =

@@ -12,7 +12,7 @@ use super::{
     },
     failure,
 };
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// The weight of an RMS norm.
 pub struct NormWeight {

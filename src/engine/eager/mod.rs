@@ -15,9 +15,9 @@ use super::{
     sequence::Sequence,
     weights::Weights,
 };
-use crate::problem::Problem;
 use attention::LayerCache;
 use model::Model;
+use tiltmeter_model::problem::Problem;
 
 pub use model::Precision;
 

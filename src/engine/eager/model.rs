@@ -13,7 +13,8 @@ use super::{
     attention::LayerCache,
     broken,
 };
-use crate::{probe::Site, problem::Problem};
+use tiltmeter_model::probe::Site;
+use tiltmeter_model::problem::Problem;
 
 /// What weights, keys and values are held in, and what products are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::{
     CONFIG, GENERATION, INDEX, PICKLED, SPECIAL_TOKENS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, only_pickled,
     read_optional, shard_names,
 };
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// How long the first, small file may take before the hub counts as out of reach.
 const FIRST_ANSWER: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@
 use tiltmeter_kernels::add;
 
 use super::{Attention, Block, Linear, Mlp, Parts, RmsNorm, States};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 pub struct LlamaBlock {
     input_norm: RmsNorm,

@@ -15,7 +15,8 @@ use super::{
     ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable},
     weights::Weights,
 };
-use crate::{probe::Site, problem::Problem};
+use tiltmeter_model::probe::Site;
+use tiltmeter_model::problem::Problem;
 
 /// Rows of one sequence within a batch: consecutive positions from `first` on, already noted in its cache.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 //! Must not know: batching, capture.
 
 use super::{Attention, Block, Linear, Mlp, Parts, RmsNorm, States};
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 pub struct OlmoBlock {
     q: Linear,

@@ -10,9 +10,9 @@
 use serde::Serialize;
 
 use super::{Distribution, DistributionGroup};
-use crate::problem::Problem;
-use crate::report::analysis::{Options, Ordered};
+use crate::analysis::{Options, Ordered};
 use crate::stats::{self, Counts};
+use tiltmeter_model::problem::Problem;
 
 const CONFIDENCE: f64 = 0.95;
 

@@ -13,7 +13,7 @@ pub mod tables;
 /// Its section of the report.
 pub(super) mod section;
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// Counts of categories in groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,11 +5,11 @@
 use super::Distribution;
 use super::analysis::{DistributionAnalysis, FisherMethod};
 use super::tables;
-use crate::report::document::Block;
-use crate::report::table::Table;
+use crate::document::Block;
+use crate::table::Table;
 
 /// The blocks of the section.
-pub(in crate::report) fn blocks(distribution: &Distribution, analysis: &DistributionAnalysis) -> Vec<Block> {
+pub(crate) fn blocks(distribution: &Distribution, analysis: &DistributionAnalysis) -> Vec<Block> {
     let mut blocks = vec![
         Block::Heading(1, distribution.title.clone()),
         Block::Text(format!("Counted: runs by {}.", distribution.label)),

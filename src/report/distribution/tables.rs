@@ -4,8 +4,8 @@
 
 use super::Distribution;
 use super::analysis::{DistributionAnalysis, FisherMethod, GroupShares, Independence, Share, TestRead};
-use crate::report::numbers::{NONE, fixed, p_value};
-use crate::report::table::Table;
+use crate::numbers::{NONE, fixed, p_value};
+use crate::table::Table;
 
 /// Everything for the terminal, without colours: shares, intervals, tests, notes.
 pub fn distribution_terminal(distribution: &Distribution, analysis: &DistributionAnalysis) -> String {

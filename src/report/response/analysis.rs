@@ -9,9 +9,9 @@
 use serde::Serialize;
 
 use super::{Factor, Response, ResponseRun};
-use crate::problem::Problem;
-use crate::report::analysis::Options;
+use crate::analysis::Options;
 use crate::stats;
+use tiltmeter_model::problem::Problem;
 
 /// A figure with more lines cannot be read: then all runs share one.
 pub const MOST_LINES: usize = 6;

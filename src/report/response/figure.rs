@@ -4,9 +4,9 @@
 
 use super::Response;
 use super::analysis::{ResponseAnalysis, ResponseLine, RunsMean};
+use crate::numbers::fixed;
 use crate::plot::{Heatmap, Line, LineChart, Tile};
-use crate::problem::Problem;
-use crate::report::numbers::fixed;
+use tiltmeter_model::problem::Problem;
 
 /// A figure, whichever it is.
 pub enum ResponseFigure {

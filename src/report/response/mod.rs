@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::problem::Problem;
+use tiltmeter_model::problem::Problem;
 
 /// Numbers of runs, and what they are shown against.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,11 +5,11 @@
 use super::analysis::ResponseAnalysis;
 use super::figure::{heatmap, response_chart};
 use super::{Response, tables};
-use crate::report::document::Block;
-use crate::report::numbers::plus_minus;
+use crate::document::Block;
+use crate::numbers::plus_minus;
 
 /// The blocks of the section. It has a place for each figure that there is, in the order of `response_figures`.
-pub(in crate::report) fn blocks(response: &Response, analysis: &ResponseAnalysis) -> Vec<Block> {
+pub(crate) fn blocks(response: &Response, analysis: &ResponseAnalysis) -> Vec<Block> {
     let overall = &analysis.overall;
     let all = match overall.mean {
         Some(mean) => format!(" Over all {} runs: mean {}.", overall.n, plus_minus(mean, overall.sem)),

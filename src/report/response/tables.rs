@@ -4,8 +4,8 @@
 
 use super::Response;
 use super::analysis::{ResponseAnalysis, RunsMean};
-use crate::report::numbers::{NONE, interval, plus_minus};
-use crate::report::table::Table;
+use crate::numbers::{NONE, interval, plus_minus};
+use crate::table::Table;
 
 /// The short form for the terminal, without colours: all runs by level, means by row and column, notes.
 pub fn response_terminal(response: &Response, analysis: &ResponseAnalysis) -> String {

@@ -1,0 +1,232 @@
+//! Owns the way from other people's files (.npy, .npz, .pt, .safetensors) to an `AxisFile`. What a file does not say — which tensor, which
+//! site each row is — the user says; nothing is guessed.
+//!
+//! Rows of a matrix: with the index base `block`, row i is `block.{i}.out`; with `hidden_states`, row i is Hugging Face's `hidden_states[i]`,
+//! so that row 0 is `embed` and row L is `final_norm` (see `Site`).
+//! Must not know: experiments, models beyond their number of blocks.
+
+mod npy;
+mod tensor;
+mod torch;
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+
+use self::tensor::{Numbers, Tensor};
+use tiltmeter_model::probe::{AxisFile, AxisOrigin, AxisStats, LayerConvention, Site, SiteAxis};
+use tiltmeter_model::problem::Problem;
+
+/// No axis comes near this; a whole model given by mistake does.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// A foreign file, and what it does not say itself.
+#[derive(Clone, Debug, Default)]
+pub struct ImportRequest {
+    pub path: PathBuf,
+    /// Which tensor, where the file holds several.
+    pub tensor: Option<String>,
+    /// What the rows of a matrix count.
+    pub index_base: Option<LayerConvention>,
+    /// The site of a single vector; of a matrix, the one row to take.
+    pub site: Option<Site>,
+    /// Name of the axis; by default the file's.
+    pub name: Option<String>,
+    /// Blocks of the model it was made with.
+    pub num_layers: Option<usize>,
+    /// `sha256:<hex>` of the weights it was made with.
+    pub fingerprint: Option<String>,
+}
+
+/// Reads a foreign file as an axis. A file that is an axis file already is taken over with the request's name, number of blocks and
+/// fingerprint, where it gives them.
+///
+/// # Errors
+/// A file that cannot be read or understood, and every choice that is left open, with the choices there are.
+pub fn import(request: &ImportRequest) -> Result<AxisFile, Problem> {
+    let place = request.path.display().to_string();
+    read(request).map_err(|problem| if problem.place.is_some() { problem } else { problem.at(place) })
+}
+
+fn read(request: &ImportRequest) -> Result<AxisFile, Problem> {
+    let unreadable = |error| Problem::new(format!("cannot read the file: {error}")).hint("check its path");
+    let size = fs::metadata(&request.path).map_err(unreadable)?.len();
+    if size > LARGEST_FILE {
+        return Err(Problem::new(format!("the file has {} MiB, far more than any axis", size >> 20))
+            .hint("export the axis alone: one tensor of shape [layers, hidden_size] or [hidden_size]"));
+    }
+    let bytes = fs::read(&request.path).map_err(unreadable)?;
+    if AxisFile::recognises(&bytes) {
+        return Ok(take_over(AxisFile::from_bytes(&bytes)?, request));
+    }
+    let tensor = choose(tensors(request, &bytes)?, request.tensor.as_deref())?;
+    let (hidden_size, directions) = place_rows(&tensor, request)?;
+    let file_name = request.path.file_name().unwrap_or_default().to_string_lossy();
+    let of_tensor = if tensor.name.is_empty() { String::new() } else { format!(", tensor `{}`", tensor.name) };
+    let site_axis = |direction| SiteAxis { direction, stats: AxisStats::default() };
+    let file = AxisFile {
+        name: request.name.clone().unwrap_or_else(|| {
+            request.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+        }),
+        origin: AxisOrigin { method: format!("imported from {file_name}{of_tensor}"), ..AxisOrigin::default() },
+        fingerprint: request.fingerprint.clone(),
+        hidden_size,
+        num_layers: request.num_layers,
+        sites: directions.into_iter().map(|(site, direction)| (site, site_axis(direction))).collect(),
+        sha256: String::new(),
+    };
+    let file = file.sealed();
+    // A matrix may hold a useless row (embeddings that do not differ, say), but not only such.
+    let usable = |&site: &Site| file.axis(Some(site)).and_then(|axis| axis.unit());
+    let mut units = file.sites.keys().map(usable);
+    let first = units.next();
+    match first {
+        Some(Err(problem)) if units.all(|unit| unit.is_err()) => Err(problem),
+        _ => Ok(file),
+    }
+}
+
+fn take_over(mut file: AxisFile, request: &ImportRequest) -> AxisFile {
+    if let Some(name) = &request.name {
+        file.name = name.clone();
+    }
+    file.fingerprint = request.fingerprint.clone().or(file.fingerprint);
+    file.num_layers = request.num_layers.or(file.num_layers);
+    file.sealed()
+}
+
+/// Every tensor of a file; the format is told by the content, since endings lie.
+fn tensors(request: &ImportRequest, bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
+    let ending = request.path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if bytes.starts_with(npy::MAGIC) {
+        return Ok(vec![npy::read(String::new(), bytes)?]);
+    }
+    if bytes.starts_with(b"PK") {
+        return if ending == "npz" { npy::read_archive(bytes) } else { torch::read(bytes) };
+    }
+    match ending.as_str() {
+        "safetensors" => safetensors(bytes),
+        "npy" | "npz" => Err(Problem::new("not a NumPy file, or a damaged one").hint("save it again with numpy.save")),
+        "pt" | "pth" | "bin" => Err(Problem::new("not a PyTorch file, or one of before PyTorch 1.6")
+            .hint("load it with torch.load and save it again with torch.save")),
+        _ => Err(Problem::new("the file is of no known kind").hint("known are .npy, .npz, .pt and .safetensors")),
+    }
+}
+
+fn safetensors(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
+        Problem::new(format!("not a safetensors file, or a damaged one ({error})")).hint("fetch or save it again")
+    })?;
+    let read = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let numbers = match view.dtype() {
+            Dtype::F16 => Numbers::F16,
+            Dtype::BF16 => Numbers::BF16,
+            Dtype::F32 => Numbers::F32,
+            Dtype::F64 => Numbers::F64,
+            other => Numbers::Other(format!("{other:?}")),
+        };
+        Tensor::contiguous(name.to_owned(), view.shape().to_vec(), numbers, view.data().to_vec())
+    };
+    Ok(tensors.iter().map(read).collect())
+}
+
+/// The tensor that was asked for, or the only one of floats.
+fn choose(mut tensors: Vec<Tensor>, name: Option<&str>) -> Result<Tensor, Problem> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let list = |tensors: &[Tensor]| tensors.iter().map(Tensor::describe).collect::<Vec<_>>().join(", ");
+    if tensors.is_empty() {
+        return Err(Problem::new("the file holds no tensor").hint("save the axis as a tensor, or as a dict of tensors"));
+    }
+    let Some(name) = name else {
+        let is_float = |tensor: &Tensor| !matches!(tensor.numbers, Numbers::Other(_));
+        return match tensors.iter().filter(|tensor| is_float(tensor)).count() {
+            1 => Ok(tensors.swap_remove(tensors.iter().position(is_float).unwrap_or(0))),
+            0 => Err(Problem::new(format!("the file holds no tensor of floats, only {}", list(&tensors)))
+                .hint("save the axis as float32")),
+            n => Err(Problem::new(format!("the file holds {n} tensors"))
+                .hint(format!("choose one with `--tensor`, of {}", list(&tensors)))),
+        };
+    };
+    match tensors.iter().position(|tensor| tensor.name == name) {
+        Some(i) => Ok(tensors.swap_remove(i)),
+        None if tensors.len() == 1 && tensors[0].name.is_empty() => {
+            Err(Problem::new(format!("the file has no tensor `{name}`: it holds a single one without a name"))
+                .hint("leave `--tensor` away"))
+        }
+        None => {
+            Err(Problem::new(format!("the file has no tensor `{name}`")).hint(format!("it has {}", list(&tensors))))
+        }
+    }
+}
+
+type Directions = BTreeMap<Site, Vec<f32>>;
+
+/// Width and directions by site of a vector `[d]` or a matrix `[rows, d]`.
+fn place_rows(tensor: &Tensor, request: &ImportRequest) -> Result<(usize, Directions), Problem> {
+    let values = tensor.values()?;
+    let (rows, width) = match *tensor.shape.as_slice() {
+        // A matrix of one row whose site is given is a vector.
+        [width] => (None, width),
+        [1, width] if request.index_base.is_none() && request.site.is_some() => (None, width),
+        [rows, width] => (Some(rows), width),
+        _ => {
+            return Err(Problem::new(format!("{} is neither a vector nor a matrix", tensor.describe()))
+                .hint("an axis is one tensor of shape [hidden_size] or [layers, hidden_size]"));
+        }
+    };
+    if width == 0 || rows == Some(0) {
+        return Err(Problem::new(format!("{} is empty", tensor.describe())).hint("build the axis again"));
+    }
+    let Some(rows) = rows else {
+        let site = request.site.ok_or_else(|| {
+            Problem::new(format!("the file holds one vector of {width} numbers and does not say at which site"))
+                .hint("say so with `--site`: embed, block.{i}.out (i counts from 0) or final_norm")
+        })?;
+        if let Some(num_layers) = request.num_layers {
+            site.check(num_layers)?;
+        }
+        return Ok((width, BTreeMap::from([(site, values)])));
+    };
+    let sites = sites_of_rows(rows, request)?;
+    let mut directions: Directions = sites.into_iter().zip(values.chunks_exact(width).map(<[f32]>::to_vec)).collect();
+    if let Some(site) = request.site {
+        let row = directions.remove(&site).ok_or_else(|| {
+            let list = directions.keys().map(Site::to_string).collect::<Vec<_>>().join(", ");
+            Problem::new(format!("no row of the file is {site}")).hint(format!("its rows are {list}"))
+        })?;
+        directions = BTreeMap::from([(site, row)]);
+    }
+    Ok((width, directions))
+}
+
+fn sites_of_rows(rows: usize, request: &ImportRequest) -> Result<Vec<Site>, Problem> {
+    let Some(base) = request.index_base else {
+        let last = rows - 1;
+        return Err(Problem::new(format!("the file has {rows} rows and does not say which layer each is")).hint(format!(
+            "choose `--index-base block` (row 0 is block.0.out, row {last} is block.{last}.out) or `--index-base hidden_states` \
+             (row 0 is the embeddings; {rows} rows are all of a model of {last} blocks)"
+        )));
+    };
+    let wrong = |expected: usize, num_layers: usize, other: &str| {
+        Problem::new(format!(
+            "the file has {rows} rows, but a model of {num_layers} blocks has {expected} of this index base"
+        ))
+        .hint(format!("check the model, or choose `--index-base {other}`"))
+    };
+    match (base, request.num_layers) {
+        (LayerConvention::Block, Some(num_layers)) if rows != num_layers => {
+            Err(wrong(num_layers, num_layers, "hidden_states"))
+        }
+        (LayerConvention::Block, _) => Ok((0..rows).map(Site::BlockOut).collect()),
+        (LayerConvention::HiddenStates, None) => {
+            Err(Problem::new(format!("of {rows} rows of hidden_states, the last may be the final norm or a block"))
+                .hint("say how many blocks the model has: `--model NAME` or `--num-layers N`"))
+        }
+        (LayerConvention::HiddenStates, Some(num_layers)) if rows != num_layers + 1 => {
+            Err(wrong(num_layers + 1, num_layers, "block"))
+        }
+        (LayerConvention::HiddenStates, Some(num_layers)) => {
+            (0..rows).map(|row| Site::from_layer(row, base, num_layers)).collect()
+        }
+    }
+}

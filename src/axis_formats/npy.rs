@@ -1,0 +1,92 @@
+//! Owns the reading of NumPy's .npy (format 1 to 3: magic, version, length, a Python dict as text, data) and .npz (a zip of them).
+//! By hand, since half precision, Fortran order and an answer to a damaged file are all wanted.
+//! Must not know: sites, axes.
+
+use std::io::{Cursor, Read};
+
+use zip::ZipArchive;
+
+use super::{
+    LARGEST_FILE,
+    tensor::{Numbers, Tensor},
+};
+use tiltmeter_model::problem::Problem;
+
+pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
+
+fn damaged(what: impl std::fmt::Display) -> Problem {
+    Problem::new(format!("the NumPy file is damaged: {what}")).hint("save it again with numpy.save")
+}
+
+/// The array of a .npy file.
+pub(super) fn read(name: String, bytes: &[u8]) -> Result<Tensor, Problem> {
+    let cut = || damaged("its header is cut off");
+    if !bytes.starts_with(MAGIC) {
+        return Err(damaged("it does not begin like one"));
+    }
+    let (length_bytes, version) = match bytes.get(6).copied().ok_or_else(cut)? {
+        1 => (2, 1),
+        version @ (2 | 3) => (4, version),
+        other => return Err(damaged(format!("its format version is {other}"))),
+    };
+    let length = bytes.get(8..8 + length_bytes).ok_or_else(cut)?;
+    let length = length.iter().rev().fold(0usize, |length, &byte| length << 8 | usize::from(byte));
+    let start = 8 + length_bytes;
+    let header = bytes.get(start..start.saturating_add(length)).ok_or_else(cut)?;
+    let header =
+        std::str::from_utf8(header).map_err(|_| damaged(format!("its header (version {version}) is no text")))?;
+    let kind = quoted(entry(header, "descr")?).ok_or_else(|| {
+        Problem::new("the NumPy file holds records, not numbers").hint("save the axis as a plain float32 array")
+    })?;
+    let numbers = match kind {
+        "<f2" => Numbers::F16,
+        "<f4" => Numbers::F32,
+        "<f8" => Numbers::F64,
+        other => Numbers::Other(other.to_owned()),
+    };
+    let shape = shape(entry(header, "shape")?)?;
+    let fortran = entry(header, "fortran_order")?.starts_with("True");
+    let data = bytes[start + length..].to_vec();
+    let mut tensor = Tensor::contiguous(name, shape, numbers, data);
+    if fortran {
+        let mut step = 1usize;
+        for (stride, &n) in tensor.strides.iter_mut().zip(&tensor.shape) {
+            *stride = step;
+            step = step.saturating_mul(n);
+        }
+    }
+    Ok(tensor)
+}
+
+/// The arrays of a .npz file, each named without its `.npy`.
+pub(super) fn read_archive(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
+    let mut tensors = Vec::new();
+    for i in 0..archive.len() {
+        let file = archive.by_index(i).map_err(damaged)?;
+        let path = file.name().map_err(damaged)?.into_owned();
+        let Some(name) = path.strip_suffix(".npy") else { continue };
+        let mut array = Vec::new();
+        file.take(LARGEST_FILE).read_to_end(&mut array).map_err(damaged)?;
+        tensors.push(read(name.to_owned(), &array)?);
+    }
+    Ok(tensors)
+}
+
+/// What stands after a key of the header's dict.
+fn entry<'a>(header: &'a str, key: &str) -> Result<&'a str, Problem> {
+    let after = header.split_once(&format!("'{key}'")).map(|(_, after)| after.trim_start());
+    let value = after.and_then(|after| after.strip_prefix(':'));
+    value.map(str::trim_start).ok_or_else(|| damaged(format!("its header has no `{key}`")))
+}
+
+fn quoted(text: &str) -> Option<&str> {
+    text.strip_prefix('\'')?.split_once('\'').map(|(inside, _)| inside)
+}
+
+fn shape(text: &str) -> Result<Vec<usize>, Problem> {
+    let inside = text.strip_prefix('(').and_then(|text| text.split_once(')')).map(|(inside, _)| inside);
+    let inside = inside.ok_or_else(|| damaged("its shape is no tuple"))?;
+    let sizes = inside.split(',').map(str::trim).filter(|size| !size.is_empty());
+    sizes.map(|size| size.parse().map_err(|_| damaged(format!("its shape holds `{size}`")))).collect()
+}

@@ -1,0 +1,288 @@
+//! Owns what is made of interviews from the frozen plan and the journal alone: the record of a run in the schema of the published
+//! study, its backup, the summary of the batch, the closing words, and what `validate` finds wrong.
+//! Must not know: engine, provider, run folders, terminal.
+
+mod defects;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    LEVELS, OUTCOMES, judge, methods, rule,
+    run::{Judgement, Row, Turn, run_seed},
+    tally::{Tally, distribution},
+};
+use crate::config::RunSeeding;
+use crate::{BACKUPS, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
+use tiltmeter_model::Role;
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::Outcome;
+
+/// No Python takes part.
+const NO_PYTHON: &str = "n/a";
+
+/// The files and records of one frozen plan.
+pub struct Records {
+    plan: Value,
+}
+
+/// A run's questions and verdict, read back.
+pub struct Told {
+    pub turns: Vec<Turn>,
+    pub judgement: Option<Judgement>,
+}
+
+impl Told {
+    /// Rows that do not read back would be a defect of the program; `defects` counts what is missing.
+    pub fn of(outcome: &Outcome) -> Self {
+        let mut told = Self { turns: Vec::new(), judgement: None };
+        for row in &outcome.turns {
+            match serde_json::from_value(row.clone()) {
+                Ok(Row::Steward(turn)) => told.turns.push(turn),
+                Ok(Row::Judge(judgement)) => told.judgement = Some(judgement),
+                Err(_) => {}
+            }
+        }
+        told
+    }
+
+    /// The names under which the steward answered, each once.
+    pub fn versions(&self) -> Vec<&str> {
+        let mut versions: Vec<&str> = Vec::new();
+        for version in self.turns.iter().filter_map(|turn| turn.heard.version.as_deref()) {
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        versions
+    }
+}
+
+/// `completed`; `judge_failure`: the interview is whole and has no verdict; `incomplete`: anything else.
+fn status(end: &RanEnd) -> &'static str {
+    match end {
+        RanEnd::Done => "completed",
+        RanEnd::Failed(problem) if problem.what.starts_with(judge::FAILURE) => "judge_failure",
+        RanEnd::Failed(_) | RanEnd::Pending => "incomplete",
+    }
+}
+
+impl Records {
+    pub fn of(plan: &Value) -> Self {
+        Self { plan: plan.clone() }
+    }
+
+    fn menu(&self) -> Vec<String> {
+        let entries = self.plan["menu"].as_array().into_iter().flatten();
+        entries.filter_map(|entry| entry["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    fn base_seed(&self) -> u64 {
+        self.plan["seed"].as_u64().unwrap_or_default()
+    }
+
+    /// The seed that the run has by the plan.
+    fn seed_of(&self, run: &Ran) -> u64 {
+        let seeding: RunSeeding = serde_json::from_value(self.plan["seeding"].clone()).unwrap_or_default();
+        run_seed(self.base_seed(), seeding, &run.key.id())
+    }
+
+    /// What a model was, as exactly as it is known: the name it answered under, the hash of its weights, or its name.
+    fn version(&self, part: &str, answered: &str) -> Value {
+        let model = &self.plan[part];
+        match &model["fingerprint"] {
+            _ if !answered.is_empty() => json!(answered),
+            Value::Null => model["name"].clone(),
+            fingerprint => fingerprint.clone(),
+        }
+    }
+
+    fn value(&self, run: &Ran, outcome: &Outcome) -> Value {
+        let plan = &self.plan;
+        let told = Told::of(outcome);
+        let judged_as = told.judgement.as_ref().and_then(|judged| judged.version.clone()).unwrap_or_default();
+        let label = |name: &str| outcome.labels.get(name);
+        let mut config = json!({
+            "temperature": plan["sampling"]["temperature"],
+            "top_p": plan["sampling"]["top_p"],
+            "seed": self.seed_of(run),
+            "max_tokens": plan["max_new_tokens"],
+            "steward_version": self.version("steward", &told.versions().join(", ")),
+            "judge_version": self.version("judge", &judged_as),
+        });
+        for key in ["top_k", "min_p"] {
+            if !plan["sampling"][key].is_null() {
+                config[key] = plan["sampling"][key].clone();
+            }
+        }
+        let error = match &run.end {
+            RanEnd::Failed(problem) => Some(problem.to_string()),
+            RanEnd::Done | RanEnd::Pending => None,
+        };
+        let tokens = |name: &str| outcome.metrics.get(name).map(|tokens| *tokens as u64);
+        json!({
+            "run_id": label("run_id"),
+            "timestamp": label("timestamp"),
+            "experiment_version": plan["experiment_version"],
+            "code_commit": label("code_commit"),
+            "steward_model": plan["steward"]["name"],
+            "prompt_variant": run.key.cell,
+            "model_config": config,
+            "python_version": NO_PYTHON,
+            "runner_version": label("runner_version"),
+            "evaluation": told.judgement.as_ref().map(|judged| &judged.verdict),
+            "conversation_log": log(outcome, &told),
+            "status": status(&run.end),
+            "error": error,
+            "base_seed": self.base_seed(),
+            "seed_support": plan["steward"]["seed_support"],
+            "usage": {"prompt_tokens": tokens("prompt_tokens"), "completion_tokens": tokens("completion_tokens")},
+            "cost_usd": outcome.metrics.get("cost_usd"),
+        })
+    }
+}
+
+/// What was said, the briefing left out.
+fn log(outcome: &Outcome, told: &Told) -> Vec<Value> {
+    let mut replies = told.turns.iter().filter(|turn| turn.reply.is_some());
+    let said = outcome.transcript.iter().filter(|message| message.role != Role::System);
+    said.map(|message| {
+        let (role, turn) = match message.role {
+            Role::Assistant => ("model", replies.next()),
+            Role::User | Role::System => ("user", None),
+        };
+        json!({"role": role, "parts": [{"text": message.content}], "activations": turn.and_then(activations)})
+    })
+    .collect()
+}
+
+/// The projections of a reply, one entry an axis.
+fn activations(turn: &Turn) -> Option<Value> {
+    let readout = turn.heard.readout.as_ref()?;
+    let entry = |p: &tiltmeter_model::probe::ProbeReadout| json!({"axis": p.name, "site": p.site, "mean": p.mean, "per_token": p.per_token});
+    Some(readout.projections.iter().map(entry).collect())
+}
+
+/// JSON for people, with a line feed at its end.
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+impl Recorder for Records {
+    fn run_files(&self, run: &Ran) -> Vec<RunFile> {
+        let Some(outcome) = &run.outcome else { return Vec::new() };
+        let label = |name: &str| outcome.labels.get(name).map(String::as_str).unwrap_or_default();
+        let day: String = label("timestamp").chars().take(10).filter(char::is_ascii_digit).collect();
+        let path = format!("{BACKUPS}/{day}/{}.json", label("run_id"));
+        vec![RunFile { path, text: pretty(&self.value(run, outcome)) }]
+    }
+
+    fn record(&self, run: &Ran) -> Option<DatasetRecord> {
+        let outcome = run.outcome.as_ref()?;
+        let id = outcome.labels.get("run_id")?.clone();
+        Some(DatasetRecord { id, value: self.value(run, outcome) })
+    }
+
+    fn batch_files(&self, runs: &[Ran]) -> Vec<RunFile> {
+        let menu = self.menu();
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (outcomes, levels) = (words(&OUTCOMES), words(&LEVELS));
+        let found = |runs: &[&Ran]| {
+            let mut counts = Tally::of(runs.iter().copied()).json();
+            let labels = [("strategy", &menu), ("outcome", &outcomes), ("deception_level", &levels)];
+            for (label, menu) in labels {
+                let counted: BTreeMap<_, _> = distribution(runs.iter().copied(), label, menu).into_iter().collect();
+                // In the order of the menu, zeros included, so that variants can be laid beside each other.
+                let all: serde_json::Map<String, Value> =
+                    menu.iter().map(|name| (name.clone(), json!(counted.get(name).copied().unwrap_or(0)))).collect();
+                counts.insert(format!("{label}_distribution"), Value::Object(all));
+            }
+            counts
+        };
+        let all: Vec<&Ran> = runs.iter().collect();
+        let conditions = self.plan["conditions"].as_array().into_iter().flatten();
+        let by_variant: serde_json::Map<String, Value> = conditions
+            .filter_map(|condition| {
+                let id = condition["label"].as_str()?;
+                let own: Vec<&Ran> = runs.iter().filter(|run| run.key.cell == id).collect();
+                Some((id.to_owned(), Value::Object(found(&own))))
+            })
+            .collect();
+        let sum =
+            |metric: &str| -> f64 { runs.iter().filter_map(|run| run.outcome.as_ref()?.metrics.get(metric)).sum() };
+        let failed: Vec<Value> = runs
+            .iter()
+            .filter_map(|run| {
+                let RanEnd::Failed(problem) = &run.end else { return None };
+                let run_id = run.outcome.as_ref().and_then(|outcome| outcome.labels.get("run_id"));
+                Some(json!({
+                    "run": run.key.id(), "run_id": run_id, "status": status(&run.end), "error": problem.to_string(),
+                }))
+            })
+            .collect();
+        let mut summary = json!({
+            "experiment": self.plan["experiment"],
+            "experiment_version": self.plan["experiment_version"],
+            "steward_model": self.plan["steward"]["name"],
+            "judge_model": self.plan["judge"]["name"],
+        });
+        if let Value::Object(summary) = &mut summary {
+            summary.extend(found(&all));
+            summary.insert("by_variant".to_owned(), Value::Object(by_variant));
+            let usage = json!({
+                "prompt_tokens": sum("prompt_tokens") as u64, "completion_tokens": sum("completion_tokens") as u64,
+            });
+            summary.insert("usage".to_owned(), usage);
+            summary.insert("cost_usd".to_owned(), json!(sum("cost_usd")));
+            summary.insert("failed_runs".to_owned(), Value::Array(failed));
+        }
+        vec![RunFile { path: "batch_summary.json".to_owned(), text: pretty(&summary) }]
+    }
+
+    fn closing(&self, runs: &[Ran]) -> Option<String> {
+        let tally = Tally::of(runs);
+        if let (false, [run]) = (self.plan["batch"] == true, runs) {
+            return Some(single(run));
+        }
+        let state = if tally.pending > 0 { "INCOMPLETE" } else { "COMPLETE" };
+        let mut lines = vec![rule(), format!("BATCH EXPERIMENT {state} - SUMMARY"), rule()];
+        lines.push(format!("Total runs: {}", tally.total));
+        lines.push(format!("Successful: {}", tally.successful));
+        lines.push(format!("Failed: {}", tally.failed));
+        if tally.pending > 0 {
+            lines.push(format!("Pending: {}", tally.pending));
+        }
+        lines.extend([String::new(), "Strategy distribution:".to_owned()]);
+        let counts = distribution(runs, "strategy", &self.menu());
+        lines.extend(counts.into_iter().map(|(strategy, count)| format!("  {strategy}: {count}")));
+        lines.push(rule());
+        Some(lines.join("\n"))
+    }
+
+    fn defects(&self, run: &Ran) -> Vec<Problem> {
+        defects::of(self, run)
+    }
+
+    fn methods(&self) -> Vec<String> {
+        methods::methods(&self.plan)
+    }
+}
+
+/// What the judge said of the one run that a person sat through.
+fn single(run: &Ran) -> String {
+    let judged = run.outcome.as_ref().and_then(|outcome| Told::of(outcome).judgement);
+    let mut lines = vec![rule(), "INTERVIEW - EVALUATION".to_owned(), rule()];
+    match (judged, &run.end) {
+        (Some(Judgement { verdict, .. }), _) => lines.extend([
+            format!("Strategy: {}", verdict.strategy),
+            format!("Outcome: {}", verdict.outcome),
+            format!("Deception level: {}", verdict.deception_level),
+            format!("Reasoning: {}", verdict.reasoning),
+        ]),
+        (None, RanEnd::Failed(problem)) => lines.push(format!("Failed: {}", problem.what)),
+        (None, _) => lines.push("Not finished".to_owned()),
+    }
+    lines.push(rule());
+    lines.join("\n")
+}

@@ -1,0 +1,110 @@
+//! Owns what can be wrong with a finished interview: what the plan says and the record does not hold, and what should give a reader
+//! pause.
+//! Must not know: engine, provider, run folders, terminal.
+
+use serde_json::Value;
+
+use super::{Records, Told};
+use crate::interview::{LEVELS, OUTCOMES, run::status};
+use crate::{Ran, RanEnd};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::Outcome;
+
+pub fn of(records: &Records, run: &Ran) -> Vec<Problem> {
+    let (RanEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
+    let name = outcome.labels.get("run_id").cloned().unwrap_or_else(|| run.key.id());
+    let told = Told::of(outcome);
+    let mut found = fields(outcome);
+    found.extend(questions(records, run, &told));
+    found.extend(seeds(records, run, &told));
+    found.extend(verdict(records, &told));
+    found.into_iter().map(|(what, hint)| Problem::new(what).at(name.clone()).hint(hint)).collect()
+}
+
+/// What is wrong, and what to do.
+type Defect = (String, &'static str);
+
+const BROKEN: &str = "the journal is damaged or was made by another version: run this repetition again in a new folder";
+
+fn fields(outcome: &Outcome) -> Vec<Defect> {
+    let needed = ["run_id", "timestamp", "variant", "runner_version", "status"];
+    let missing = needed.iter().filter(|label| outcome.labels.get(**label).is_none_or(String::is_empty));
+    missing.map(|label| (format!("the record lacks `{label}`"), BROKEN)).collect()
+}
+
+fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
+    let mut found = Vec::new();
+    let conditions = records.plan["conditions"].as_array().into_iter().flatten();
+    let prompts = conditions.filter(|c| c["label"] == *run.key.cell).filter_map(|c| c["prompts"].as_array()).next();
+    let Some(prompts) = prompts else {
+        return vec![(format!("the plan has no variant `{}`", run.key.cell), BROKEN)];
+    };
+    let asked: Vec<Value> = told.turns.iter().map(|turn| turn.question.clone().into()).collect();
+    if asked != *prompts {
+        found.push(("the questions are not those of the plan".to_owned(), BROKEN));
+    }
+    for turn in &told.turns {
+        let n = turn.turn;
+        match turn.heard.status.as_str() {
+            status::EMPTY => found.push((format!("reply {n} is empty"), "look at the steward, or leave the run out")),
+            status::CONTENT_FILTER => {
+                found.push((
+                    format!("the provider withheld reply {n}"),
+                    "report it: such runs are not missing at random",
+                ));
+            }
+            status::LENGTH_CAPPED => {
+                found.push((format!("reply {n} was cut at its longest length"), "raise sampling.max_new_tokens"));
+            }
+            _ => {}
+        }
+        if turn.heard.status != status::NOT_ASKED && turn.reply.is_none() {
+            found.push((format!("question {n} has no reply"), BROKEN));
+        }
+    }
+    if told.versions().len() > 1 {
+        let versions = told.versions().join(", ");
+        found.push((
+            format!("the steward changed its version during the interview: {versions}"),
+            "leave the run out, or report both versions",
+        ));
+    }
+    found
+}
+
+/// A seed that is not the run's own may be another run's, and then the two are no independent repetitions.
+fn seeds(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
+    let own = records.seed_of(run);
+    let strange = told.turns.iter().filter(|turn| turn.heard.status != status::NOT_ASKED && turn.heard.seed_key != own);
+    let hint = "it may repeat another run's: leave it out, or run this repetition again in a new folder";
+    strange
+        .take(1)
+        .map(|turn| {
+            (format!("question {} has the seed {}, and the run's is {own}", turn.turn, turn.heard.seed_key), hint)
+        })
+        .collect()
+}
+
+fn verdict(records: &Records, told: &Told) -> Vec<Defect> {
+    let Some(judged) = &told.judgement else {
+        return vec![("the run counts as finished and has no verdict".to_owned(), BROKEN)];
+    };
+    let verdict = &judged.verdict;
+    let off = |what: &str, said: &str, menu: &[&str]| {
+        (!menu.contains(&said)).then(|| (format!("the verdict's {what} `{said}` is not on the menu"), BROKEN))
+    };
+    let menu = records.menu();
+    let menu: Vec<&str> = menu.iter().map(String::as_str).collect();
+    let mut found: Vec<Defect> = [
+        off("strategy", &verdict.strategy, &menu),
+        off("outcome", &verdict.outcome, &OUTCOMES),
+        off("deception_level", &verdict.deception_level, &LEVELS),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if verdict.reasoning.is_empty() {
+        found.push(("the verdict gives no reason".to_owned(), "read the transcript before you rely on it"));
+    }
+    found
+}

@@ -1,0 +1,131 @@
+//! Owns the kinds of experiment: what runs there are, what each does, and what their outcomes mean together.
+//! A new kind is one file here, one arm in `recorder` and one where a session opens its models; scheduler, report and command line
+//! know none of them.
+//! Must not know: engine, provider, run folders, terminal.
+
+pub mod config;
+pub mod projection;
+pub mod interview;
+pub mod negotiation;
+pub mod scenario;
+
+// What kinds share: how a model is asked, and what is made of what runs leave.
+mod speaker;
+mod reading;
+mod heard;
+mod recorder;
+pub mod extract;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use tiltmeter_scheduler::Run;
+use tiltmeter_store::{Outcome, RunKey, Table};
+
+pub use recorder::{BACKUPS, BatchAnalysis, Books, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
+pub use speaker::Speaker;
+
+/// What a kind answers, so that one session can plan, run and report any of them.
+pub trait Experiment: Send + Sync {
+    fn name(&self) -> &str;
+
+    /// Everything that decides the results, resolved: frozen and hashed before the first run.
+    fn plan(&self) -> Value;
+
+    /// The experiment as it was understood, one `(what, how)` a line.
+    fn describe(&self) -> Vec<(String, String)>;
+
+    /// What is said once, before the first run.
+    fn opening(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Name under which the file that the experiment is written in is kept in the run folder, where it is.
+    fn kept_config(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Told, before anything else is asked, which plans of the same name were begun before, the oldest first, and which of them is
+    /// gone on with, if any: a kind that numbers its repetitions through goes on with its numbers.
+    fn follow(&mut self, _earlier: &[Value], _resumed: Option<&Value>) {}
+
+    /// All runs, cell by cell.
+    fn runs(&self) -> Vec<Arc<dyn Run>>;
+
+    /// How many runs are begun at the same time; the others wait, so that a stop leaves few conversations half done.
+    fn in_flight(&self) -> usize;
+
+    /// Totals of what runs count while they go on, as `(unit, total)`.
+    fn totals(&self) -> Vec<(&'static str, u64)>;
+
+    /// What was predicted when the experiment was opened.
+    fn forecast(&self) -> &Forecast;
+
+    /// The run of this number, from 0, as results name it.
+    fn numbered(&self, number: usize) -> Option<RunKey> {
+        self.runs().get(number).map(|run| run.key().clone())
+    }
+
+    /// Puts outcomes together. Runs that did not finish are missing from `outcomes`.
+    fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected;
+}
+
+/// The forecast of one cell.
+#[derive(Clone, Debug)]
+pub struct CellForecast {
+    pub cell: String,
+    pub runs: usize,
+    pub turns: usize,
+    /// Where a tokenizer is at hand.
+    pub tokens: Option<TokenForecast>,
+    /// The first prompt as the model sees it; empty where only the provider knows.
+    pub first_prompt: String,
+}
+
+/// Prompt tokens of a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenForecast {
+    /// At the last turn, if every reply were empty, and if every reply took all it may.
+    pub least: usize,
+    pub most: usize,
+    /// The first turn (from 1) at which the longest replies would not fit, if any.
+    pub may_overflow_at: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Forecast {
+    pub cells: Vec<CellForecast>,
+    /// Tokens of the context, where they are known.
+    pub limit: Option<usize>,
+    pub max_new_tokens: usize,
+    /// Calls that cost money.
+    pub paid_calls: u64,
+    /// What they can cost at worst, in micro-dollars; `None`: nobody knows.
+    pub worst_micro_usd: Option<u64>,
+    pub notes: Vec<String>,
+}
+
+/// What the kind of this frozen plan makes of its runs. A plan of a kind that this version does not know has no files of its own.
+pub fn recorder(plan: &Value) -> Box<dyn Recorder> {
+    match plan["kind"].as_str() {
+        Some("interview") => interview::Interview::recorder(plan),
+        Some("negotiation") => negotiation::Negotiation::recorder(plan),
+        Some("scenario") => scenario::ScenarioBatch::recorder(plan),
+        _ => Box::new(projection::Methods::of(plan)),
+    }
+}
+
+/// A tensor to keep.
+pub type NamedTensor = (String, ndarray::ArrayD<f32>);
+
+/// What the outcomes of an experiment mean together.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// JSON documents for other tools: file stem and content.
+    pub documents: Vec<(String, Value)>,
+    /// Parquet tables.
+    pub tables: Vec<Table>,
+    pub tensors: Vec<NamedTensor>,
+    pub notes: Vec<String>,
+}

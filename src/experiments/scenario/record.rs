@@ -1,0 +1,205 @@
+//! Owns what is made of a scenario batch from its frozen plan and the journal alone: the files of every run, the files of the batch, the
+//! closing words, and what `validate` finds wrong.
+//! Must not know: engine, provider, run folders, terminal.
+
+mod batch;
+mod defects;
+mod files;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{analysis, methods, play::JUDGE_FAILURE, turn::Turn};
+use crate::config::{Cell, Scenario};
+use crate::{BatchAnalysis, Books, Ran, RanEnd, Recorder, RunFile};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::{Account, HaltReason};
+use tiltmeter_store::Outcome;
+
+/// One variation of the plan.
+pub struct Variation {
+    /// `var-001`
+    pub id: String,
+    /// `var-001-run`: with a repetition it is a run's id.
+    pub cell: String,
+    pub description: String,
+    /// As the plan has it.
+    pub modifications: Value,
+    /// As the scenario is here.
+    pub scenario: Option<Scenario>,
+}
+
+/// The files of one frozen plan.
+pub struct Records {
+    plan: Value,
+    base: Option<Scenario>,
+    variations: Vec<Variation>,
+}
+
+/// The turns of a run, read back. Rows that do not read back would be a defect of the program; `defects` counts what is missing.
+pub fn turns_of(outcome: &Outcome) -> Vec<Turn> {
+    outcome.turns.iter().filter_map(|row| serde_json::from_value(row.clone()).ok()).collect()
+}
+
+/// How a run stands, in one word.
+pub fn status(run: &Ran, account: Option<&Account>) -> &'static str {
+    match (&run.end, account.and_then(|account| account.halt.as_ref())) {
+        (RanEnd::Done, _) => "completed",
+        (RanEnd::Failed(problem), _) if problem.what.starts_with(JUDGE_FAILURE) => "judge_failure",
+        (RanEnd::Failed(problem), _) if problem.what.starts_with("the run took longer than") => "timeout",
+        (RanEnd::Failed(_), _) => "failed",
+        (RanEnd::Pending, Some(halt)) => match halt.reason {
+            HaltReason::RunBudget => "cost_limit",
+            HaltReason::Budget => "budget_limit",
+            HaltReason::Quota => "quota",
+            HaltReason::RateLimit => "rate_limit",
+        },
+        (RanEnd::Pending, None) if run.outcome.is_some() => "incomplete",
+        (RanEnd::Pending, None) => "pending",
+    }
+}
+
+/// JSON for people, with a line feed at its end.
+fn pretty(path: impl Into<String>, value: &Value) -> RunFile {
+    RunFile { path: path.into(), text: format!("{value:#}\n") }
+}
+
+/// Micro-dollars as dollars.
+fn usd(micro_usd: u64) -> f64 {
+    micro_usd as f64 / 1e6
+}
+
+impl Records {
+    pub fn of(plan: &Value) -> Self {
+        let base: Option<Scenario> = serde_json::from_value(plan["scenario"].clone()).ok();
+        let variation = |condition: &Value| {
+            let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+            let cell: Option<Cell> = serde_json::from_value(condition["cell"].clone()).ok();
+            Variation {
+                id: text("variation_id"),
+                cell: text("label"),
+                description: text("title"),
+                modifications: condition["modifications"].clone(),
+                scenario: base.as_ref().zip(cell).map(|(base, cell)| cell.of(base)),
+            }
+        };
+        let variations = plan["conditions"].as_array().into_iter().flatten().map(variation).collect();
+        Self { plan: plan.clone(), base, variations }
+    }
+
+    fn variation(&self, run: &Ran) -> Option<&Variation> {
+        self.variations.iter().find(|variation| variation.cell == run.key.cell)
+    }
+
+    fn planned(&self) -> usize {
+        self.variations.len() * self.runs_per_variation()
+    }
+
+    fn runs_per_variation(&self) -> usize {
+        self.plan["runs_per_variation"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+    }
+
+    /// Runs of variations that this plan has; a plan that was amended may have left some behind.
+    fn own<'a>(&self, runs: &'a [Ran]) -> Vec<&'a Ran> {
+        runs.iter().filter(|run| self.variation(run).is_some()).collect()
+    }
+}
+
+impl Recorder for Records {
+    fn run_files(&self, run: &Ran) -> Vec<RunFile> {
+        let (Some(outcome), Some(variation)) = (&run.outcome, self.variation(run)) else { return Vec::new() };
+        if self.plan["save_individual_runs"] == false {
+            return Vec::new();
+        }
+        variation.scenario.as_ref().map_or_else(Vec::new, |scenario| {
+            let mut files = files::of(scenario, run, outcome);
+            files.push(files::state(variation, scenario, run, outcome, None));
+            files.push(files::log(scenario, run, outcome, None));
+            files
+        })
+    }
+
+    fn standing(&self, done: &[String]) -> Vec<RunFile> {
+        vec![pretty("batch-state.json", &batch::standing(self, done))]
+    }
+
+    fn accounts(&self, runs: &[Ran], books: &Books) -> Vec<RunFile> {
+        let mut files = Vec::new();
+        let own = self.own(runs);
+        for run in own.iter().filter(|_| self.plan["save_individual_runs"] != false) {
+            let (account, variation) = (books.runs.get(&run.key.id()), self.variation(run));
+            let scenario = variation.and_then(|variation| Some((variation, variation.scenario.as_ref()?)));
+            if let (Some((variation, scenario)), Some(outcome)) = (scenario, &run.outcome) {
+                files.push(files::state(variation, scenario, run, outcome, Some(account)));
+                files.push(files::log(scenario, run, outcome, Some(account)));
+            }
+        }
+        files.extend(batch::files(self, &own, books));
+        if self.plan["aggregate_metrics"] != false
+            && let Some(analysis) = self.analysis(runs, books)
+        {
+            files.extend(analysis.files());
+            files.push(analysis.page);
+        }
+        files
+    }
+
+    fn analysis(&self, runs: &[Ran], books: &Books) -> Option<BatchAnalysis> {
+        Some(analysis::analyse(&analysis::Seen {
+            title: self.plan["experiment_name"].as_str().unwrap_or("experiment"),
+            base: self.base.as_ref()?,
+            variations: &self.variations,
+            runs_per_variation: self.runs_per_variation(),
+            runs: &self.own(runs),
+            books,
+        }))
+    }
+
+    fn closing(&self, runs: &[Ran]) -> Option<String> {
+        let own = self.own(runs);
+        let count = |end: fn(&RanEnd) -> bool| own.iter().filter(|run| end(&run.end)).count();
+        let (done, failed) = (count(|end| *end == RanEnd::Done), count(|end| matches!(end, RanEnd::Failed(_))));
+        let planned = self.planned();
+        let left = planned.saturating_sub(done + failed);
+        let state = if left > 0 { "INCOMPLETE" } else { "COMPLETE" };
+        let rule = "=".repeat(60);
+        let cost: f64 = own.iter().filter_map(|run| run.outcome.as_ref()?.metrics.get("cost_usd")).sum();
+        let mut lines = vec![rule.clone(), format!("SCENARIO BATCH {state} - SUMMARY"), rule.clone()];
+        lines.push(format!("Planned runs: {planned}"));
+        lines.push(format!("Completed: {done}"));
+        lines.push(format!("Failed: {failed}"));
+        if left > 0 {
+            lines.push(format!("Left: {left} (go on with --resume)"));
+        }
+        lines.push(format!("Cost of replies: ${cost:.4}"));
+        let mut by_variation: BTreeMap<&str, usize> = BTreeMap::new();
+        for run in own.iter().filter(|run| run.end == RanEnd::Done) {
+            *by_variation.entry(run.key.cell.as_str()).or_default() += 1;
+        }
+        for variation in self.variations.iter().take(24) {
+            let done = by_variation.get(variation.cell.as_str()).copied().unwrap_or(0);
+            lines.push(format!("  {}: {done}/{} {}", variation.id, self.runs_per_variation(), variation.description));
+        }
+        lines.push(rule);
+        Some(lines.join("\n"))
+    }
+
+    fn defects(&self, run: &Ran) -> Vec<Problem> {
+        defects::of(self, run)
+    }
+
+    fn methods(&self) -> Vec<String> {
+        methods::methods(&self.plan)
+    }
+}
+
+/// Variations as `batch-state.json` lists them.
+fn listed(variations: &[Variation]) -> Value {
+    let entry = |variation: &Variation| {
+        json!({
+            "variation_id": variation.id, "description": variation.description, "modifications": variation.modifications,
+        })
+    };
+    variations.iter().map(entry).collect()
+}

@@ -1,0 +1,121 @@
+//! Owns how an experiment asks a model: one numbered step a reply, over the model's lane, covered by the budget. A model on this
+//! machine is asked the same way; only that its step may be repeated, because it costs nothing but time.
+//! Must not know: engine, provider, run folders, terminal.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use tiltmeter_model::failure::{Class, Failure};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_model::{ChatReply, ChatRequest, Message, Model, ModelError, Sampling, SeedKey};
+use tiltmeter_scheduler::{Call, CallPolicy, Cost, RunContext, RunError};
+
+/// A model in its part in an experiment.
+#[derive(Clone)]
+pub struct Speaker {
+    pub model: Arc<dyn Model>,
+    /// Name of one of the schedule's lanes.
+    pub lane: String,
+    pub policy: CallPolicy,
+    /// On this machine: it can be probed, and a lost reply can be made again for nothing.
+    pub local: bool,
+    /// Price, date and source as the frozen plan holds them; null for what costs nothing.
+    pub price: Value,
+}
+
+/// What a step is recognised by. The messages stand for themselves: a history that differs is another request.
+#[derive(Serialize)]
+struct Asked<'a> {
+    model: &'a str,
+    messages: &'a [Message],
+    sampling: &'a Sampling,
+    max_new_tokens: Option<usize>,
+    seed: SeedKey,
+    response_schema: Option<&'a Value>,
+    probes: usize,
+}
+
+impl Speaker {
+    /// The model in its part, as the plan names it.
+    pub fn part(&self, base_url: Option<&str>) -> Value {
+        let card = self.model.card();
+        json!({
+            "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
+            "template_sha256": card.template_sha256, "dtype": card.dtype, "kv_dtype": card.kv_dtype, "stop_ids": card.stop_ids,
+            "base_url": base_url, "price": self.price, "seed_support": self.model.seed_support(),
+        })
+    }
+
+    /// The model in the part of a judge: greedy, and held to a form where it can be held to one.
+    pub fn judging(&self, base_url: Option<&str>, instructions: &str, schema: Option<&Value>, most: usize) -> Value {
+        let mut judge = self.part(base_url);
+        judge["instructions"] = json!(instructions);
+        judge["schema"] = json!(schema);
+        judge["temperature"] = json!(0);
+        judge["max_new_tokens"] = json!(most);
+        judge
+    }
+
+    /// One reply.
+    pub async fn ask(&self, ctx: &RunContext, step: &str, request: &ChatRequest) -> Result<ChatReply, RunError> {
+        self.ask_checked(ctx, step, request, |_| Ok(())).await
+    }
+
+    /// One reply that `check` accepts. A reply it does not accept is malformed: it is paid for, and asked for once more.
+    pub async fn ask_checked(
+        &self,
+        ctx: &RunContext,
+        step: &str,
+        request: &ChatRequest,
+        check: impl Fn(&ChatReply) -> Result<(), Problem> + Send + Sync,
+    ) -> Result<ChatReply, RunError> {
+        let asked = Asked {
+            model: &self.model.card().name,
+            messages: &request.messages,
+            sampling: &request.sampling,
+            max_new_tokens: request.max_new_tokens,
+            seed: request.seed,
+            response_schema: request.response_schema.as_ref(),
+            probes: request.probes.as_ref().map_or(0, |plan| plan.probes.len()),
+        };
+        let worst = Cost {
+            // Without a price nothing is charged; under a budget the plan refuses that.
+            micro_usd: self.model.worst_case_micro_usd(request).unwrap_or(0),
+            input_tokens: request.most_input_tokens(),
+            output_tokens: request.max_new_tokens.unwrap_or(0) as u64,
+        };
+        let call =
+            Call { lane: &self.lane, name: step, request: &asked, worst, policy: self.policy, repeatable: self.local };
+        let check = &check;
+        ctx.call(call, |_| async move {
+            let reply = self.model.chat(request).await.map_err(failure)?;
+            let cost = cost(&reply);
+            match check(&reply) {
+                Ok(()) => Ok((reply, cost)),
+                Err(problem) => {
+                    Err(Failure { cost_micro_usd: Some(cost.micro_usd), ..Failure::new(Class::Malformed, problem) })
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn cost(reply: &ChatReply) -> Cost {
+    Cost {
+        // Micro-dollars below 2^53 pass through a double unharmed.
+        micro_usd: (reply.usage.cost_usd * 1e6).round() as u64,
+        input_tokens: reply.usage.prompt_tokens,
+        output_tokens: reply.usage.completion_tokens,
+    }
+}
+
+/// What did not reach a provider cost nothing and will not go better the next time.
+fn failure(error: ModelError) -> Failure {
+    match error {
+        ModelError::Call(failure) => *failure,
+        other => Failure { cost_micro_usd: Some(0), ..Failure::new(Class::BadRequest, other.problem()) },
+    }
+}

@@ -1,0 +1,357 @@
+//! Owns `Axis` (one direction at one site) and `AxisFile` (one direction per site, and where it comes from).
+//!
+//! The file is safetensors: one f32 tensor `[hidden_size]` per site, named by the site, and metadata texts `format`, `name`, `method`, `n`,
+//! `sign`, `centring`, `model_fingerprint`, `hidden_size`, `num_layers` and `stats`, JSON of `{site: {mean_pos, mean_neg, auroc?}}`.
+//! What is unknown is the empty text. Equal content gives equal bytes, so the file's SHA-256 names the axis.
+//! Must not know: candle, experiments.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Probe, Site};
+use crate::ModelCard;
+use crate::problem::Problem;
+
+const FORMAT: &str = "tiltmeter-axis-v1";
+
+/// Projections of the two sides of the contrast an axis was made of, in the units of the raw hidden states along the unit direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AxisStats {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_pos: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_neg: Option<f64>,
+    /// How well the projection tells the sides apart, 0.5 (not at all) to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auroc: Option<f64>,
+}
+
+/// How an axis was made; each text may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AxisOrigin {
+    /// `difference of means`, `imported from …`.
+    pub method: String,
+    /// Examples per side.
+    pub n: String,
+    /// What the positive end means.
+    pub sign: String,
+    /// What was subtracted before.
+    pub centring: String,
+}
+
+/// The direction at one site of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteAxis {
+    /// As it was made, not normalised, `[hidden_size]`.
+    pub direction: Vec<f32>,
+    pub stats: AxisStats,
+}
+
+/// An axis over one or several sites.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AxisFile {
+    pub name: String,
+    pub origin: AxisOrigin,
+    /// `sha256:<hex>` of the weights it was made with; `None` if unknown.
+    pub fingerprint: Option<String>,
+    pub hidden_size: usize,
+    /// Blocks of the model it was made with; `None` if unknown.
+    pub num_layers: Option<usize>,
+    pub sites: BTreeMap<Site, SiteAxis>,
+    /// Lower-case hex SHA-256 of the file's bytes.
+    pub sha256: String,
+}
+
+/// One direction at one site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    pub name: String,
+    pub site: Site,
+    /// As it was made, not normalised, `[hidden_size]`.
+    pub direction: Vec<f32>,
+    pub mean_pos: Option<f64>,
+    pub mean_neg: Option<f64>,
+    pub auroc: Option<f64>,
+    pub origin: AxisOrigin,
+    /// `sha256:<hex>` of the weights it was made with; `None` if unknown.
+    pub fingerprint: Option<String>,
+    /// Lower-case hex SHA-256 of the file it comes from.
+    pub sha256: String,
+}
+
+impl Axis {
+    /// The direction at length 1, `[hidden_size]`.
+    ///
+    /// # Errors
+    /// A direction that is zero or holds NaN or infinity: it points nowhere.
+    pub fn unit(&self) -> Result<Vec<f32>, Problem> {
+        // In f64, where the squares of f32 can neither overflow nor vanish.
+        let norm = self.direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if !norm.is_finite() || norm == 0.0 {
+            let why = if norm == 0.0 { "is zero" } else { "holds NaN or infinity" };
+            return Err(Problem::new(format!(
+                "the axis `{}` points nowhere: its direction at {} {why}",
+                self.name, self.site
+            ))
+            .hint("choose another site of it, or build it again"));
+        }
+        Ok(self.direction.iter().map(|&x| (f64::from(x) / norm) as f32).collect())
+    }
+
+    /// The probe that measures this axis.
+    ///
+    /// # Errors
+    /// As `unit`.
+    pub fn probe(&self) -> Result<Probe, Problem> {
+        Ok(Probe { name: self.name.clone(), site: self.site, unit: self.unit()? })
+    }
+
+    /// Whether the axis can be measured in a model. Returns what is worth a note, if anything: that it cannot be told, or
+    /// (with `accept_other_model`) that it is known, that the axis was made with other weights.
+    ///
+    /// # Errors
+    /// Another width, a site the model lacks, or other weights.
+    pub fn check(&self, card: &ModelCard, accept_other_model: bool) -> Result<Option<String>, Problem> {
+        let (axis, model) = (&self.name, &card.name);
+        if let Some(width) = card.hidden_size.filter(|&width| width != self.direction.len()) {
+            return Err(Problem::new(format!(
+                "the axis `{axis}` has {} numbers, but {model} has a hidden size of {width}",
+                self.direction.len()
+            ))
+            .hint("use an axis that was made with this model"));
+        }
+        if let Some(num_layers) = card.num_layers {
+            self.site.check(num_layers)?;
+        }
+        match (&self.fingerprint, &card.fingerprint) {
+            (Some(made_with), Some(weights)) if made_with == weights => Ok(None),
+            (Some(_), Some(_)) if accept_other_model => Ok(Some(format!(
+                "the axis `{axis}` was made with other weights than those of {model}; accepted as asked"
+            ))),
+            (Some(made_with), Some(weights)) => {
+                Err(Problem::new(format!("the axis `{axis}` was made with other weights than those of {model}"))
+                    .at(format!("axis {made_with}, model {weights}"))
+                    .hint(format!(
+                        "if it belongs to this model after all, import it again with `--model {model}`; \
+                         an experiment measures across models with `--set accept_axis_of_other_model=true`"
+                    )))
+            }
+            (None, _) => Ok(Some(format!("the axis `{axis}` does not say which weights it was made with"))),
+            (_, None) => Ok(Some(format!("{model} shows no weights to compare the axis `{axis}` with"))),
+        }
+    }
+}
+
+impl AxisFile {
+    /// Reads an axis file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no axis file, or contradicts itself.
+    pub fn open(path: &Path) -> Result<Self, Problem> {
+        let place = path.display().to_string();
+        let bytes = fs::read(path).map_err(|error| {
+            Problem::new(format!("cannot read the axis: {error}")).at(&place).hint("check the path of the axis file")
+        })?;
+        Self::from_bytes(&bytes).map_err(|problem| problem.at(place))
+    }
+
+    /// Whether bytes are of this format, so that importing such a file needs no choices.
+    pub fn recognises(bytes: &[u8]) -> bool {
+        let format = |(_, header): (usize, safetensors::tensor::Metadata)| {
+            header.metadata().as_ref().and_then(|texts| texts.get("format")).is_some_and(|format| format == FORMAT)
+        };
+        SafeTensors::read_metadata(bytes).is_ok_and(format)
+    }
+
+    /// Reads the bytes of an axis file.
+    ///
+    /// # Errors
+    /// Bytes that are no axis file, or contradict themselves.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
+        let foreign = |what: String| Problem::new(what).hint("turn it into an axis file with `tiltmeter axis import`");
+        let tensors = SafeTensors::deserialize(bytes)
+            .map_err(|error| foreign(format!("not an axis file, or a damaged one ({error})")))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
+        let texts = header.metadata().clone().unwrap_or_default();
+        let text = |key: &str| texts.get(key).cloned().unwrap_or_default();
+        match text("format").as_str() {
+            FORMAT => {}
+            "" => return Err(foreign("a safetensors file, but not an axis file".to_owned())),
+            other if other.starts_with("tiltmeter-axis-") => {
+                return Err(Problem::new(format!(
+                    "the axis file is of the format `{other}`, this version reads `{FORMAT}`"
+                ))
+                .hint("use the version that wrote it, or import the axis again"));
+            }
+            other => return Err(foreign(format!("not an axis file: its format is `{other}`"))),
+        }
+        let count = |key: &str| match text(key).as_str() {
+            "" => Ok(None),
+            digits => {
+                digits.parse::<usize>().map(Some).map_err(|_| damaged(format!("`{key}` is `{digits}`, no count")))
+            }
+        };
+        let hidden_size = count("hidden_size")?.ok_or_else(|| damaged("`hidden_size` is missing".to_owned()))?;
+        let stats = match text("stats").as_str() {
+            "" => BTreeMap::new(),
+            json => serde_json::from_str::<BTreeMap<String, AxisStats>>(json)
+                .map_err(|error| damaged(format!("`stats` cannot be read: {error}")))?,
+        };
+        let mut sites = BTreeMap::new();
+        for (name, tensor) in tensors.iter() {
+            let site: Site =
+                name.parse().map_err(|_| damaged(format!("its tensor `{name}` is not named by a site")))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != [hidden_size] {
+                let (dtype, shape) = (tensor.dtype(), tensor.shape());
+                return Err(damaged(format!("its tensor `{name}` is {dtype:?} {shape:?}, not F32 [{hidden_size}]")));
+            }
+            let direction =
+                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            sites.insert(site, SiteAxis { direction, stats: stats.get(name).copied().unwrap_or_default() });
+        }
+        let origin =
+            AxisOrigin { method: text("method"), n: text("n"), sign: text("sign"), centring: text("centring") };
+        let file = Self {
+            name: text("name"),
+            origin,
+            fingerprint: Some(text("model_fingerprint")).filter(|fingerprint| !fingerprint.is_empty()),
+            hidden_size,
+            num_layers: count("num_layers")?,
+            sites,
+            sha256: sha256(bytes),
+        };
+        file.check_itself()?;
+        Ok(file)
+    }
+
+    /// The axis at a site; without one, the only site there is.
+    ///
+    /// # Errors
+    /// A site the file lacks, or several sites and none named.
+    pub fn axis(&self, site: Option<Site>) -> Result<Axis, Problem> {
+        let list = || self.sites.keys().map(Site::to_string).collect::<Vec<_>>().join(", ");
+        let found = match (site, self.sites.first_key_value()) {
+            (Some(site), _) => self.sites.get(&site).map(|axis| (site, axis)).ok_or_else(|| {
+                Problem::new(format!("the axis `{}` has no direction at {site}", self.name))
+                    .hint(format!("it has: {}", list()))
+            })?,
+            (None, Some((&site, axis))) if self.sites.len() == 1 => (site, axis),
+            (None, _) => {
+                return Err(Problem::new(format!("the axis `{}` has {} sites", self.name, self.sites.len()))
+                    .hint(format!("choose one with `site:`, of {}", list())));
+            }
+        };
+        let (site, SiteAxis { direction, stats }) = found;
+        Ok(Axis {
+            name: self.name.clone(),
+            site,
+            direction: direction.clone(),
+            mean_pos: stats.mean_pos,
+            mean_neg: stats.mean_neg,
+            auroc: stats.auroc,
+            origin: self.origin.clone(),
+            fingerprint: self.fingerprint.clone(),
+            sha256: self.sha256.clone(),
+        })
+    }
+
+    /// Sets `sha256` to that of the bytes this would be written as; for one that was just put together.
+    pub fn sealed(mut self) -> Self {
+        self.sha256 = sha256(&self.to_bytes());
+        self
+    }
+
+    /// Writes the file, whole or not at all, and returns its SHA-256 in lower-case hex.
+    ///
+    /// # Errors
+    /// Directions of several widths, no site at all, a folder that cannot be written.
+    pub fn write(&self, path: &Path) -> Result<String, Problem> {
+        self.check_itself()?;
+        let bytes = self.to_bytes();
+        write_atomically(path, &bytes).map_err(|error| {
+            Problem::new(format!("cannot write the axis: {error}"))
+                .at(path.display().to_string())
+                .hint("check that the folder exists and may be written")
+        })?;
+        Ok(sha256(&bytes))
+    }
+
+    fn check_itself(&self) -> Result<(), Problem> {
+        if self.sites.is_empty() {
+            return Err(damaged("it has no direction at any site".to_owned()));
+        }
+        for (site, SiteAxis { direction, .. }) in &self.sites {
+            if direction.len() != self.hidden_size {
+                let (has, wants) = (direction.len(), self.hidden_size);
+                return Err(damaged(format!("its direction at {site} has {has} numbers instead of {wants}")));
+            }
+            if let Some(num_layers) = self.num_layers {
+                site.check(num_layers)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// safetensors by hand: the crate's metadata is a hash map, whose order and so the file's hash would change from run to run.
+    fn to_bytes(&self) -> Vec<u8> {
+        let stats: BTreeMap<String, AxisStats> =
+            self.sites.iter().map(|(site, axis)| (site.to_string(), axis.stats)).collect();
+        let AxisOrigin { method, n, sign, centring } = &self.origin;
+        let mut header = serde_json::Map::new();
+        let texts = json!({
+            "format": FORMAT,
+            "name": self.name,
+            "method": method,
+            "n": n,
+            "sign": sign,
+            "centring": centring,
+            "model_fingerprint": self.fingerprint.as_deref().unwrap_or_default(),
+            "hidden_size": self.hidden_size.to_string(),
+            "num_layers": self.num_layers.map(|n| n.to_string()).unwrap_or_default(),
+            "stats": json!(stats).to_string(),
+        });
+        header.insert("__metadata__".to_owned(), texts);
+        let mut data = Vec::with_capacity(self.sites.len() * self.hidden_size * 4);
+        for (site, SiteAxis { direction, .. }) in &self.sites {
+            let start = data.len();
+            data.extend(direction.iter().flat_map(|x| x.to_le_bytes()));
+            let entry = json!({"dtype": "F32", "shape": [direction.len()], "data_offsets": [start, data.len()]});
+            header.insert(site.to_string(), entry);
+        }
+        let mut text = Value::Object(header).to_string().into_bytes();
+        // The format wants the data aligned to 8 bytes, and allows blanks after the header.
+        text.resize(text.len().next_multiple_of(8), b' ');
+        [&(text.len() as u64).to_le_bytes(), text.as_slice(), &data].concat()
+    }
+}
+
+fn damaged(what: String) -> Problem {
+    Problem::new(format!("the axis file contradicts itself: {what}")).hint("build or import the axis again")
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    // A temporary file is private by default, but an axis is for everyone who may read the folder.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    fs::File::open(folder)?.sync_all()
+}

@@ -1,0 +1,10 @@
+//! Owns what is read from hidden states: sites, axes, spans, projections.
+//! Must not know: candle, experiments.
+
+mod site;
+mod readout;
+mod axis;
+
+pub use axis::{Axis, AxisFile, AxisOrigin, AxisStats, SiteAxis};
+pub use readout::{Probe, ProbePlan, ProbeReadout, Readout, SiteVector, Span};
+pub use site::{LayerConvention, Site};

@@ -1,0 +1,425 @@
+//! Owns every path under a run folder, and where exports go besides: in the default place the transcripts also go to
+//! `data/generated_transcripts/` and the figures to `images/`, as the original study laid them out; a folder the user
+//! names holds everything itself.
+//! Must not know: what a label or a metric means.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use time::{OffsetDateTime, macros::format_description};
+
+use super::files::{WRITING, cannot_read, cannot_write, safe_name};
+use tiltmeter_model::problem::Problem;
+
+/// Folders within folders at most, below a run folder: `<pair>/<level>/result.json`, `runs/<run>/metrics.json`.
+const DEEPEST_FILES: usize = 3;
+
+/// Removes what was left half written in a folder and in those below it, but for folders that are another run's.
+fn swept(dir: &Path, deeper: usize) -> Result<(), Problem> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => return Ok(()),
+        Err(error) => return Err(cannot_read(dir, &error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| cannot_read(dir, &error))?;
+        // Links are not followed: what they lead to is not the run's.
+        let (path, kind) = (entry.path(), entry.file_type().map_err(|error| cannot_read(dir, &error))?);
+        let name = entry.file_name();
+        if kind.is_file() && name.to_str().is_some_and(|name| name.starts_with(WRITING)) {
+            fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
+        } else if kind.is_dir() && deeper > 0 && RunFolder::at(&path).journals().is_ok_and(|found| found.is_empty()) {
+            swept(&path, deeper - 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder that holds one experiment's journal and everything that comes out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    dir: PathBuf,
+    /// The project root whose shared places get a copy of the exports; `None` for a folder the user named.
+    shared: Option<PathBuf>,
+    /// One of several processes that write here; `None`: the only one.
+    writer: Option<String>,
+    /// Writers whose journals it goes on from; `None`: all.
+    earlier: Option<Vec<String>>,
+}
+
+impl RunFolder {
+    /// Makes `<base>/data/runs/<experiment>/<YYYYMMDD-HHMMSS>-<first 8 of the plan's hash>/` (UTC), with a suffix where that
+    /// name is taken.
+    pub fn create(base: &Path, experiment: &str, plan_hash: &str) -> Result<Self, Problem> {
+        let parent = runs_of(base, experiment)?;
+        fs::create_dir_all(&parent).map_err(|error| cannot_write(&parent, &error))?;
+        let format = format_description!("[year][month][day]-[hour][minute][second]");
+        let Ok(time) = OffsetDateTime::now_utc().format(&format) else {
+            return Err(Problem::new("the clock of this machine shows no usable date"));
+        };
+        let name = format!("{time}-{}", short(plan_hash));
+        for attempt in 1_u32.. {
+            let dir = parent.join(if attempt == 1 { name.clone() } else { format!("{name}-{attempt}") });
+            // `create_dir` and not `create_dir_all`: of two that start in the same second only one gets the name.
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), writer: None, earlier: None }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot_write(&dir, &error)),
+            }
+        }
+        Err(Problem::new("no free name for a run folder").at(parent.display().to_string()))
+    }
+
+    /// A folder the user names; it need not exist yet.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), shared: None, writer: None, earlier: None }
+    }
+
+    /// The folder as one of several processes sees it that write there side by side, each its own journal.
+    pub fn for_writer(&self, name: &str) -> Result<Self, Problem> {
+        Ok(Self { writer: Some(safe_name(name)?.to_owned()), ..self.clone() })
+    }
+
+    /// A writer's folder where of the others' journals only these matter: its runs are in no others. Reading them all would take each
+    /// of many writers longer the more there are.
+    pub fn going_on_from(self, writers: Vec<String>) -> Self {
+        Self { earlier: Some(writers), ..self }
+    }
+
+    /// Whether several processes write here, of which this is one.
+    pub fn is_shared(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Every folder in the default place that holds a journal, the oldest first.
+    pub fn begun(base: &Path, experiment: &str) -> Result<Vec<Self>, Problem> {
+        let parent = runs_of(base, experiment)?;
+        let entries = match fs::read_dir(&parent) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot_read(&parent, &error)),
+        };
+        let mut begun = Vec::new();
+        for entry in entries {
+            let dir = entry.map_err(|error| cannot_read(&parent, &error))?.path();
+            let folder = Self { shared: Some(base.to_path_buf()), dir, writer: None, earlier: None };
+            let Some(age) = folder.age_key() else { continue };
+            if folder.holds_journal()? {
+                begun.push((age, folder));
+            }
+        }
+        begun.sort_by_key(|(age, _)| *age);
+        Ok(begun.into_iter().map(|(_, folder)| folder).collect())
+    }
+
+    /// The newest folder in the default place that holds a journal, of this plan or, with `None`, of any plan.
+    pub fn latest(base: &Path, experiment: &str, plan_hash: Option<&str>) -> Result<Option<Self>, Problem> {
+        let begun = Self::begun(base, experiment)?;
+        Ok(begun.into_iter().rev().find(|folder| plan_hash.is_none_or(|hash| folder.is_of_plan(hash))))
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The frozen plan; written from the journal.
+    pub fn plan(&self) -> PathBuf {
+        self.dir.join("plan.json")
+    }
+
+    /// The journal this process writes.
+    pub fn journal(&self) -> PathBuf {
+        match &self.writer {
+            None => self.dir.join("journal.jsonl"),
+            Some(writer) => self.dir.join(format!("journal-{writer}.jsonl")),
+        }
+    }
+
+    /// What the cluster was given to do.
+    pub fn cluster_dir(&self) -> PathBuf {
+        self.dir.join("slurm")
+    }
+
+    /// Every `journal*.jsonl` in the folder, by name: several writers each leave their own.
+    pub fn journals(&self) -> Result<Vec<PathBuf>, Problem> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot_read(&self.dir, &error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| cannot_read(&self.dir, &error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("journal") && name.ends_with(".jsonl") && path.is_file() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Names of those that left a journal of their own.
+    pub fn writers(&self) -> Result<Vec<String>, Problem> {
+        let name = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?.strip_prefix("journal-")?.strip_suffix(".jsonl")?;
+            safe_name(name).ok().map(str::to_owned)
+        };
+        Ok(self.journals()?.iter().filter_map(name).collect())
+    }
+
+    /// The journals that this process goes on from, other than its own.
+    pub fn earlier_journals(&self) -> Result<Vec<PathBuf>, Problem> {
+        let own = self.journal();
+        let Some(writers) = &self.earlier else {
+            return Ok(self.journals()?.into_iter().filter(|path| *path != own).collect());
+        };
+        // Beside those of the writers, what was done here without any.
+        let alone = Self { writer: None, ..self.clone() }.journal();
+        let mut found = vec![alone];
+        for writer in writers {
+            found.push(self.for_writer(writer)?.journal());
+        }
+        Ok(found.into_iter().filter(|path| *path != own && path.is_file()).collect())
+    }
+
+    /// What is claimed by the writers of this folder: runs and leases, each kind in its folder.
+    pub fn claims_dir(&self, of: &str) -> PathBuf {
+        self.dir.join("claims").join(of)
+    }
+
+    /// Versions, hashes, sessions and files of this run.
+    pub fn manifest(&self) -> PathBuf {
+        self.dir.join("manifest.json")
+    }
+
+    /// Finished records, one JSON object a line.
+    pub fn game_logs(&self) -> PathBuf {
+        self.dir.join("game_logs.jsonl")
+    }
+
+    /// Which of the records were sent where.
+    pub fn uploads(&self) -> PathBuf {
+        self.dir.join("uploads.json")
+    }
+
+    /// The report for people.
+    pub fn report(&self) -> PathBuf {
+        self.dir.join("report.md")
+    }
+
+    /// One row per turn.
+    pub fn turns(&self) -> PathBuf {
+        self.dir.join("turns.parquet")
+    }
+
+    /// One row per token.
+    pub fn tokens(&self) -> PathBuf {
+        self.dir.join("tokens.parquet")
+    }
+
+    /// Mean vectors of turns.
+    pub fn vectors(&self) -> PathBuf {
+        self.dir.join("vectors.safetensors")
+    }
+
+    /// What the tool said while it ran.
+    pub fn session_log(&self) -> PathBuf {
+        self.dir.join("session.log")
+    }
+
+    /// Progress of the sitting that writes the folder, as of its last beat.
+    pub fn progress(&self) -> PathBuf {
+        self.dir.join("progress.json")
+    }
+
+    /// The methods section.
+    pub fn methods(&self) -> PathBuf {
+        self.dir.join("methods.md")
+    }
+
+    /// `<experiment>_summary.json`.
+    pub fn summary(&self, experiment: &str) -> Result<PathBuf, Problem> {
+        Ok(self.dir.join(format!("{}_summary.json", safe_name(experiment)?)))
+    }
+
+    /// The folder's own transcripts.
+    pub fn transcripts_dir(&self) -> PathBuf {
+        self.dir.join("generated_transcripts")
+    }
+
+    /// The folder's own figures.
+    pub fn images_dir(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
+    /// Every place a transcript of this name is to be written; the folder's own comes first.
+    pub fn transcript_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
+        let shared = self.shared.as_ref().map(|base| base.join("data").join("generated_transcripts"));
+        places(self.transcripts_dir(), shared, file_name)
+    }
+
+    /// Every place a figure of this name is to be written; the folder's own comes first.
+    pub fn image_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
+        let shared = self.shared.as_ref().map(|base| base.join("images"));
+        places(self.images_dir(), shared, file_name)
+    }
+
+    /// Removes files that a killed process left half written. Only for whoever holds the journal alone: where others write, too, a
+    /// file may be one that is just being written.
+    pub fn sweep(&self) -> Result<(), Problem> {
+        let own = self.journal();
+        if self.writer.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
+            return Ok(());
+        }
+        swept(&self.dir, DEEPEST_FILES)
+    }
+
+    /// Whether any journal in the folder has content.
+    pub fn holds_journal(&self) -> Result<bool, Problem> {
+        for path in self.journals()? {
+            let length = fs::metadata(&path).map_err(|error| cannot_read(&path, &error))?.len();
+            if length > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Refuses a folder that already holds results. To be asked before anything is spent, and asked again by the scheduler.
+    pub fn require_unused(&self) -> Result<(), Problem> {
+        if self.holds_journal()? {
+            return Err(Problem::new("this folder already holds the journal of a run")
+                .at(self.dir.display().to_string())
+                .hint("go on with it with --resume, or choose another folder with --out"));
+        }
+        Ok(())
+    }
+
+    /// Date, time and suffix of a default folder's name; `None` for anything else that lies there.
+    fn age_key(&self) -> Option<AgeKey> {
+        let name = self.dir.file_name()?.to_str()?;
+        let mut parts = name.split('-');
+        let (date, time, _hash) = (parts.next()?, parts.next()?, parts.next()?);
+        let suffix = parts.next().map_or(Ok(1), str::parse).ok()?;
+        Some((date.parse().ok()?, time.parse().ok()?, suffix))
+    }
+
+    /// By `plan.json`, or by the folder's name where that file is gone.
+    fn is_of_plan(&self, hash: &str) -> bool {
+        let recorded = fs::read(self.plan()).ok().and_then(|bytes| {
+            let plan: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+            Some(plan.get("hash")?.as_str()?.to_owned())
+        });
+        match recorded {
+            Some(recorded) => recorded == hash,
+            None => {
+                self.dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('-').nth(2))
+                    == Some(short(hash))
+            }
+        }
+    }
+}
+
+/// (date, time, suffix) of a folder's name.
+type AgeKey = (u64, u64, u32);
+
+fn runs_of(base: &Path, experiment: &str) -> Result<PathBuf, Problem> {
+    Ok(base.join("data").join("runs").join(safe_name(experiment)?))
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}
+
+fn places(own: PathBuf, shared: Option<PathBuf>, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
+    let file_name = safe_name(file_name)?;
+    Ok(std::iter::once(own).chain(shared).map(|dir| dir.join(file_name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_folders_do_not_clash_and_the_newest_is_found() {
+        let base = tempfile::tempdir().unwrap();
+        let hash = "0123456789abcdef";
+        let folders: Vec<_> = (0..12).map(|_| RunFolder::create(base.path(), "003b", hash).unwrap()).collect();
+        assert_eq!(RunFolder::latest(base.path(), "003b", Some(hash)).unwrap(), None, "none has a journal");
+        for folder in &folders {
+            fs::write(folder.journal(), "x").unwrap();
+        }
+        fs::create_dir_all(base.path().join("data/runs/003b/notes")).unwrap();
+        assert_eq!(RunFolder::latest(base.path(), "003b", Some(hash)).unwrap().as_ref(), folders.last());
+        assert_eq!(RunFolder::latest(base.path(), "003b", None).unwrap().as_ref(), folders.last());
+        assert_eq!(RunFolder::latest(base.path(), "003b", Some("ffffffff00")).unwrap(), None);
+        assert_eq!(RunFolder::latest(base.path(), "other", None).unwrap(), None);
+    }
+
+    #[test]
+    fn a_plan_file_decides_over_the_name() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(base.path(), "e", "aaaaaaaaaaaa").unwrap();
+        fs::write(folder.journal(), "x").unwrap();
+        fs::write(folder.plan(), r#"{"hash": "bbbbbbbbbbbb", "document": {}}"#).unwrap();
+        assert_eq!(RunFolder::latest(base.path(), "e", Some("aaaaaaaaaaaa")).unwrap(), None);
+        assert_eq!(RunFolder::latest(base.path(), "e", Some("bbbbbbbbbbbb")).unwrap(), Some(folder));
+    }
+
+    #[test]
+    fn exports_of_a_named_folder_stay_inside() {
+        let named = RunFolder::at("out");
+        assert_eq!(named.transcript_places("a.json").unwrap(), [Path::new("out/generated_transcripts/a.json")]);
+        assert_eq!(named.image_places("a.png").unwrap(), [Path::new("out/images/a.png")]);
+        let base = tempfile::tempdir().unwrap();
+        let default = RunFolder::create(base.path(), "e", "aaaaaaaaaaaa").unwrap();
+        let places = default.transcript_places("a.json").unwrap();
+        assert_eq!(places[0], default.dir().join("generated_transcripts/a.json"));
+        assert_eq!(places[1], base.path().join("data/generated_transcripts/a.json"));
+        assert_eq!(default.image_places("a.png").unwrap()[1], base.path().join("images/a.png"));
+        assert!(default.image_places("../a.png").is_err());
+        assert!(RunFolder::create(base.path(), "../e", "aa").is_err());
+    }
+
+    #[test]
+    fn only_what_was_left_half_written_is_swept_away() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::at(base.path());
+        folder.sweep().unwrap();
+        let all = [
+            ".writing-a",
+            "images/.writing-b",
+            "images/a.png",
+            ".hidden",
+            "writing-c",
+            "runs/r-001/.writing-d",
+            "runs/r-001/log",
+            "other/journal.jsonl",
+            "other/.writing-e",
+            "other/images/.writing-f",
+        ];
+        for name in all {
+            fs::create_dir_all(base.path().join(name).parent().unwrap()).unwrap();
+            fs::write(base.path().join(name), "x").unwrap();
+        }
+        folder.sweep().unwrap();
+        let left: Vec<&str> = all.into_iter().filter(|name| base.path().join(name).exists()).collect();
+        let other = ["other/journal.jsonl", "other/.writing-e", "other/images/.writing-f"];
+        let expected = ["images/a.png", ".hidden", "writing-c", "runs/r-001/log"].into_iter().chain(other);
+        assert_eq!(left, expected.collect::<Vec<_>>(), "another run's folder is its own");
+    }
+
+    #[test]
+    fn a_used_folder_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::at(base.path().join("out"));
+        folder.require_unused().unwrap();
+        fs::create_dir_all(folder.dir()).unwrap();
+        fs::write(folder.dir().join("journal-3.jsonl"), "x").unwrap();
+        assert!(folder.require_unused().unwrap_err().hint.unwrap().contains("--resume"));
+    }
+}
