@@ -40,13 +40,13 @@ pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 pub use upload::{Uploaded, upload_pending};
 
-use keeping::{Diary, Keeper};
-use opening::Opener;
+use keeping::{ArtifactWriter, SessionLog};
+use opening::ModelOpener;
 use sharing::Share;
 use tiltmeter_dataset::Dataset;
 pub use tiltmeter_experiments::Forecast;
 use tiltmeter_experiments::config::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
-use tiltmeter_experiments::{Books, Experiment, Ran, RanEnd, RunFile};
+use tiltmeter_experiments::{Experiment, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{Keys, read_env_file};
 use tiltmeter_model::{ChatRequest, Message, Model, Role, Work};
@@ -57,7 +57,7 @@ use tiltmeter_store::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersi
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Opening {
+pub struct ModelOptions {
     pub device: Device,
     pub engine: EngineOptions,
     /// Processes that share the accounts' limits; `None`: this one has them for itself.
@@ -67,7 +67,7 @@ pub struct Opening {
 }
 
 /// An experiment with everything it needs, checked; nothing has run yet.
-pub struct Prepared {
+pub struct PreparedRun {
     experiment: Box<dyn Experiment>,
     models: Vec<Arc<dyn Model>>,
     lanes: Vec<Lane>,
@@ -105,12 +105,12 @@ pub fn load(path: &Path, set: &[(String, String)]) -> Result<Loaded, Vec<Problem
 }
 
 /// Opens what the file names. All problems at once, where one does not hide the next.
-pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Problem>> {
+pub fn prepare(loaded: Loaded, opening: &ModelOptions) -> Result<PreparedRun, Vec<Problem>> {
     let Loaded { spec, text, .. } = loaded;
     let mut notes = Vec::new();
     let keys = Keys::from_environment(Some(Path::new(ENV_FILE))).map_err(|problem| vec![problem])?;
     let (conduct, output) = (spec.conduct(), spec.output());
-    let mut opener = Opener::new(opening, &keys, &conduct);
+    let mut opener = ModelOpener::new(opening, &keys, &conduct);
     let opened = kinds::open(spec, &mut opener, &mut notes);
     let dataset = match conduct.hf_repo_id.as_deref().map(|repo_id| upload::open(repo_id, &keys)) {
         Some(Err(problem)) if opening.for_plan => {
@@ -125,7 +125,7 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
         other => other.and_then(Result::ok),
     };
     let lanes = opener.lanes();
-    let Opener { models, mut problems, ready, unready, wanting, .. } = opener;
+    let ModelOpener { models, mut problems, ready, unready, wanting, .. } = opener;
     let (experiment, axes) = match opened {
         Ok(opened) if problems.is_empty() => opened,
         opened => {
@@ -141,12 +141,12 @@ pub fn prepare(loaded: Loaded, opening: &Opening) -> Result<Prepared, Vec<Proble
     let axis_hashes = axes.iter().map(|axis| (format!("{}@{}", axis.name, axis.site), axis.sha256.clone())).collect();
     notes.extend(experiment.forecast().notes.iter().map(Problem::new));
     notes.extend(wanting);
-    Ok(Prepared { experiment, models, lanes, conduct, keys, dataset, axis_hashes, output, text, notes, ready })
+    Ok(PreparedRun { experiment, models, lanes, conduct, keys, dataset, axis_hashes, output, text, notes, ready })
 }
 
 /// How a prepared experiment is to be run.
 #[derive(Clone, Default)]
-pub struct Running {
+pub struct RunOptions {
     /// The run folder; `None` is a new one under `data/runs/<experiment>/`.
     pub out: Option<PathBuf>,
     pub resume: bool,
@@ -168,7 +168,7 @@ pub struct Running {
 }
 
 /// A sitting that came to its end, be it the experiment's or not.
-pub struct Sitting {
+pub struct RunReport {
     pub folder: RunFolder,
     pub summary: Summary,
     pub work: Work,
@@ -182,7 +182,7 @@ pub struct Sitting {
     pub files: Vec<PathBuf>,
 }
 
-impl Prepared {
+impl PreparedRun {
     pub fn name(&self) -> &str {
         self.experiment.name()
     }
@@ -243,12 +243,12 @@ impl Prepared {
     }
 
     /// Where the results go; the experiment learns what was begun before.
-    fn folder(&mut self, running: &Running) -> Result<RunFolder, Problem> {
+    fn folder(&mut self, running: &RunOptions) -> Result<RunFolder, Problem> {
         let document = |folder: &RunFolder| Plan::read(&folder.plan()).ok().map(|plan| plan.document().clone());
         if let Some(dir) = running.out.as_ref().or(self.output.as_ref()) {
             let folder = RunFolder::at(dir);
             match running.resume {
-                true => self.experiment.follow(&[], document(&folder).as_ref()),
+                true => self.experiment.continue_numbering(&[], document(&folder).as_ref()),
                 false => folder.require_unused()?,
             }
             return Ok(folder);
@@ -261,27 +261,27 @@ impl Prepared {
             // The newest of this plan; failing that the newest of any, so that a changed file is told apart from a new one.
             for folder in begun.iter().rev() {
                 let Some(plan) = document(folder) else { continue };
-                self.experiment.follow(&earlier, Some(&plan));
+                self.experiment.continue_numbering(&earlier, Some(&plan));
                 if Plan::freeze(plan).hash() == self.plan().hash() {
                     return Ok(folder.clone());
                 }
             }
             if let Some(newest) = begun.last() {
-                self.experiment.follow(&earlier, document(newest).as_ref());
+                self.experiment.continue_numbering(&earlier, document(newest).as_ref());
                 return Ok(newest.clone());
             }
         }
-        self.experiment.follow(&earlier, None);
+        self.experiment.continue_numbering(&earlier, None);
         RunFolder::create(&base, &name, self.plan().hash())
     }
 
     /// Runs what is not finished yet and writes everything that can be written.
     pub async fn run(
         mut self,
-        running: &Running,
+        running: &RunOptions,
         progress: Arc<Progress>,
         stop: StopSignal,
-    ) -> Result<Sitting, Problem> {
+    ) -> Result<RunReport, Problem> {
         if let Some(dataset) = &self.dataset {
             dataset.check().await.map_err(|problem| Problem {
                 what: format!("Environment validation failed: {}", problem.what),
@@ -322,7 +322,7 @@ impl Prepared {
         opening.extend(config.map(|(path, text)| RunFile { path, text }));
         opening.extend(running.invocation.as_ref().map(Invocation::file));
         let pause = running.pause.clone();
-        let keeper = Keeper::new(folder.clone(), recorder, backups, pause, opening, progress.clone());
+        let keeper = ArtifactWriter::new(folder.clone(), recorder, backups, pause, opening, progress.clone());
         let keeper = Arc::new(keeper);
         let order = match conduct.order {
             RunOrder::Interleaved => Order::Interleaved,
@@ -353,8 +353,8 @@ impl Prepared {
         if let Some(claims) = share.as_ref().and_then(|share| share.claims.clone()) {
             schedule = schedule.claims(claims);
         }
-        self.experiment.opening().into_iter().for_each(|line| progress.say(line));
-        let mut diary = Diary::new(folder.clone(), progress.clone(), self.keys.scrubber());
+        self.experiment.banner().into_iter().for_each(|line| progress.say(line));
+        let mut diary = SessionLog::new(folder.clone(), progress.clone(), self.keys.scrubber());
         let mut summary = tokio::select! {
             summary = schedule.run(self.runs(only.as_deref())?) => summary?,
             () = diary.keep() => return Err(Problem::new("the diary came to an end before the runs")),
@@ -370,9 +370,9 @@ impl Prepared {
             }
             let (work, files) = (self.work(), Vec::new());
             let closing = share.closing;
-            return Ok(Sitting { folder, summary, work, reported: None, closing, uploaded: None, files });
+            return Ok(RunReport { folder, summary, work, reported: None, closing, uploaded: None, files });
         }
-        let ran: Vec<Ran> = match &only {
+        let ran: Vec<RunRecord> = match &only {
             None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),
             // What is exported is of all runs, whoever carried them out.
             Some(_) => afterwards::runs(&recorded(&folder)?),
@@ -395,7 +395,7 @@ impl Prepared {
             Some(dataset) => Some(upload::upload(dataset, &folder).await),
             None => None,
         };
-        Ok(Sitting { folder, summary, work: self.work(), reported, closing, uploaded, files })
+        Ok(RunReport { folder, summary, work: self.work(), reported, closing, uploaded, files })
     }
 
     /// The id of the run of this number.
@@ -415,7 +415,7 @@ impl Prepared {
     /// The experiment as it goes on with what this folder was begun with.
     pub fn following(mut self, folder: &RunFolder) -> Self {
         if let Ok(plan) = Plan::read(&folder.plan()) {
-            self.experiment.follow(&[], Some(plan.document()));
+            self.experiment.continue_numbering(&[], Some(plan.document()));
         }
         self
     }
@@ -446,8 +446,8 @@ impl Prepared {
             sum.unique_tokens += work.unique_tokens;
             sum.generated_tokens += work.generated_tokens;
             sum.steps += work.steps;
-            sum.guessed_tokens += work.guessed_tokens;
-            sum.right_guesses += work.right_guesses;
+            sum.draft_tokens += work.draft_tokens;
+            sum.accepted_draft_tokens += work.accepted_draft_tokens;
             sum.weight_bytes += work.weight_bytes;
             sum.kv_bytes += work.kv_bytes;
         }
@@ -484,20 +484,20 @@ impl Prepared {
 }
 
 /// A run as far as it came.
-fn ran(key: &RunKey, state: &RunState, summary: &Summary) -> Ran {
+fn ran(key: &RunKey, state: &RunState, summary: &Summary) -> RunRecord {
     let kept = || summary.kept.get(&key.id()).cloned();
     let (outcome, end) = match state {
-        RunState::Done(outcome) => (Some(outcome.clone()), RanEnd::Done),
-        RunState::Failed(problem) => (kept(), RanEnd::Failed(problem.clone())),
-        RunState::Pending => (kept(), RanEnd::Pending),
+        RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
+        RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
+        RunState::Pending => (kept(), RunEnd::Pending),
     };
-    Ran { key: key.clone(), outcome, end }
+    RunRecord { key: key.clone(), outcome, end }
 }
 
 /// What the journal knows besides outcomes.
-fn books(summary: &Summary) -> Books {
+fn books(summary: &Summary) -> Ledger {
     let Summary { sessions, spending, accounts, .. } = summary;
-    Books { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
+    Ledger { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
 }
 
 /// How often a sitting ended before its work.

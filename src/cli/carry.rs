@@ -15,7 +15,7 @@ use super::{
     status,
     terminal::{escape, stdout},
 };
-use crate::session::{Prepared, Running, Sitting, Uploaded};
+use crate::session::{PreparedRun, RunOptions, RunReport, Uploaded};
 use tiltmeter_model::Work;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::{distribution_terminal, response_terminal, terminal as tables};
@@ -23,7 +23,12 @@ use tiltmeter_scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal}
 use tiltmeter_store::RunFolder;
 
 /// Carries out what is not done yet; `again` is the command that goes on where this one stops.
-pub fn carry_out(prepared: Prepared, running: &Running, mode: ProgressMode, again: &str) -> Result<Exit, Failure> {
+pub fn carry_out(
+    prepared: PreparedRun,
+    running: &RunOptions,
+    mode: ProgressMode,
+    again: &str,
+) -> Result<Exit, Failure> {
     let progress = Arc::new(Progress::new());
     let begun = || progress.snapshot().elapsed_s > 0.0;
     let sitting = runtime()?.block_on(async {
@@ -88,7 +93,7 @@ fn stopping(level: StopLevel) -> &'static str {
 }
 
 /// Says what came out, and how to go on where something is left.
-fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
+fn finish(sitting: &RunReport, again: &str) -> Result<Exit, Failure> {
     if let Some(reported) = &sitting.reported {
         for (comparison, analysis) in &reported.measures {
             stdout(&format!("\n{}", tables(comparison, analysis, false)))?;
@@ -110,8 +115,8 @@ fn finish(sitting: &Sitting, again: &str) -> Result<Exit, Failure> {
             "\nwork       {} forward token-passes for {} unique tokens: {ratio:.3} per token, {} generated, {} steps\n",
             work.forward_tokens, work.unique_tokens, work.generated_tokens, work.steps
         ))?;
-        if work.guessed_tokens > 0 {
-            let (right, fed) = (work.right_guesses, work.guessed_tokens);
+        if work.draft_tokens > 0 {
+            let (right, fed) = (work.accepted_draft_tokens, work.draft_tokens);
             stdout(&format!("           {right} of them were guessed, and {} guesses fed in vain\n", fed - right))?;
         }
     }

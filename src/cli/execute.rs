@@ -24,8 +24,8 @@ use super::{
     view,
 };
 use crate::session::{
-    self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, KvType, Opening, Prepared,
-    ReportInput, Retry, Running, Talk, WeightType,
+    self, Analysed, CaptureRequest, Device, EngineOptions, Forecast, Invocation, KvType, ModelOptions, PreparedRun,
+    ReportInput, Retry, RunOptions, Talk, WeightType,
 };
 use tiltmeter_axis_formats::{ImportRequest, import};
 use tiltmeter_experiments::config::Loaded;
@@ -91,7 +91,7 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 fn run_command(args: RunArgs) -> Result<Exit, Failure> {
-    let opening = Opening {
+    let opening = ModelOptions {
         device: device(args.device),
         engine: EngineOptions { threads: args.threads, ..Default::default() },
         rate_share: args.rate_share,
@@ -106,7 +106,7 @@ fn run_command(args: RunArgs) -> Result<Exit, Failure> {
     errors::print_notes(&prepared.notes);
     print_ready(&prepared.ready);
     let again = resume_command(&args);
-    let running = Running {
+    let running = RunOptions {
         out: args.out,
         // A job begins or goes on, whichever is first.
         resume: args.resume || args.job.is_some(),
@@ -129,13 +129,13 @@ fn print_ready(ready: &[String]) {
 }
 
 fn plan_command(args: &PlanArgs) -> Result<Exit, Failure> {
-    show_plan(session::load(&args.file, &args.set)?, &Opening::default(), args.out.as_deref())
+    show_plan(session::load(&args.file, &args.set)?, &ModelOptions::default(), args.out.as_deref())
 }
 
-fn show_plan(loaded: Loaded, opening: &Opening, out: Option<&Path>) -> Result<Exit, Failure> {
+fn show_plan(loaded: Loaded, opening: &ModelOptions, out: Option<&Path>) -> Result<Exit, Failure> {
     errors::print_notes(&loaded.notes);
     let file = loaded.path.display().to_string();
-    let prepared = session::prepare(loaded, &Opening { for_plan: true, ..*opening })?;
+    let prepared = session::prepare(loaded, &ModelOptions { for_plan: true, ..*opening })?;
     let experiment = ("experiment".to_owned(), format!("{} ({file})", prepared.name()));
     let rows = std::iter::once(experiment).chain(prepared.describe());
     stdout(&rows.map(|(what, how)| format!("{what:<11} {}\n", escape(&how))).collect::<String>())?;
@@ -185,7 +185,7 @@ fn forecast(forecast: &Forecast) -> String {
 }
 
 /// How long it may take, from a few tokens generated now.
-fn time(prepared: &Prepared) -> Result<String, Failure> {
+fn time(prepared: &PreparedRun) -> Result<String, Failure> {
     /// A short reply of a model behind an API.
     const CALL_S: f64 = 3.0;
     if prepared.forecast().paid_calls > 0 {
@@ -202,7 +202,7 @@ fn time(prepared: &Prepared) -> Result<String, Failure> {
 }
 
 fn retry_command(args: &RetryArgs) -> Result<Exit, Failure> {
-    let Some(retry) = session::retry(&args.folder, &Opening::default())? else {
+    let Some(retry) = session::retry(&args.folder, &ModelOptions::default())? else {
         stdout("every run is done\n")?;
         return Ok(Exit::Done);
     };
@@ -213,7 +213,7 @@ fn retry_command(args: &RetryArgs) -> Result<Exit, Failure> {
     }
     errors::print_notes(&prepared.notes);
     let again = format!("tiltmeter retry {}", shown(&args.folder));
-    carry_out(prepared, &Running { parallel: args.parallel, ..running }, args.progress, &again)
+    carry_out(prepared, &RunOptions { parallel: args.parallel, ..running }, args.progress, &again)
 }
 
 fn status_command(args: &StatusArgs) -> Result<Exit, Failure> {
@@ -316,7 +316,7 @@ fn report_command(args: ReportArgs) -> Result<Exit, Failure> {
 fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
     let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
     let engine = EngineOptions { weights, kv, ..Default::default() };
-    let opening = Opening { device: device(args.device), engine, ..Default::default() };
+    let opening = ModelOptions { device: device(args.device), engine, ..Default::default() };
     let request = CaptureRequest {
         model: args.model,
         messages: args.messages,
@@ -346,7 +346,7 @@ fn capture_command(args: CaptureArgs) -> Result<Exit, Failure> {
 fn chat_command(args: &ChatArgs) -> Result<Exit, Failure> {
     let sampling = Sampling { temperature: args.temperature, ..Sampling::default() };
     let axis = args.axis.as_deref().map(|path| (path, args.site));
-    let opening = Opening { device: device(args.device), ..Default::default() };
+    let opening = ModelOptions { device: device(args.device), ..Default::default() };
     let talk = Talk::open(&args.model, axis, sampling, args.seed, args.max_new_tokens, &opening)?;
     let runtime = runtime()?;
     let prompting = stdin().is_terminal() && standard_output().is_terminal();

@@ -14,7 +14,7 @@ use super::{
     status,
     terminal::{Paint, escape, stdout},
 };
-use crate::session::{self, Opening, Resources, SlurmRequest, Submitted};
+use crate::session::{self, ModelOptions, Resources, SlurmRequest, Submitted};
 
 /// Run a batch as a Slurm array, on machines that share the run folder.
 #[derive(Subcommand, Clone, Debug)]
@@ -149,11 +149,11 @@ pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
         SlurmCommand::Submit(args) => {
             let SubmitArgs { file, out, set, dry_run, resources } = args;
             let request = SlurmRequest { file, out, set, dry_run, ..resources.request() };
-            tell(&session::slurm_submit(&request, &Opening::default())?, dry_run)
+            tell(&session::slurm_submit(&request, &ModelOptions::default())?, dry_run)
         }
         SlurmCommand::Retry(args) => {
             let request = SlurmRequest { set: args.set, ..args.resources.request() };
-            match session::slurm_retry(&args.folder, &request, &Opening::default())? {
+            match session::slurm_retry(&args.folder, &request, &ModelOptions::default())? {
                 Some(submitted) => tell(&submitted, false),
                 None => {
                     stdout("every run is done or in the queue\n")?;
@@ -173,7 +173,7 @@ pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         SlurmCommand::Collect(args) => {
-            let (prepared, running) = session::slurm_collect(&args.folder, &Opening::default())?;
+            let (prepared, running) = session::slurm_collect(&args.folder, &ModelOptions::default())?;
             let again = format!("tiltmeter slurm retry {}", shown(&args.folder));
             carry_out(prepared, &running, ProgressMode::Auto, &again)
         }

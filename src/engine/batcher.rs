@@ -10,7 +10,7 @@ use std::{
 use super::{
     drafter::Drafter,
     kv::PAGE_LEN,
-    machine::{Kept, Machine, Room},
+    machine::{Backend, PageCounts, SequenceCache},
     models::{Batch, Rows},
     sequence::{Draft, Sequence},
 };
@@ -28,7 +28,7 @@ pub struct Limits {
     pub guesses: bool,
 }
 
-pub struct Batcher<M: Machine> {
+pub struct Batcher<M: Backend> {
     machine: M,
     limits: Limits,
     waiting: VecDeque<Sequence<M::Cache>>,
@@ -50,7 +50,7 @@ pub struct Batcher<M: Machine> {
 /// Lines for whoever runs an experiment.
 pub type Notes = Arc<Mutex<Vec<String>>>;
 
-impl<M: Machine> Batcher<M> {
+impl<M: Backend> Batcher<M> {
     pub fn new(machine: M, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
         let drafter = (limits.guesses && machine.cost_of_rows(1).is_some()).then(Drafter::default);
         let work = Work { weight_bytes: machine.weight_bytes(), ..Work::default() };
@@ -109,7 +109,7 @@ impl<M: Machine> Batcher<M> {
     }
 
     /// Pages that a sequence may come to hold beyond those it has.
-    fn growth(&self, sequence: &Sequence<M::Cache>) -> Room {
+    fn growth(&self, sequence: &Sequence<M::Cache>) -> PageCounts {
         let anchor = sequence.anchor().saturating_sub(self.limits.prefill_chunk);
         self.machine.pages_for(sequence.longest(), anchor) - self.machine.pages_held(&sequence.cache)
     }
@@ -135,14 +135,14 @@ impl<M: Machine> Batcher<M> {
                 best = Some((there, cache));
             }
         }
-        best.map_or(Prefix::None, |(len, cache)| Prefix::There(self.machine.beginning(cache, len)))
+        best.map_or(Prefix::None, |(len, cache)| Prefix::There(self.machine.fork_prefix(cache, len)))
     }
 
-    /// Lets waiting sequences run while their groups and the memory allow it. Room is reserved for the longest reply, so a running
+    /// Lets waiting sequences run while their groups and the memory allow it. PageCounts is reserved for the longest reply, so a running
     /// sequence never has to stop; conversations that hold a cache go first. Who begins like one that is still being prefilled waits
     /// for it and takes over what they have in common.
     fn admit(&mut self) {
-        let mut reserved: Room = self.running.iter().map(|sequence| self.growth(sequence)).sum();
+        let mut reserved: PageCounts = self.running.iter().map(|sequence| self.growth(sequence)).sum();
         let mut kept = VecDeque::new();
         let (with_cache, without): (Vec<_>, Vec<_>) =
             self.waiting.drain(..).partition(|sequence| sequence.cache.len() > 0);
@@ -275,7 +275,7 @@ impl<M: Machine> Batcher<M> {
                 batch.logit_rows.push(row + take as u32 - 1);
             }
             let anchor = sequence.anchor();
-            self.machine.leave_window(&mut sequence.cache, anchor);
+            self.machine.evict_window(&mut sequence.cache, anchor);
             self.machine.extend(&mut sequence.cache, &tokens);
             batch.positions.extend(first as u32..(first + take) as u32);
             batch.tokens.extend(tokens);
@@ -339,8 +339,8 @@ impl<M: Machine> Batcher<M> {
         self.machine.truncate(&mut sequence.cache, rows.first + kept);
         note_work(&mut self.work, &mut self.fed, sequence.conversation, rows.first + 1, &tokens[..right]);
         self.work.generated_tokens += right as u64;
-        self.work.guessed_tokens += tokens.len() as u64;
-        self.work.right_guesses += right as u64;
+        self.work.draft_tokens += tokens.len() as u64;
+        self.work.accepted_draft_tokens += right as u64;
     }
 
     /// Answers what is done; its cache stays with its conversation.
@@ -364,7 +364,7 @@ impl<M: Machine> Batcher<M> {
     }
 }
 
-/// What is at hand of the beginning of a sequence that holds nothing.
+/// What is at hand of the fork_prefix of a sequence that holds nothing.
 enum Prefix<C> {
     None,
     /// Another sequence's first pages.

@@ -17,9 +17,9 @@ use super::{
     device::{cores, isa},
     hub::Checkpoint,
     local::EngineOptions,
-    machine::{Cpu, Machine},
+    machine::{Backend, Cpu},
     models::Decoder,
-    sequence::{Drawing, Sequence},
+    sequence::{SamplingParams, Sequence},
     weights::Weights,
 };
 use tiltmeter_model::probe::{Probe, ProbePlan, Site, Span};
@@ -197,13 +197,13 @@ fn keep_best(best: &mut Vec<f64>, times: Vec<f64>) {
     }
 }
 
-struct Running<'a, M: Machine> {
+struct Running<'a, M: Backend> {
     batcher: Batcher<M>,
     config: &'a ModelConfig,
     failed: Arc<Mutex<Option<Problem>>>,
 }
 
-impl<M: Machine> Running<'_, M> {
+impl<M: Backend> Running<'_, M> {
     /// Seconds of one prompt, the best of several.
     fn prefill(&mut self, tokens: usize) -> Result<f64, Problem> {
         let mut best = f64::INFINITY;
@@ -270,7 +270,7 @@ impl<M: Machine> Running<'_, M> {
                 *failed = Some(error.problem());
             }
         });
-        let drawing = Drawing {
+        let drawing = SamplingParams {
             sampling: Sampling { temperature: 1.0, ..Sampling::default() },
             seed: SeedKey { key: number as u64, stream: 0 },
             max_new_tokens: draws,

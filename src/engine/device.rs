@@ -19,7 +19,7 @@ use super::{
     eager::{Eager, Precision},
     hub::Checkpoint,
     local::EngineOptions,
-    machine::{Cpu, MachineFacts, free_memory},
+    machine::{BackendInfo, Cpu, free_memory},
     models::Decoder,
     thread::{self, Job},
     weights::{WeightType, Weights},
@@ -39,7 +39,7 @@ pub enum Device {
 }
 
 /// What a machine is made of.
-pub struct Order {
+pub struct LoadRequest {
     pub config: ModelConfig,
     pub weights: Weights,
     pub options: EngineOptions,
@@ -47,9 +47,9 @@ pub struct Order {
     pub notes: Notes,
 }
 
-pub type Started = Result<(mpsc::Sender<Job>, MachineFacts), Problem>;
+pub type Started = Result<(mpsc::Sender<Job>, BackendInfo), Problem>;
 
-impl Order {
+impl LoadRequest {
     /// Only candle's operations are wanted.
     fn eager(&self) -> Result<bool, Problem> {
         match std::env::var("TILTMETER_ENGINE").as_deref() {
@@ -66,7 +66,7 @@ impl Order {
         Limits {
             prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1),
             step_tokens,
-            guesses: !self.options.no_guesses,
+            guesses: !self.options.no_speculation,
         }
     }
 
@@ -84,7 +84,7 @@ const CPU_CHUNK: usize = 256;
 const GPU_CHUNK: usize = 512;
 
 /// Loads a model where its options say and serves it on a thread of its own.
-pub fn start(order: Order) -> Started {
+pub fn start(order: LoadRequest) -> Started {
     match order.options.device {
         Device::Cuda(number) => start_on_gpu(order, number),
         Device::Auto if driver::count() > 0 => start_on_gpu(order, 0),
@@ -92,7 +92,7 @@ pub fn start(order: Order) -> Started {
     }
 }
 
-fn start_on_cpu(order: Order) -> Started {
+fn start_on_cpu(order: LoadRequest) -> Started {
     let isa = isa()?;
     let (limits, work, notes) = (order.limits(CPU_CHUNK), order.work.clone(), order.notes.clone());
     if order.eager()? {
@@ -115,7 +115,7 @@ fn start_on_cpu(order: Order) -> Started {
     })
 }
 
-fn start_on_gpu(order: Order, number: usize) -> Started {
+fn start_on_gpu(order: LoadRequest, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
     let unsupported = match (order.eager()?, cuda::unsupported(&order.config)) {
         (true, _) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
@@ -143,7 +143,7 @@ fn start_on_gpu(order: Order, number: usize) -> Started {
 }
 
 /// Serves a model by our own kernels on whatever device `open` gives, which is asked on the engine's thread.
-pub fn start_on(order: Order, open: impl FnOnce() -> Result<(Gpu, String), Problem> + Send + 'static) -> Started {
+pub fn start_on(order: LoadRequest, open: impl FnOnce() -> Result<(Gpu, String), Problem> + Send + 'static) -> Started {
     let (limits, work, notes) = (order.limits(GPU_CHUNK), order.work.clone(), order.notes.clone());
     thread::start(limits, work, notes, move || {
         let element = match order.precision() {

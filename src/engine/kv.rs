@@ -103,12 +103,12 @@ struct LayerCache {
 
 /// What is kept of one sequence: its token ids and, per layer, the pages that a later query can see.
 #[derive(Default)]
-pub struct SequenceCache {
+pub struct PagedCache {
     layers: Vec<LayerCache>,
     tokens: Vec<u32>,
 }
 
-impl SequenceCache {
+impl PagedCache {
     /// Tokens whose keys and values are held.
     pub fn len(&self) -> usize {
         self.tokens.len()
@@ -154,7 +154,7 @@ impl SequenceCache {
     }
 
     /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
-    pub fn beginning(&self, len: usize) -> Self {
+    pub fn fork_prefix(&self, len: usize) -> Self {
         let pages = |layer: &LayerCache| {
             let held = (len / PAGE_LEN).saturating_sub(layer.first_page);
             LayerCache { first_page: layer.first_page, pages: layer.pages[..held].to_vec() }
@@ -189,7 +189,7 @@ impl SequenceCache {
     }
 
     /// Frees what no query at `anchor` or later can see. A later roll-back must not go below `anchor`.
-    pub fn leave_window(&mut self, anchor: usize, pool: &mut PagePool) {
+    pub fn evict_window(&mut self, anchor: usize, pool: &mut PagePool) {
         for (layer, window) in self.layers.iter_mut().zip(pool.windows.clone()) {
             let gone = first_needed_page(window, anchor).saturating_sub(layer.first_page).min(layer.pages.len());
             layer.first_page += gone;

@@ -10,9 +10,9 @@ use super::{
     batcher::Notes,
     capture::{RawStates, Recorder},
     config::ModelConfig,
-    device::{self, Device, Order, Started},
+    device::{self, Device, LoadRequest, Started},
     hub::Checkpoint,
-    sequence::{Drawing, Finished, Sequence},
+    sequence::{Finished, SamplingParams, Sequence},
     spans::{self, Layout},
     template::ChatTemplate,
     thread::Job,
@@ -41,7 +41,7 @@ pub struct EngineOptions {
     /// Prompt tokens of one conversation in one pass; `None`: 256 on a CPU, 512 on a GPU.
     pub prefill_chunk: Option<usize>,
     /// No tokens are fed on a guess: as fast whatever was said before.
-    pub no_guesses: bool,
+    pub no_speculation: bool,
     /// Only candle's own operations, one after the other: slow, and what the fast ways are checked against. The environment variable
     /// `TILTMETER_ENGINE=eager` asks for it too.
     pub eager: bool,
@@ -83,7 +83,11 @@ impl LocalModel {
         Self::open_by(name, options, |order| device::start_on(order, move || Ok((gpu, device))))
     }
 
-    fn open_by(name: &str, options: &EngineOptions, start: impl FnOnce(Order) -> Started) -> Result<Self, Problem> {
+    fn open_by(
+        name: &str,
+        options: &EngineOptions,
+        start: impl FnOnce(LoadRequest) -> Started,
+    ) -> Result<Self, Problem> {
         let checkpoint = Checkpoint::open(name)?;
         let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
             .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;
@@ -100,8 +104,13 @@ impl LocalModel {
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
         let work = Arc::new(Mutex::new(Work::default()));
         let notes = Notes::default();
-        let order =
-            Order { config: config.clone(), weights, options: *options, work: work.clone(), notes: notes.clone() };
+        let order = LoadRequest {
+            config: config.clone(),
+            weights,
+            options: *options,
+            work: work.clone(),
+            notes: notes.clone(),
+        };
         let (jobs, facts) = start(order)?;
         let fingerprint = checkpoint.fingerprint()?;
         let card = ModelCard {
@@ -138,7 +147,7 @@ impl LocalModel {
         let prompt = self.render(messages)?;
         let limit = self.config.max_positions;
         fits(prompt.token_ids.len(), max_new_tokens, limit)?;
-        let drawing = Drawing { sampling, seed, max_new_tokens, stop_ids: self.card.stop_ids.clone() };
+        let drawing = SamplingParams { sampling, seed, max_new_tokens, stop_ids: self.card.stop_ids.clone() };
         let finished = self
             .submit(prompt.token_ids.clone(), Some(drawing), |sequence| {
                 sequence.raw = Some(RawStates::new(sites, with_logits));
@@ -157,7 +166,7 @@ impl LocalModel {
     async fn submit(
         &self,
         prompt: Vec<u32>,
-        drawing: Option<Drawing>,
+        drawing: Option<SamplingParams>,
         prepare: impl FnOnce(&mut Sequence),
     ) -> Result<Finished, ModelError> {
         let stopped = || {
@@ -219,7 +228,7 @@ impl Model for LocalModel {
                 Some(if span == Span::User { spans.user } else { spans.turn })
             }
         };
-        let drawing = Drawing {
+        let drawing = SamplingParams {
             sampling: request.sampling,
             seed: request.seed,
             max_new_tokens,

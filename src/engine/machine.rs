@@ -13,8 +13,8 @@ use tiltmeter_kernels::{Isa, KvType};
 use super::{
     capture::{RawStates, Recorder},
     config::ModelConfig,
-    kv::{PagePool, SequenceCache},
-    models::{Batch, Decoder, Space},
+    kv::{PagePool, PagedCache},
+    models::{Batch, Decoder, Workspace},
     sequence::{Draft, Sequence},
 };
 use tiltmeter_model::probe::Site;
@@ -23,10 +23,10 @@ use tiltmeter_model::problem::Problem;
 /// Pages by pool: of layers that see everything, and of layers with a sliding window. Where all layers share one pool, the second
 /// number is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room(pub [usize; 2]);
+pub struct PageCounts(pub [usize; 2]);
 
-impl Room {
-    pub fn fits(self, there: Room) -> bool {
+impl PageCounts {
+    pub fn fits(self, there: PageCounts) -> bool {
         self.0[0] <= there.0[0] && self.0[1] <= there.0[1]
     }
 
@@ -35,31 +35,31 @@ impl Room {
     }
 }
 
-impl Add for Room {
-    type Output = Room;
+impl Add for PageCounts {
+    type Output = PageCounts;
 
-    fn add(self, other: Room) -> Room {
-        Room([self.0[0] + other.0[0], self.0[1] + other.0[1]])
+    fn add(self, other: PageCounts) -> PageCounts {
+        PageCounts([self.0[0] + other.0[0], self.0[1] + other.0[1]])
     }
 }
 
 /// What is left, and never less than nothing.
-impl Sub for Room {
-    type Output = Room;
+impl Sub for PageCounts {
+    type Output = PageCounts;
 
-    fn sub(self, other: Room) -> Room {
-        Room([self.0[0].saturating_sub(other.0[0]), self.0[1].saturating_sub(other.0[1])])
+    fn sub(self, other: PageCounts) -> PageCounts {
+        PageCounts([self.0[0].saturating_sub(other.0[0]), self.0[1].saturating_sub(other.0[1])])
     }
 }
 
-impl Sum for Room {
-    fn sum<I: Iterator<Item = Room>>(rooms: I) -> Room {
-        rooms.fold(Room::default(), Add::add)
+impl Sum for PageCounts {
+    fn sum<I: Iterator<Item = PageCounts>>(rooms: I) -> PageCounts {
+        rooms.fold(PageCounts::default(), Add::add)
     }
 }
 
 /// What a machine keeps of one sequence: the tokens whose keys and values it holds.
-pub trait Kept: Default {
+pub trait SequenceCache: Default {
     fn tokens(&self) -> &[u32];
 
     fn len(&self) -> usize {
@@ -68,7 +68,7 @@ pub trait Kept: Default {
 }
 
 /// A sequence that was not given to a machine yet.
-impl Kept for () {
+impl SequenceCache for () {
     fn tokens(&self) -> &[u32] {
         &[]
     }
@@ -79,7 +79,7 @@ pub type Drawn = Option<Result<u32, Problem>>;
 
 /// What is recorded of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MachineFacts {
+pub struct BackendInfo {
     pub device: String,
     /// What the weights are held in, and who computes with them where that gives other bits than the processor's kernels do: a plan
     /// that was begun by one is not gone on with by another.
@@ -89,12 +89,12 @@ pub struct MachineFacts {
 }
 
 /// Something that computes passes and keeps keys and values.
-pub trait Machine {
-    type Cache: Kept;
+pub trait Backend {
+    type Cache: SequenceCache;
 
     fn config(&self) -> &ModelConfig;
 
-    fn facts(&self) -> MachineFacts;
+    fn facts(&self) -> BackendInfo;
 
     /// Bytes of weights in this computer's memory.
     fn weight_bytes(&self) -> u64 {
@@ -117,15 +117,15 @@ pub trait Machine {
     }
 
     /// Pages there are.
-    fn capacity(&self) -> Room;
+    fn capacity(&self) -> PageCounts;
 
     /// Pages that can still be taken.
-    fn available(&self) -> Room;
+    fn available(&self) -> PageCounts;
 
     /// Most pages that a sequence holds on its way to `len` tokens if everything after `anchor` must stay reachable.
-    fn pages_for(&self, len: usize, anchor: usize) -> Room;
+    fn pages_for(&self, len: usize, anchor: usize) -> PageCounts;
 
-    fn pages_held(&self, cache: &Self::Cache) -> Room;
+    fn pages_held(&self, cache: &Self::Cache) -> PageCounts;
 
     /// Makes room for `tokens`, which follow those held.
     fn extend(&mut self, cache: &mut Self::Cache, tokens: &[u32]);
@@ -134,7 +134,7 @@ pub trait Machine {
     fn truncate(&mut self, cache: &mut Self::Cache, len: usize);
 
     /// Frees what no query at `anchor` or later can see.
-    fn leave_window(&mut self, cache: &mut Self::Cache, anchor: usize);
+    fn evict_window(&mut self, cache: &mut Self::Cache, anchor: usize);
 
     /// Gives every page back.
     fn clear(&mut self, cache: &mut Self::Cache);
@@ -143,13 +143,13 @@ pub trait Machine {
     fn shareable(&self, cache: &Self::Cache, tokens: &[u32]) -> usize;
 
     /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
-    fn beginning(&self, cache: &Self::Cache, len: usize) -> Self::Cache;
+    fn fork_prefix(&self, cache: &Self::Cache, len: usize) -> Self::Cache;
 
     /// One pass over `batch`, whose `sequences[i]` is `sequences[i]`: shows each what it asked for, and draws where it is due.
     fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<Self::Cache>]) -> Result<Vec<Drawn>, Problem>;
 }
 
-impl Kept for SequenceCache {
+impl SequenceCache for PagedCache {
     fn tokens(&self) -> &[u32] {
         self.tokens()
     }
@@ -159,7 +159,7 @@ impl Kept for SequenceCache {
 pub struct Cpu {
     decoder: Decoder,
     pages: PagePool,
-    space: Space,
+    space: Workspace,
     dtype: String,
 }
 
@@ -169,23 +169,23 @@ impl Cpu {
         let bytes = kv_bytes.unwrap_or_else(|| free_memory() / 2);
         Self {
             pages: PagePool::new(&decoder.config, bytes, kv),
-            space: Space::default(),
+            space: Workspace::default(),
             decoder,
             dtype: dtype.to_owned(),
         }
     }
 }
 
-impl Machine for Cpu {
-    type Cache = SequenceCache;
+impl Backend for Cpu {
+    type Cache = PagedCache;
 
     fn config(&self) -> &ModelConfig {
         &self.decoder.config
     }
 
-    fn facts(&self) -> MachineFacts {
+    fn facts(&self) -> BackendInfo {
         let kv_dtype = self.pages.shape().kv.name().to_owned();
-        MachineFacts { device: "cpu".to_owned(), dtype: self.dtype.clone(), kv_dtype }
+        BackendInfo { device: "cpu".to_owned(), dtype: self.dtype.clone(), kv_dtype }
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -212,47 +212,47 @@ impl Machine for Cpu {
         config.kv_bytes_read(len, self.pages.shape().kv.bytes()) as f64 / self.decoder.weight_bytes() as f64
     }
 
-    fn capacity(&self) -> Room {
-        Room([self.pages.capacity(), 0])
+    fn capacity(&self) -> PageCounts {
+        PageCounts([self.pages.capacity(), 0])
     }
 
-    fn available(&self) -> Room {
-        Room([self.pages.available(), 0])
+    fn available(&self) -> PageCounts {
+        PageCounts([self.pages.available(), 0])
     }
 
-    fn pages_for(&self, len: usize, anchor: usize) -> Room {
-        Room([self.pages.pages_for(len, anchor), 0])
+    fn pages_for(&self, len: usize, anchor: usize) -> PageCounts {
+        PageCounts([self.pages.pages_for(len, anchor), 0])
     }
 
-    fn pages_held(&self, cache: &SequenceCache) -> Room {
-        Room([cache.pages_held(), 0])
+    fn pages_held(&self, cache: &PagedCache) -> PageCounts {
+        PageCounts([cache.pages_held(), 0])
     }
 
-    fn extend(&mut self, cache: &mut SequenceCache, tokens: &[u32]) {
+    fn extend(&mut self, cache: &mut PagedCache, tokens: &[u32]) {
         cache.extend(tokens, &mut self.pages);
     }
 
-    fn truncate(&mut self, cache: &mut SequenceCache, len: usize) {
+    fn truncate(&mut self, cache: &mut PagedCache, len: usize) {
         cache.truncate(len, &mut self.pages);
     }
 
-    fn leave_window(&mut self, cache: &mut SequenceCache, anchor: usize) {
-        cache.leave_window(anchor, &mut self.pages);
+    fn evict_window(&mut self, cache: &mut PagedCache, anchor: usize) {
+        cache.evict_window(anchor, &mut self.pages);
     }
 
-    fn clear(&mut self, cache: &mut SequenceCache) {
+    fn clear(&mut self, cache: &mut PagedCache) {
         cache.clear(&mut self.pages);
     }
 
-    fn shareable(&self, cache: &SequenceCache, tokens: &[u32]) -> usize {
+    fn shareable(&self, cache: &PagedCache, tokens: &[u32]) -> usize {
         cache.shareable(tokens, &self.pages)
     }
 
-    fn beginning(&self, cache: &SequenceCache, len: usize) -> SequenceCache {
-        cache.beginning(len)
+    fn fork_prefix(&self, cache: &PagedCache, len: usize) -> PagedCache {
+        cache.fork_prefix(len)
     }
 
-    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<SequenceCache>]) -> Result<Vec<Drawn>, Problem> {
+    fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<PagedCache>]) -> Result<Vec<Drawn>, Problem> {
         let sites = sites(sequences);
         let width = self.decoder.config.hidden_size;
         let mut caches = Vec::new();
@@ -278,7 +278,7 @@ pub fn free_memory() -> u64 {
 }
 
 /// The sites that anyone in a pass asks for, in the order of the forward pass.
-pub fn sites<C: Kept>(sequences: &[&mut Sequence<C>]) -> Vec<Site> {
+pub fn sites<C: SequenceCache>(sequences: &[&mut Sequence<C>]) -> Vec<Site> {
     let mut sites = Vec::new();
     for sequence in sequences {
         sites.extend(sequence.recorder.iter().flat_map(|recorder| recorder.sites()));
@@ -314,7 +314,12 @@ pub fn show(batch: &Batch, watchers: &mut [Watcher], site: Site, states: &[f32],
 }
 
 /// Draws a token for every sequence whose pending tokens are all fed, from the logits `[logit_rows, vocab]`, on this processor.
-pub fn draw<C: Kept>(batch: &Batch, sequences: &mut [&mut Sequence<C>], logits: &[f32], vocab: usize) -> Vec<Drawn> {
+pub fn draw<C: SequenceCache>(
+    batch: &Batch,
+    sequences: &mut [&mut Sequence<C>],
+    logits: &[f32],
+    vocab: usize,
+) -> Vec<Drawn> {
     let mut rows = logits.chunks_exact(vocab);
     let drawn = sequences.iter_mut().zip(&batch.sequences).map(|(sequence, fed)| {
         let due = sequence.pending().is_empty() && sequence.draws();

@@ -3,7 +3,7 @@
 
 use super::{
     capture::{RawStates, Recorder},
-    machine::{Drawn, Kept},
+    machine::{Drawn, SequenceCache},
     sampler::sample,
 };
 use tiltmeter_model::ModelError;
@@ -27,7 +27,7 @@ pub type Answer = Box<dyn FnOnce(Result<Finished, ModelError>) + Send>;
 
 /// How a reply is drawn; a sequence without it is only read.
 #[derive(Clone, Debug)]
-pub struct Drawing {
+pub struct SamplingParams {
     pub sampling: Sampling,
     pub seed: SeedKey,
     pub max_new_tokens: usize,
@@ -56,14 +56,14 @@ pub struct Sequence<C = ()> {
     pub raw: Option<RawStates>,
     pub reused_tokens: usize,
     pub draft: Draft,
-    drawing: Option<Drawing>,
+    drawing: Option<SamplingParams>,
     finish: Option<Finish>,
     answer: Answer,
 }
 
 impl Sequence {
     /// `prompt` must hold at least one token.
-    pub fn new(prompt: Vec<u32>, drawing: Option<Drawing>, answer: Answer) -> Self {
+    pub fn new(prompt: Vec<u32>, drawing: Option<SamplingParams>, answer: Answer) -> Self {
         // Without anything to draw, the sequence is over as soon as its prompt is fed.
         let nothing_to_draw = drawing.as_ref().is_none_or(|drawing| drawing.max_new_tokens == 0);
         Self {
@@ -83,7 +83,7 @@ impl Sequence {
     }
 
     /// The same, holding what a machine keeps of it.
-    pub fn holding<C: Kept>(self, cache: C) -> Sequence<C> {
+    pub fn holding<C: SequenceCache>(self, cache: C) -> Sequence<C> {
         let Self { tokens, prompt_len, conversation, group, recorder, raw, reused_tokens, .. } = self;
         let Self { drawing, finish, answer, .. } = self;
         Sequence {
@@ -103,7 +103,7 @@ impl Sequence {
     }
 }
 
-impl<C: Kept> Sequence<C> {
+impl<C: SequenceCache> Sequence<C> {
     /// Tokens that are to be fed next; none while guesses are fed.
     pub fn pending(&self) -> &[u32] {
         self.tokens.get(self.cache.len()..).unwrap_or_default()
@@ -117,7 +117,7 @@ impl<C: Kept> Sequence<C> {
         }
     }
 
-    /// Tokens from the beginning that another sequence may have fed: all but those whose states or logits are asked for.
+    /// Tokens from the fork_prefix that another sequence may have fed: all but those whose states or logits are asked for.
     pub fn may_adopt(&self) -> usize {
         let measured = self.recorder.as_ref().map_or(usize::MAX, Recorder::first_position);
         if self.raw.is_some() { 0 } else { (self.prompt_len - 1).min(measured) }
@@ -155,7 +155,7 @@ impl<C: Kept> Sequence<C> {
     }
 
     /// How the next token is drawn, and its index in the reply.
-    pub fn next_draw(&self) -> Option<(&Drawing, usize)> {
+    pub fn next_draw(&self) -> Option<(&SamplingParams, usize)> {
         self.drawing.as_ref().map(|drawing| (drawing, self.tokens.len() - self.prompt_len))
     }
 

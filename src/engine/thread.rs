@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     batcher::{Batcher, Limits, Notes},
-    machine::{Machine, MachineFacts},
+    machine::{Backend, BackendInfo},
     sequence::Sequence,
 };
 use tiltmeter_model::problem::Problem;
@@ -20,12 +20,12 @@ pub enum Job {
 }
 
 /// Makes a machine on a thread of its own and serves what is sent there, until every sender is gone.
-pub fn start<M: Machine>(
+pub fn start<M: Backend>(
     limits: Limits,
     work: Arc<Mutex<Work>>,
     notes: Notes,
     make: impl FnOnce() -> Result<M, Problem> + Send + 'static,
-) -> Result<(mpsc::Sender<Job>, MachineFacts), Problem> {
+) -> Result<(mpsc::Sender<Job>, BackendInfo), Problem> {
     let (jobs, inbox) = mpsc::channel();
     let (made, wait) = mpsc::sync_channel(1);
     let run = move || {
@@ -49,7 +49,7 @@ pub fn start<M: Machine>(
 }
 
 /// Runs until every sender is gone. Requests that arrive during a pass join the next one.
-fn serve<M: Machine>(mut batcher: Batcher<M>, inbox: &mpsc::Receiver<Job>) {
+fn serve<M: Backend>(mut batcher: Batcher<M>, inbox: &mpsc::Receiver<Job>) {
     loop {
         if !batcher.is_busy() {
             match inbox.recv() {
@@ -66,7 +66,7 @@ fn serve<M: Machine>(mut batcher: Batcher<M>, inbox: &mpsc::Receiver<Job>) {
     }
 }
 
-fn take<M: Machine>(batcher: &mut Batcher<M>, job: Job) {
+fn take<M: Backend>(batcher: &mut Batcher<M>, job: Job) {
     match job {
         Job::Run(sequence) => batcher.submit(*sequence),
         Job::Close(conversation) => batcher.close(conversation),

@@ -18,7 +18,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
+use super::{Collected, Experiment, Forecast, ModelClient, Recorder, probe_plan};
 use crate::config::InterviewSpec;
 use tiltmeter_model::probe::{Axis, ProbePlan};
 use tiltmeter_model::problem::Problem;
@@ -41,8 +41,8 @@ fn rule() -> String {
 /// What all runs share.
 struct Setting {
     spec: InterviewSpec,
-    steward: Speaker,
-    judge: Speaker,
+    steward: ModelClient,
+    judge: ModelClient,
     probes: Option<Arc<ProbePlan>>,
     /// What a refusal is; `None`: nothing.
     refusal: Option<Regex>,
@@ -81,7 +81,7 @@ pub struct Interview {
 
 impl Interview {
     /// Whether there is anything to project: a model behind an API does not show its hidden states.
-    pub fn can_be_read(spec: &InterviewSpec, steward: &Speaker) -> Result<(), Problem> {
+    pub fn can_be_read(spec: &InterviewSpec, steward: &ModelClient) -> Result<(), Problem> {
         if spec.readouts.axes.is_empty() || steward.model.card().hidden_size.is_some() {
             return Ok(());
         }
@@ -91,9 +91,14 @@ impl Interview {
     }
 
     /// Checks everything that can be checked before anything is spent: axes, what the models take, and whether the conversations fit.
-    pub fn new(spec: InterviewSpec, steward: Speaker, judge: Speaker, axes: Vec<Axis>) -> Result<Self, Vec<Problem>> {
+    pub fn new(
+        spec: InterviewSpec,
+        steward: ModelClient,
+        judge: ModelClient,
+        axes: Vec<Axis>,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems: Vec<Problem> = Self::can_be_read(&spec, &steward).err().into_iter().collect();
-        let probes = reading::probe_plan(&axes, spec.readouts.span).unwrap_or_else(|found| {
+        let probes = probe_plan::probe_plan(&axes, spec.readouts.span).unwrap_or_else(|found| {
             problems.extend(found);
             None
         });
@@ -142,7 +147,7 @@ impl Experiment for Interview {
                 })
             })
             .collect();
-        let axes: Vec<Value> = self.axes.iter().map(|axis| reading::planned(axis, &axis.name, None)).collect();
+        let axes: Vec<Value> = self.axes.iter().map(|axis| probe_plan::planned(axis, &axis.name, None)).collect();
         let strategies: Vec<&str> = spec.menu.iter().map(|strategy| strategy.name.as_str()).collect();
         let judge_url = spec.judge.base_url.as_deref();
         let judge = judge.judging(judge_url, instructions, schema.as_ref(), spec.judge_max_tokens);
@@ -181,7 +186,7 @@ impl Experiment for Interview {
         describe::describe(&self.setting, &self.axes, self.first_run)
     }
 
-    fn opening(&self) -> Vec<String> {
+    fn banner(&self) -> Vec<String> {
         let spec = &self.setting.spec;
         if !spec.batch {
             return vec![format!("{SYSTEM}SINGLE RUN of variant '{}'", spec.variants[0].id)];
@@ -198,7 +203,7 @@ impl Experiment for Interview {
         lines.into_iter().map(|line| format!("{SYSTEM}{line}")).collect()
     }
 
-    fn follow(&mut self, earlier: &[Value], resumed: Option<&Value>) {
+    fn continue_numbering(&mut self, earlier: &[Value], resumed: Option<&Value>) {
         let number = |plan: &Value, key: &str| plan[key].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let own = |plan: &&Value| plan["kind"] == "interview" && plan["experiment"] == *self.name();
         self.first_run = match resumed {
@@ -213,7 +218,7 @@ impl Experiment for Interview {
     fn runs(&self) -> Vec<Arc<dyn Run>> {
         let spec = &self.setting.spec;
         let cells = (0..spec.variants.len()).flat_map(|variant| (0..spec.runs_per_variant).map(move |i| (variant, i)));
-        cells.map(|(variant, index)| Arc::new(run::Sitting::new(self, variant, index)) as Arc<dyn Run>).collect()
+        cells.map(|(variant, index)| Arc::new(run::InterviewRun::new(self, variant, index)) as Arc<dyn Run>).collect()
     }
 
     fn in_flight(&self) -> usize {

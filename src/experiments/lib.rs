@@ -10,9 +10,9 @@ pub mod negotiation;
 pub mod scenario;
 
 // What kinds share: how a model is asked, and what is made of what runs leave.
-mod speaker;
-mod reading;
-mod heard;
+mod model_client;
+mod probe_plan;
+mod reply_record;
 mod recorder;
 pub mod extract;
 
@@ -23,8 +23,8 @@ use serde_json::Value;
 use tiltmeter_scheduler::Run;
 use tiltmeter_store::{Outcome, RunKey, Table};
 
-pub use recorder::{BACKUPS, BatchAnalysis, Books, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
-pub use speaker::Speaker;
+pub use model_client::ModelClient;
+pub use recorder::{BACKUPS, BatchAnalysis, DatasetRecord, Ledger, Recorder, RunEnd, RunFile, RunRecord};
 
 /// What a kind answers, so that one session can plan, run and report any of them.
 pub trait Experiment: Send + Sync {
@@ -37,7 +37,7 @@ pub trait Experiment: Send + Sync {
     fn describe(&self) -> Vec<(String, String)>;
 
     /// What is said once, before the first run.
-    fn opening(&self) -> Vec<String> {
+    fn banner(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -46,9 +46,9 @@ pub trait Experiment: Send + Sync {
         None
     }
 
-    /// Told, before anything else is asked, which plans of the same name were begun before, the oldest first, and which of them is
+    /// ParsedOutcome, before anything else is asked, which plans of the same name were begun before, the oldest first, and which of them is
     /// gone on with, if any: a kind that numbers its repetitions through goes on with its numbers.
-    fn follow(&mut self, _earlier: &[Value], _resumed: Option<&Value>) {}
+    fn continue_numbering(&mut self, _earlier: &[Value], _resumed: Option<&Value>) {}
 
     /// All runs, cell by cell.
     fn runs(&self) -> Vec<Arc<dyn Run>>;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
+use super::{Collected, Experiment, Forecast, ModelClient, Recorder, probe_plan};
 use crate::config::{BargainerKind, BargainerRef, Bargaining, NegotiationSpec, PROGRAMMED};
 use tiltmeter_model::probe::{Axis, ProbePlan, Span};
 use tiltmeter_model::problem::Problem;
@@ -44,26 +44,26 @@ pub use matrix::{Cell, Matrix};
 pub use measures::Measures;
 pub use protocol::{Allocation, End, Event, Game, Invalid, Move, Phase, Proposal, Rules, Turn};
 pub use record::Records;
-pub use rows::{Agent, Judgement, Row, Said, Setup, Side, Told};
+pub use rows::{Agent, Judgement, ParsedOutcome, Row, Said, Setup, Side};
 pub use utility::{discount, utilities, worth};
 pub use values::{PIE, cosine, pair};
 
 /// Somebody who bargains, opened.
-pub enum Voice {
-    Model(Box<ModelVoice>),
+pub enum Bargainer {
+    Model(Box<ModelBargainer>),
     Programmed(Bargaining),
 }
 
 /// A model, and what its replies are projected on: nothing if it does not show its hidden states.
-pub struct ModelVoice {
-    speaker: Speaker,
+pub struct ModelBargainer {
+    speaker: ModelClient,
     axes: Vec<Axis>,
     probes: Option<Arc<ProbePlan>>,
 }
 
-impl Voice {
-    pub fn model(speaker: Speaker) -> Self {
-        Self::Model(Box::new(ModelVoice { speaker, axes: Vec::new(), probes: None }))
+impl Bargainer {
+    pub fn model(speaker: ModelClient) -> Self {
+        Self::Model(Box::new(ModelBargainer { speaker, axes: Vec::new(), probes: None }))
     }
 
     /// The model whose replies can be projected: one behind an API does not show its hidden states.
@@ -77,7 +77,7 @@ impl Voice {
     /// Projects every reply of the model on these axes, which were opened for it.
     pub fn read(&mut self, axes: Vec<Axis>, span: Span) -> Result<(), Vec<Problem>> {
         let Self::Model(voice) = self else { return Ok(()) };
-        voice.probes = reading::probe_plan(&axes, span)?;
+        voice.probes = probe_plan::probe_plan(&axes, span)?;
         voice.axes = axes;
         Ok(())
     }
@@ -87,9 +87,9 @@ impl Voice {
 struct Setting {
     spec: NegotiationSpec,
     matrix: Matrix,
-    weak: Vec<Voice>,
-    strong: Vec<Voice>,
-    judge: Option<Speaker>,
+    weak: Vec<Bargainer>,
+    strong: Vec<Bargainer>,
+    judge: Option<ModelClient>,
     instructions: String,
     /// `None` if the judge can be held to none.
     schema: Option<Value>,
@@ -110,16 +110,16 @@ impl Setting {
         }
     }
 
-    fn verdict_on(&self, told: &Told, seed: SeedKey) -> ChatRequest {
+    fn verdict_on(&self, told: &ParsedOutcome, seed: SeedKey) -> ChatRequest {
         let transcript = judge::transcript(told);
         judge::request(&self.instructions, self.schema.as_ref(), transcript, self.spec.judge_max_tokens, seed)
     }
 
     /// Every model among the bargainers, the weak ones first.
-    fn models(&self) -> impl Iterator<Item = &ModelVoice> {
+    fn models(&self) -> impl Iterator<Item = &ModelBargainer> {
         self.weak.iter().chain(&self.strong).filter_map(|voice| match voice {
-            Voice::Model(voice) => Some(voice.as_ref()),
-            Voice::Programmed(_) => None,
+            Bargainer::Model(voice) => Some(voice.as_ref()),
+            Bargainer::Programmed(_) => None,
         })
     }
 
@@ -133,10 +133,10 @@ impl Setting {
 }
 
 /// What replies of these bargainers are projected on: every model that can be read has the same axes.
-fn axes_of(voices: &[Voice]) -> &[Axis] {
+fn axes_of(voices: &[Bargainer]) -> &[Axis] {
     let axes = voices.iter().filter_map(|voice| match voice {
-        Voice::Model(voice) => Some(voice.axes.as_slice()),
-        Voice::Programmed(_) => None,
+        Bargainer::Model(voice) => Some(voice.axes.as_slice()),
+        Bargainer::Programmed(_) => None,
     });
     axes.into_iter().find(|axes| !axes.is_empty()).unwrap_or_default()
 }
@@ -151,9 +151,9 @@ impl Negotiation {
     /// Checks everything that can be checked before anything is spent. `weak` and `strong` are in the order of the file.
     pub fn new(
         spec: NegotiationSpec,
-        weak: Vec<Voice>,
-        strong: Vec<Voice>,
-        judge: Option<Speaker>,
+        weak: Vec<Bargainer>,
+        strong: Vec<Bargainer>,
+        judge: Option<ModelClient>,
     ) -> Result<Self, Vec<Problem>> {
         if !spec.readouts.axes.is_empty() && weak.iter().chain(&strong).all(|voice| voice.readable().is_none()) {
             return Err(vec![
@@ -173,7 +173,7 @@ impl Negotiation {
         };
         let (instructions, schema) = (judge::instructions(), Some(judge::schema()));
         let mut setting = Setting { spec, matrix, weak, strong, judge, instructions, schema };
-        let probe = setting.verdict_on(&Told::default(), SeedKey::default());
+        let probe = setting.verdict_on(&ParsedOutcome::default(), SeedKey::default());
         if setting.judge.as_ref().is_some_and(|judge| judge.model.check(&probe).is_err()) {
             // Then it is asked for JSON in words alone.
             setting.schema = None;
@@ -188,14 +188,14 @@ impl Negotiation {
     }
 }
 
-fn bargainer(said: &BargainerRef, voice: &Voice) -> Value {
+fn bargainer(said: &BargainerRef, voice: &Bargainer) -> Value {
     let base_url = match &said.who {
         BargainerKind::Model(model) => model.base_url.as_deref(),
         BargainerKind::Programmed(_) => None,
     };
     let mut own = match voice {
-        Voice::Model(voice) => voice.speaker.part(base_url),
-        Voice::Programmed(how) => json!({"name": PROGRAMMED, "strategy": how}),
+        Bargainer::Model(voice) => voice.speaker.part(base_url),
+        Bargainer::Programmed(how) => json!({"name": PROGRAMMED, "strategy": how}),
     };
     own["label"] = json!(said.label);
     own
@@ -230,7 +230,7 @@ impl Experiment for Negotiation {
     fn plan(&self) -> Value {
         let setting = self.setting.as_ref();
         let spec = &setting.spec;
-        let side = |list: &[BargainerRef], voices: &[Voice]| -> Vec<Value> {
+        let side = |list: &[BargainerRef], voices: &[Bargainer]| -> Vec<Value> {
             list.iter().zip(voices).map(|(said, voice)| bargainer(said, voice)).collect()
         };
         let judge = setting.judge.as_ref().map(|speaker| {
@@ -238,9 +238,9 @@ impl Experiment for Negotiation {
             speaker.judging(base_url, &setting.instructions, setting.schema.as_ref(), spec.judge_max_tokens)
         });
         // One entry a side that somebody on this machine plays: what is measured of each is its own.
-        let axes = |side: Side, voices: &[Voice]| -> Vec<Value> {
+        let axes = |side: Side, voices: &[Bargainer]| -> Vec<Value> {
             let name = |axis: &Axis| format!("{}.{}", side.name(), axis.name);
-            axes_of(voices).iter().map(|axis| reading::planned(axis, &name(axis), Some("reply"))).collect()
+            axes_of(voices).iter().map(|axis| probe_plan::planned(axis, &name(axis), Some("reply"))).collect()
         };
         let axes = [axes(Side::Weak, &setting.weak), axes(Side::Strong, &setting.strong)].concat();
         json!({

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, reading};
+use super::{Collected, Experiment, Forecast, probe_plan};
 use crate::config::{Condition, ProjectionSpec, Transcript};
 use tiltmeter_model::Model;
 use tiltmeter_model::probe::{Axis, ProbePlan};
@@ -47,7 +47,7 @@ impl Projection {
         axes: Vec<Axis>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let probes = reading::probes(&axes).unwrap_or_else(|found| {
+        let probes = probe_plan::probes(&axes).unwrap_or_else(|found| {
             problems.extend(found);
             Vec::new()
         });

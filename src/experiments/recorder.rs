@@ -12,16 +12,16 @@ use tiltmeter_store::{Outcome, RunKey, Session};
 
 /// A run as far as it came.
 #[derive(Clone, Debug)]
-pub struct Ran {
+pub struct RunRecord {
     pub key: RunKey,
     /// The outcome; of a run that is not done, what it kept of one.
     pub outcome: Option<Outcome>,
-    pub end: RanEnd,
+    pub end: RunEnd,
 }
 
 /// How a run stands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RanEnd {
+pub enum RunEnd {
     Done,
     Failed(Problem),
     Pending,
@@ -29,7 +29,7 @@ pub enum RanEnd {
 
 /// What the journal knows of a batch besides its outcomes.
 #[derive(Clone, Debug, Default)]
-pub struct Books {
+pub struct Ledger {
     /// Every sitting, the first one first.
     pub sessions: Vec<Session>,
     /// All money, and the limits of the latest sitting.
@@ -89,22 +89,22 @@ pub trait Recorder: Send + Sync {
     }
 
     /// Files of one run, whenever there is something of it: when it kept something, when it is done, when it failed.
-    fn run_files(&self, _run: &Ran) -> Vec<RunFile> {
+    fn run_files(&self, _run: &RunRecord) -> Vec<RunFile> {
         Vec::new()
     }
 
     /// The one of a finished run's files whose removal asks for the run anew. It comes first among them.
-    fn flag(&self, _run: &Ran) -> Option<String> {
+    fn flag(&self, _run: &RunRecord) -> Option<String> {
         None
     }
 
     /// What the dataset and `game_logs.jsonl` get of a run; `None` if there is nothing to show for it.
-    fn record(&self, _run: &Ran) -> Option<DatasetRecord> {
+    fn record(&self, _run: &RunRecord) -> Option<DatasetRecord> {
         None
     }
 
     /// Files of the whole batch.
-    fn batch_files(&self, _runs: &[Ran]) -> Vec<RunFile> {
+    fn batch_files(&self, _runs: &[RunRecord]) -> Vec<RunFile> {
         Vec::new()
     }
 
@@ -114,22 +114,22 @@ pub trait Recorder: Send + Sync {
     }
 
     /// Files of the batch and of its runs that tell of money, time and halts; written after the others and in their place.
-    fn accounts(&self, _runs: &[Ran], _books: &Books) -> Vec<RunFile> {
+    fn accounts(&self, _runs: &[RunRecord], _books: &Ledger) -> Vec<RunFile> {
         Vec::new()
     }
 
     /// What the runs of a batch show together; `None`: this kind has nothing to add to the report.
-    fn analysis(&self, _runs: &[Ran], _books: &Books) -> Option<BatchAnalysis> {
+    fn analysis(&self, _runs: &[RunRecord], _books: &Ledger) -> Option<BatchAnalysis> {
         None
     }
 
     /// What a person reads at the end.
-    fn closing(&self, _runs: &[Ran]) -> Option<String> {
+    fn closing(&self, _runs: &[RunRecord]) -> Option<String> {
         None
     }
 
     /// What is wrong with a finished run, for `validate`.
-    fn defects(&self, _run: &Ran) -> Vec<Problem> {
+    fn defects(&self, _run: &RunRecord) -> Vec<Problem> {
         Vec::new()
     }
 

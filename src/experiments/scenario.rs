@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, Recorder, Speaker, reading};
+use super::{Collected, Experiment, Forecast, ModelClient, Recorder, probe_plan};
 use crate::config::{Cell, MetricKind, Scenario, ScenarioSpec, Varied};
 use tiltmeter_model::SeedKey;
 use tiltmeter_model::probe::{Axis, ProbePlan};
@@ -52,8 +52,8 @@ struct Setting {
     spec: ScenarioSpec,
     places: Vec<Place>,
     /// By the name that scenario and variations use.
-    speakers: BTreeMap<String, Speaker>,
-    judge: Option<Speaker>,
+    speakers: BTreeMap<String, ModelClient>,
+    judge: Option<ModelClient>,
     /// Of models on this machine, by the same names.
     probes: BTreeMap<String, Arc<ProbePlan>>,
     measures: Vec<Measure>,
@@ -62,7 +62,7 @@ struct Setting {
 }
 
 impl Setting {
-    fn speaker(&self, model: &str) -> Result<&Speaker, Problem> {
+    fn speaker(&self, model: &str) -> Result<&ModelClient, Problem> {
         let speaker = self.speakers.get(model);
         speaker.ok_or_else(|| Problem::new(format!("the model `{model}` was not opened")).at("models"))
     }
@@ -93,8 +93,8 @@ impl ScenarioBatch {
     /// models among them that show their hidden states.
     pub fn new(
         spec: ScenarioSpec,
-        speakers: BTreeMap<String, Speaker>,
-        judge: Option<Speaker>,
+        speakers: BTreeMap<String, ModelClient>,
+        judge: Option<ModelClient>,
         axes: BTreeMap<String, Vec<Axis>>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
@@ -107,7 +107,7 @@ impl ScenarioBatch {
         }
         let mut probes = BTreeMap::new();
         for (model, axes) in &axes {
-            match reading::probe_plan(axes, spec.readouts.span) {
+            match probe_plan::probe_plan(axes, spec.readouts.span) {
                 Ok(plan) => probes.extend(plan.map(|plan| (model.clone(), plan))),
                 Err(found) => problems.extend(found),
             }
@@ -147,7 +147,7 @@ impl ScenarioBatch {
 }
 
 /// A model in its part, under the name that scenario and variations use.
-fn part(alias: &str, speaker: &Speaker, base_url: Option<&str>) -> Value {
+fn part(alias: &str, speaker: &ModelClient, base_url: Option<&str>) -> Value {
     let mut part = speaker.part(base_url);
     part["alias"] = json!(alias);
     part["local"] = json!(speaker.local);
@@ -192,8 +192,8 @@ impl Experiment for ScenarioBatch {
                 let name = |of: &str| format!("{}.{of}{}", actor.short_name, axis.name);
                 let letters = format!("{}.", play::LETTERS);
                 let letters =
-                    place.scenario.communication.map(|_| reading::planned(axis, &name(&letters), Some("message")));
-                for entry in letters.into_iter().chain([reading::planned(axis, &name(""), None)]) {
+                    place.scenario.communication.map(|_| probe_plan::planned(axis, &name(&letters), Some("message")));
+                for entry in letters.into_iter().chain([probe_plan::planned(axis, &name(""), None)]) {
                     if !axes.contains(&entry) {
                         axes.push(entry);
                     }
@@ -242,7 +242,7 @@ impl Experiment for ScenarioBatch {
         describe::describe(&self.setting, &self.axes, &self.numbers)
     }
 
-    fn opening(&self) -> Vec<String> {
+    fn banner(&self) -> Vec<String> {
         let spec = &self.setting.spec;
         let (variations, runs) = (self.setting.places.len(), spec.runs_per_variation);
         vec![format!("{}: {variations} variations x {runs} runs = {} runs", spec.experiment_name, self.total_runs())]
@@ -252,7 +252,7 @@ impl Experiment for ScenarioBatch {
         Some(CONFIG)
     }
 
-    fn follow(&mut self, _earlier: &[Value], resumed: Option<&Value>) {
+    fn continue_numbering(&mut self, _earlier: &[Value], resumed: Option<&Value>) {
         self.numbers = match resumed {
             Some(plan) if plan["kind"] == "scenario" => numbers_after(plan, &self.setting.places),
             _ => (1..=self.setting.places.len()).collect(),

@@ -57,9 +57,9 @@ pub struct Work {
     pub steps: u64,
     /// Tokens fed because they were guessed to be drawn next, and how many were. Results do not depend on them.
     #[serde(default)]
-    pub guessed_tokens: u64,
+    pub draft_tokens: u64,
     #[serde(default)]
-    pub right_guesses: u64,
+    pub accepted_draft_tokens: u64,
     /// Of weights in this computer's memory.
     #[serde(default)]
     pub weight_bytes: u64,

@@ -4,29 +4,26 @@
 
 // What is asked of whom.
 mod name;
-mod dialect;
-mod openai;
-mod anthropic;
-mod gemini;
+mod codec;
 
 // How it gets there, and what comes instead of a reply.
-mod wire;
-mod wait;
-mod refusal;
+mod http;
+mod retry_after;
+mod error;
 
 // What it costs.
 mod prices;
 mod lanes;
 
+pub use http::Timeouts;
 pub use lanes::{LanePreset, lane_name, lane_preset};
 pub use name::{Provider, ProviderName, parse_name};
 pub use prices::{LongPrice, Price, PriceNote, price};
-pub use wire::Timeouts;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use dialect::{Said, Unheard};
+use codec::{BadReply, Completion};
 use tiltmeter_model::failure::Failure;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{ApiKey, Keys, Scrubber};
@@ -78,7 +75,7 @@ impl ApiModel {
         let key = if options.for_plan { None } else { key_for(keys, name.provider)? };
         let (url, local) = address(&name, options.base_url.as_deref(), key.is_some())?;
         let headers = headers(name.provider, key.as_ref())?;
-        let client = wire::client(&options.timeouts, local).map_err(|why| {
+        let client = http::client(&options.timeouts, local).map_err(|why| {
             Problem::new(format!("no HTTPS on this machine: {why}"))
                 .hint("are the system's root certificates installed?")
         })?;
@@ -99,32 +96,32 @@ impl ApiModel {
 
     async fn attempt(&self, request: &ChatRequest) -> Result<ChatReply, Failure> {
         let provider = self.name.provider;
-        let body = dialect::body(&self.name, request).to_string();
+        let body = codec::body(&self.name, request).to_string();
         let post = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body).build();
         let post =
-            post.map_err(|error| refusal::broken(provider, wire::Broken::Impossible(error.without_url().to_string())))?;
-        let answer = wire::exchange(&self.client, post, &self.options.timeouts, self.options.max_response_bytes)
+            post.map_err(|error| error::broken(provider, http::Broken::Impossible(error.without_url().to_string())))?;
+        let answer = http::exchange(&self.client, post, &self.options.timeouts, self.options.max_response_bytes)
             .await
-            .map_err(|broken| refusal::broken(provider, broken))?;
+            .map_err(|broken| error::broken(provider, broken))?;
 
         let status = answer.status.as_u16();
         if !answer.status.is_success() {
-            if refusal::is_filter(provider, status, &answer.body) {
+            if error::is_filter(provider, status, &answer.body) {
                 return Ok(self.reply(request, filtered()));
             }
-            return Err(refusal::refused(provider, status, &answer.headers, &answer.body, &self.scrubber));
+            return Err(error::refused(provider, status, &answer.headers, &answer.body, &self.scrubber));
         }
         let json: Value = serde_json::from_slice(&answer.body).map_err(|error| {
             // A reply that broke off was generated, and paid for, all the same: its cost stays unknown.
             let what = if answer.body.is_empty() { "it is empty".to_string() } else { format!("not JSON: {error}") };
-            refusal::unreadable(provider, status, &what, &answer.body, &self.scrubber)
+            error::unreadable(provider, status, &what, &answer.body, &self.scrubber)
         })?;
-        match dialect::read(provider, &json) {
+        match codec::read(provider, &json) {
             Ok(said) => Ok(self.reply(request, said)),
-            Err(Unheard::Refused { status: inner, error }) => {
+            Err(BadReply::Refused { status: inner, error }) => {
                 let body = serde_json::json!({ "error": error }).to_string();
                 let Some(inner) = inner else {
-                    return Err(refusal::unreadable(
+                    return Err(error::unreadable(
                         provider,
                         status,
                         "it holds an error",
@@ -132,15 +129,15 @@ impl ApiModel {
                         &self.scrubber,
                     ));
                 };
-                if refusal::is_filter(provider, inner, body.as_bytes()) {
+                if error::is_filter(provider, inner, body.as_bytes()) {
                     return Ok(self.reply(request, filtered()));
                 }
                 // The outside said success: something may have been generated before it failed.
-                let failure = refusal::refused(provider, inner, &answer.headers, body.as_bytes(), &self.scrubber);
+                let failure = error::refused(provider, inner, &answer.headers, body.as_bytes(), &self.scrubber);
                 Err(Failure { cost_micro_usd: None, ..failure })
             }
-            Err(Unheard::Unreadable { what, usage }) => {
-                let mut failure = refusal::unreadable(provider, status, &what, &answer.body, &self.scrubber);
+            Err(BadReply::Unreadable { what, usage }) => {
+                let mut failure = error::unreadable(provider, status, &what, &answer.body, &self.scrubber);
                 failure.cost_micro_usd =
                     self.price.zip(usage).map(|(price, used)| price.cost(used.prompt, used.completion));
                 Err(failure)
@@ -148,7 +145,7 @@ impl ApiModel {
         }
     }
 
-    fn reply(&self, request: &ChatRequest, said: Said) -> ChatReply {
+    fn reply(&self, request: &ChatRequest, said: Completion) -> ChatReply {
         // A reply without a usable count was paid for too: the most it can have cost is what is booked.
         let counted = said.usage.map(|used| self.price.map_or(0, |price| price.cost(used.prompt, used.completion)));
         let most = || self.worst_case_micro_usd(request).unwrap_or(0);
@@ -178,7 +175,7 @@ impl Model for ApiModel {
     }
 
     fn check(&self, request: &ChatRequest) -> Result<(), Problem> {
-        dialect::check(&self.name, request)
+        codec::check(&self.name, request)
     }
 
     fn worst_case_micro_usd(&self, request: &ChatRequest) -> Option<u64> {
@@ -223,9 +220,9 @@ pub fn key_for(keys: &Keys, provider: Provider) -> Result<Option<ApiKey>, Proble
 }
 
 /// A prompt the provider would not let through: nothing was generated.
-fn filtered() -> Said {
-    let usage = Some(dialect::Counted { prompt: 0, completion: 0 });
-    Said { text: String::new(), finish: Finish::ContentFilter, usage, billed_micro_usd: Some(0), version: None }
+fn filtered() -> Completion {
+    let usage = Some(codec::Counted { prompt: 0, completion: 0 });
+    Completion { text: String::new(), finish: Finish::ContentFilter, usage, billed_micro_usd: Some(0), version: None }
 }
 
 /// The whole address, and whether it is on this machine.
@@ -238,7 +235,7 @@ fn address(name: &ProviderName, base: Option<&str>, keyed: bool) -> Result<(reqw
     let wrong = |what: &str| {
         Err(Problem::new(format!("base_url of {name} {what}")).hint("write it like http://127.0.0.1:8080/v1"))
     };
-    let Ok(url) = reqwest::Url::parse(&format!("{}{}", base.trim_end_matches('/'), dialect::path(name))) else {
+    let Ok(url) = reqwest::Url::parse(&format!("{}{}", base.trim_end_matches('/'), codec::path(name))) else {
         return wrong("is not an address");
     };
     if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
@@ -259,7 +256,7 @@ fn headers(provider: Provider, key: Option<&ApiKey>) -> Result<HeaderMap, Proble
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if provider == Provider::Anthropic {
-        headers.insert("anthropic-version", HeaderValue::from_static(anthropic::VERSION));
+        headers.insert("anthropic-version", HeaderValue::from_static(codec::anthropic::VERSION));
     }
     let Some(key) = key else { return Ok(headers) };
     let (name, value) = match provider {

@@ -24,8 +24,8 @@ use super::{
     budget::{Exhausted, Reservation, dollars},
     context::{RunContext, RunError},
     journal::Journal,
+    journal_format::{AttemptEnd, Kind, Line, Money, StepPart, value_of},
     lane::{Lane, LaneOff, OffReason, fraction},
-    lines::{AttemptEnd, Kind, Line, Money, StepPart, value_of},
     plan::{request_hash, seed_for},
     stop::StopLevel,
 };

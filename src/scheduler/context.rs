@@ -23,11 +23,11 @@ use super::{
     budget::Budget,
     call::{Halt, HaltReason},
     journal::Journal,
+    journal_format::{Counts, Kind, Line, StepPart, value_of},
     lane::Lane,
-    lines::{Counts, Kind, Line, StepPart, value_of},
     plan::request_hash,
     progress::Progress,
-    recover::{RunRecord, StepRecord, parsed},
+    recover::{RecoveredRun, StepRecord, parsed},
     stop::{StopLevel, StopSignal},
 };
 use tiltmeter_model::problem::Problem;
@@ -174,7 +174,7 @@ struct State {
 }
 
 impl RunContext {
-    pub(super) fn new(key: RunKey, shared: Arc<Shared>, record: RunRecord) -> Self {
+    pub(super) fn new(key: RunKey, shared: Arc<Shared>, record: RecoveredRun) -> Self {
         let (pass, recorded) = (record.pass(), record.steps);
         let live = recorded.values().all(|step| step.result.is_none());
         let (counts, kept_turns) = (Counts::new(), Vec::new());

@@ -22,7 +22,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    lines::{Line, now_ms, seal},
+    journal_format::{Line, now_ms, seal},
     recover::{FileEnd, Recovered},
 };
 use tiltmeter_model::problem::Problem;

@@ -8,7 +8,7 @@
 //! Must not know: models, engine, provider, kinds.
 
 mod plan;
-mod lines;
+mod journal_format;
 mod recover;
 mod journal;
 mod stop;
@@ -22,7 +22,7 @@ mod call;
 mod flight;
 mod summary;
 mod schedule;
-mod carry;
+mod run_loop;
 mod status;
 
 pub use budget::{Budget, Exhausted, Reservation, Spending, dollars};

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     budget::{Budget, Spending},
+    journal_format::Counts,
     lane::{Lane, LaneView},
-    lines::Counts,
 };
 
 /// Shared counters of one schedule.

@@ -19,7 +19,7 @@ use super::{
     budget::Sums,
     call::Halt,
     context::{KEEP, Kept},
-    lines::{
+    journal_format::{
         AttemptCharge, Counts, Envelope, FORMAT, HaltValue, Kind, ProblemValue, SessionStart, SessionStop, unseal,
         value_of,
     },
@@ -31,7 +31,7 @@ use tiltmeter_store::{Drift, Outcome, Session, SessionEnd};
 /// Everything the journals of a folder say.
 #[derive(Default)]
 pub(super) struct Recovered {
-    pub runs: HashMap<String, RunRecord>,
+    pub runs: HashMap<String, RecoveredRun>,
     /// The plan of the latest session.
     pub plan: Option<(u64, Plan)>,
     pub accepted_drift: Vec<Drift>,
@@ -48,7 +48,7 @@ pub(super) struct Recovered {
 
 /// What one run already did.
 #[derive(Default)]
-pub(super) struct RunRecord {
+pub(super) struct RecoveredRun {
     pub steps: BTreeMap<u32, StepRecord>,
     /// Line of the outcome, once there is one; the steps are dropped then.
     pub done: Option<Box<[u8]>>,
@@ -64,7 +64,7 @@ pub(super) struct RunRecord {
     closed: Sums,
     /// How often the run was begun anew after it was done, and what it did before that: paid for, and otherwise void.
     pass: u32,
-    earlier: Option<Box<RunRecord>>,
+    earlier: Option<Box<RecoveredRun>>,
     /// What other writers of the folder paid for it.
     pub paid_by_others: Sums,
     /// Another writer's journal has the outcome.
@@ -121,7 +121,7 @@ impl StepRecord {
     }
 }
 
-impl RunRecord {
+impl RecoveredRun {
     /// Why the run failed, unless it has been tried again since.
     pub fn failure(&self) -> Option<Problem> {
         let (at, json) = self.failed.as_ref().filter(|_| self.done.is_none())?;
@@ -293,7 +293,7 @@ impl Recovered {
         }
         let id = envelope.run.as_deref().ok_or("it names no run")?;
         if !self.runs.contains_key(id) {
-            self.runs.insert(id.to_owned(), RunRecord::default());
+            self.runs.insert(id.to_owned(), RecoveredRun::default());
         }
         let Some(run) = self.runs.get_mut(id) else { return Ok(()) };
         let run = run.of_pass(envelope.pass);
@@ -321,7 +321,7 @@ impl Recovered {
     }
 }
 
-impl RunRecord {
+impl RecoveredRun {
     fn finish(&mut self, id: &str, json: &[u8]) -> Result<(), String> {
         if let Some(known) = &self.done {
             // Two journals may both hold the run, but only with the same outcome.
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn passes_may_be_read_in_any_order_and_all_of_them_cost() {
         for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
-            let mut run = RunRecord::default();
+            let mut run = RecoveredRun::default();
             for pass in order {
                 run.of_pass(pass).closed.settled += 1 << pass;
             }

@@ -14,11 +14,11 @@ use super::{
     call::Halt,
     context::{Observer, Run, Shared, Tally},
     journal::{Disk, Journal, WrapDisk},
+    journal_format::{FORMAT, Kind, Line, SessionStart, SessionStop},
     lane::Lane,
-    lines::{FORMAT, Kind, Line, SessionStart, SessionStop},
     plan::Plan,
     progress::Progress,
-    recover::{Recovered, RunRecord, time_of},
+    recover::{Recovered, RecoveredRun, time_of},
     stop::{StopLevel, StopSignal},
     summary::{RunState, Summary},
     workers::Claims,
@@ -207,7 +207,7 @@ impl Schedule {
         self.observer.as_ref().map_or(Ok(()), |observer| observer.begun())?;
 
         let mut states = vec![RunState::Pending; runs.len()];
-        let mut records: HashMap<String, RunRecord> = mem::take(&mut recovered.runs);
+        let mut records: HashMap<String, RecoveredRun> = mem::take(&mut recovered.runs);
         self.begin_anew(&journal, &mut records).await?;
         let uncertain_steps = records.values().map(|record| record.uncertain_steps()).sum();
         self.progress.begin(runs.len());
@@ -237,7 +237,7 @@ impl Schedule {
                     }
                 }
                 None => {
-                    kept.extend(record.and_then(RunRecord::kept).map(|outcome| (id, outcome)));
+                    kept.extend(record.and_then(RecoveredRun::kept).map(|outcome| (id, outcome)));
                     queue.push_back(index);
                 }
             }
@@ -315,7 +315,7 @@ impl Schedule {
     }
 
     /// Makes finished runs that are asked for again unfinished ones.
-    async fn begin_anew(&self, journal: &Journal, records: &mut HashMap<String, RunRecord>) -> Result<(), Problem> {
+    async fn begin_anew(&self, journal: &Journal, records: &mut HashMap<String, RecoveredRun>) -> Result<(), Problem> {
         for id in &self.again {
             let Some(record) = records.get_mut(id).filter(|record| record.done.is_some()) else { continue };
             let pass = record.pass() + 1;

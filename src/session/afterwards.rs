@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::exports;
 use super::keeping::write_file;
 use super::pages::write_report;
-use tiltmeter_experiments::{BatchAnalysis, Books, Ran, RanEnd, Recorder, recorder};
+use tiltmeter_experiments::{BatchAnalysis, Ledger, Recorder, RunEnd, RunRecord, recorder};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::Options;
 use tiltmeter_scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
@@ -75,7 +75,7 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
     let recorded = recorded(&folder)?;
     let mut runs = runs(&recorded);
     if under_way {
-        runs.retain(|run| run.end != RanEnd::Pending);
+        runs.retain(|run| run.end != RunEnd::Pending);
     }
     let place = || folder.dir().display().to_string();
     let document = recorded.plan.document();
@@ -85,7 +85,7 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
             .at(place())
             .hint(format!("its numbers are in its report: tiltmeter report {}", place())));
     };
-    if runs.iter().all(|run| run.end == RanEnd::Pending && run.outcome.is_none()) {
+    if runs.iter().all(|run| run.end == RunEnd::Pending && run.outcome.is_none()) {
         let hint = match under_way {
             true => "it is still being written: wait for its first run",
             false => "go on with it: tiltmeter run FILE --resume",
@@ -94,8 +94,8 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
             .at(place())
             .hint(hint));
     }
-    let count = |end: fn(&RanEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
-    let (done, failed) = (count(|end| *end == RanEnd::Done), count(|end| matches!(end, RanEnd::Failed(_))));
+    let count = |end: fn(&RunEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
+    let (done, failed) = (count(|end| *end == RunEnd::Done), count(|end| matches!(end, RunEnd::Failed(_))));
     let planned = recorded.planned;
     let mut notes = Vec::new();
     if under_way {
@@ -121,17 +121,17 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
 }
 
 /// The runs of a journal as a kind's recorder takes them: cell by cell in the order of the plan, as a sitting has them.
-pub fn runs(recorded: &Recorded) -> Vec<Ran> {
+pub fn runs(recorded: &Recorded) -> Vec<RunRecord> {
     let keyed = recorded.runs.iter().filter_map(|(id, run)| {
         let (cell, sample) = id.rsplit_once('-')?;
         let experiment = recorded.plan.document()["experiment"].as_str().unwrap_or_default().to_owned();
         let key = RunKey { experiment, cell: cell.to_owned(), sample: sample.parse().ok()? };
         let end = match (&run.failure, run.done) {
-            (_, true) => RanEnd::Done,
-            (Some(problem), false) => RanEnd::Failed(problem.clone()),
-            (None, false) => RanEnd::Pending,
+            (_, true) => RunEnd::Done,
+            (Some(problem), false) => RunEnd::Failed(problem.clone()),
+            (None, false) => RunEnd::Pending,
         };
-        Some(Ran { key, outcome: run.outcome.clone(), end })
+        Some(RunRecord { key, outcome: run.outcome.clone(), end })
     });
     let plan = recorded.plan.document();
     let list = |key: &str| plan[key].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -140,16 +140,16 @@ pub fn runs(recorded: &Recorded) -> Vec<Ran> {
     let names = names.filter_map(Value::as_str).enumerate();
     let places: HashMap<&str, usize> = names.map(|(place, name)| (name, place)).collect();
     let place = |cell: &str| places.get(cell).copied().unwrap_or(places.len());
-    let mut runs: Vec<Ran> = keyed.collect();
+    let mut runs: Vec<RunRecord> = keyed.collect();
     runs.sort_by_cached_key(|run| (place(&run.key.cell), run.key.cell.clone(), run.key.sample));
     runs
 }
 
 /// What the journal knows besides outcomes.
-fn books(recorded: &Recorded) -> Books {
+fn books(recorded: &Recorded) -> Ledger {
     let account = |(id, run): (&String, &RecordedRun)| (id.clone(), run.account.clone());
     let runs = recorded.runs.iter().map(account).collect();
-    Books { sessions: recorded.sessions.clone(), spending: recorded.spending, runs }
+    Ledger { sessions: recorded.sessions.clone(), spending: recorded.spending, runs }
 }
 
 /// What a sitting that is under way last said of itself; `None` if nobody writes the folder.
@@ -194,7 +194,7 @@ pub fn validate(path: &Path) -> Result<Validation, Problem> {
         })),
     }
     let runs = runs(&recorded);
-    let done = runs.iter().filter(|run| run.end == RanEnd::Done).count();
+    let done = runs.iter().filter(|run| run.end == RunEnd::Done).count();
     if done == recorded.planned {
         sound.push(format!("all {done} planned runs are done"));
     } else {
@@ -204,7 +204,7 @@ pub fn validate(path: &Path) -> Result<Validation, Problem> {
         );
     }
     for run in &runs {
-        if let RanEnd::Failed(problem) = &run.end {
+        if let RunEnd::Failed(problem) = &run.end {
             defects.push(Problem { what: format!("{} failed: {}", run.key.id(), problem.what), ..problem.clone() });
         }
     }
@@ -265,21 +265,21 @@ fn interruptions(sessions: &[Session]) -> Vec<String> {
 }
 
 /// The methods section: what was done, by whom, with what, and what deviated.
-pub fn methods(recorder: &dyn Recorder, plan: &Plan, runs: &[Ran], sessions: &[Session]) -> String {
+pub fn methods(recorder: &dyn Recorder, plan: &Plan, runs: &[RunRecord], sessions: &[Session]) -> String {
     let document = plan.document();
     let mut text = format!("# Methods: {}\n\n", document["experiment"].as_str().unwrap_or("experiment"));
     for paragraph in recorder.methods() {
         text += &format!("{paragraph}\n\n");
     }
-    let of = |end: fn(&RanEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
-    let (done, failed) = (of(|end| *end == RanEnd::Done), of(|end| matches!(end, RanEnd::Failed(_))));
+    let of = |end: fn(&RunEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
+    let (done, failed) = (of(|end| *end == RunEnd::Done), of(|end| matches!(end, RunEnd::Failed(_))));
     let open = runs.len() - done - failed;
     text += &format!(
         "Of {} runs that were begun or planned, {done} are complete, {failed} failed, {open} are open.\n\n",
         runs.len()
     );
     for run in runs {
-        if let RanEnd::Failed(problem) = &run.end {
+        if let RunEnd::Failed(problem) = &run.end {
             text += &format!("- {} failed: {}\n", run.key.id(), problem.what);
         }
     }

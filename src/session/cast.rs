@@ -6,14 +6,18 @@ use std::collections::BTreeMap;
 
 use super::{
     kinds::{Opened, open_axes},
-    opening::Opener,
+    opening::ModelOpener,
 };
 use tiltmeter_experiments::config::ScenarioSpec;
 use tiltmeter_experiments::scenario::ScenarioBatch;
 use tiltmeter_model::probe::Axis;
 use tiltmeter_model::problem::Problem;
 
-pub fn open(spec: ScenarioSpec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Result<Opened, Vec<Problem>> {
+pub fn open(
+    spec: ScenarioSpec,
+    opener: &mut ModelOpener<'_>,
+    notes: &mut Vec<Problem>,
+) -> Result<Opened, Vec<Problem>> {
     let mut speakers = BTreeMap::new();
     for name in spec.model_names() {
         let known = opener.problems.len();

@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::afterwards::methods;
-use super::keeping::{Keeper, write_file};
+use super::keeping::{ArtifactWriter, write_file};
 use super::pages::write_report;
 use super::report::{Reported, analyse_outcomes};
-use tiltmeter_experiments::{Books, Collected, Experiment, NamedTensor, Ran, RanEnd, Recorder};
+use tiltmeter_experiments::{Collected, Experiment, Ledger, NamedTensor, Recorder, RunEnd, RunRecord};
 use tiltmeter_model::Work;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::Options;
@@ -33,13 +33,13 @@ pub fn write(
     experiment: &dyn Experiment,
     plan: &Plan,
     folder: &RunFolder,
-    ran: &[Ran],
-    books: &Books,
-    keeper: &Keeper,
+    ran: &[RunRecord],
+    books: &Ledger,
+    keeper: &ArtifactWriter,
     work: Work,
     manifest: &mut Manifest,
 ) -> Result<Written, Problem> {
-    let done = ran.iter().filter(|run| run.end == RanEnd::Done);
+    let done = ran.iter().filter(|run| run.end == RunEnd::Done);
     let outcomes: Vec<(RunKey, Outcome)> = done.filter_map(|r| Some((r.key.clone(), r.outcome.clone()?))).collect();
     let outcomes = outcomes.as_slice();
     let Collected { documents, tables, tensors, notes } = experiment.collect(outcomes);
@@ -90,8 +90,8 @@ pub fn plan_files(
 /// What a kind leaves besides: files of runs and of the batch, one record a run.
 pub fn records(
     folder: &RunFolder,
-    ran: &[Ran],
-    books: &Books,
+    ran: &[RunRecord],
+    books: &Ledger,
     recorder: &dyn Recorder,
     backups: Option<&Path>,
 ) -> Result<Vec<PathBuf>, Problem> {
@@ -111,7 +111,7 @@ pub fn records(
         }
     }
     // What is not finished may still change, and a dataset is only ever added to; backups hold it.
-    let done = ran.iter().filter(|run| run.end == RanEnd::Done);
+    let done = ran.iter().filter(|run| run.end == RunEnd::Done);
     let records: Vec<_> = done.filter_map(|run| recorder.record(run)).collect();
     if !records.is_empty() {
         let lines: String = records.iter().map(|record| format!("{}\n", record.value)).collect();

@@ -16,7 +16,7 @@ use std::{
 
 use time::OffsetDateTime;
 
-use tiltmeter_experiments::{BACKUPS, Ran, RanEnd, Recorder, RunFile};
+use tiltmeter_experiments::{BACKUPS, Recorder, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Model;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Scrubber;
@@ -27,7 +27,7 @@ use tiltmeter_store::{Outcome, RunFolder, RunKey, safe_name, timestamp, write_js
 pub type Pause = Arc<dyn Fn(&str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// Writes the files of runs.
-pub struct Keeper {
+pub struct ArtifactWriter {
     folder: RunFolder,
     recorder: Box<dyn Recorder>,
     /// Where backups go instead of the run folder.
@@ -47,7 +47,7 @@ struct Standing {
     written: Option<Instant>,
 }
 
-impl Keeper {
+impl ArtifactWriter {
     pub fn new(
         folder: RunFolder,
         recorder: Box<dyn Recorder>,
@@ -94,8 +94,8 @@ impl Keeper {
     }
 
     /// Writes the files of a run, and what the batch has to show with it.
-    pub fn write(&self, ran: &Ran) {
-        let standing = if ran.end == RanEnd::Done { self.standing(ran.key.id()) } else { Vec::new() };
+    pub fn write(&self, ran: &RunRecord) {
+        let standing = if ran.end == RunEnd::Done { self.standing(ran.key.id()) } else { Vec::new() };
         for file in self.recorder.run_files(ran).into_iter().chain(standing) {
             if let Err(problem) = write_file(&self.folder, self.backups(), &file) {
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +149,7 @@ pub fn write_file(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) ->
 }
 
 #[async_trait::async_trait]
-impl Observer for Keeper {
+impl Observer for ArtifactWriter {
     fn begun(&self) -> Result<(), Problem> {
         for file in &self.opening {
             // What several processes share is written by the first of them.
@@ -161,11 +161,11 @@ impl Observer for Keeper {
     }
 
     fn kept(&self, key: &RunKey, outcome: &Outcome) {
-        self.write(&Ran { key: key.clone(), outcome: Some(outcome.clone()), end: RanEnd::Pending });
+        self.write(&RunRecord { key: key.clone(), outcome: Some(outcome.clone()), end: RunEnd::Pending });
     }
 
     fn done(&self, key: &RunKey, outcome: &Outcome) {
-        self.write(&Ran { key: key.clone(), outcome: Some(outcome.clone()), end: RanEnd::Done });
+        self.write(&RunRecord { key: key.clone(), outcome: Some(outcome.clone()), end: RunEnd::Done });
     }
 
     async fn pause(&self, text: &str) {
@@ -181,7 +181,7 @@ const BEAT: Duration = Duration::from_millis(500);
 const LINE_EVERY: u32 = 60;
 
 /// Writes `session.log` and `progress.json` while the runs go on.
-pub struct Diary {
+pub struct SessionLog {
     folder: RunFolder,
     progress: Arc<Progress>,
     scrubber: Scrubber,
@@ -189,7 +189,7 @@ pub struct Diary {
     beats: u32,
 }
 
-impl Diary {
+impl SessionLog {
     pub fn new(folder: RunFolder, progress: Arc<Progress>, scrubber: Scrubber) -> Self {
         Self { folder, progress, scrubber, next_event: 0, beats: 0 }
     }

@@ -1,9 +1,9 @@
 //! Owns the way from a file's kind to an experiment with everything it names opened: one arm a kind.
 //! Must not know: flags, terminal.
 
-use super::{cast, opening::Opener};
+use super::{cast, opening::ModelOpener};
 use tiltmeter_experiments::config::{self, BargainerKind, BargainerRef, ModelRef, Readouts, SiteRef, Spec};
-use tiltmeter_experiments::negotiation::{Negotiation, Voice};
+use tiltmeter_experiments::negotiation::{Bargainer, Negotiation};
 use tiltmeter_experiments::{Experiment, interview::Interview, projection::Projection};
 use tiltmeter_model::Model;
 use tiltmeter_model::probe::{Axis, AxisFile, Site};
@@ -13,8 +13,8 @@ use tiltmeter_model::problem::Problem;
 pub type Opened = (Box<dyn Experiment>, Vec<Axis>);
 
 /// The kind of the file with everything it names: one arm a kind.
-pub fn open(spec: Spec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Result<Opened, Vec<Problem>> {
-    let all = |opener: &mut Opener<'_>| std::mem::take(&mut opener.problems);
+pub fn open(spec: Spec, opener: &mut ModelOpener<'_>, notes: &mut Vec<Problem>) -> Result<Opened, Vec<Problem>> {
+    let all = |opener: &mut ModelOpener<'_>| std::mem::take(&mut opener.problems);
     match spec {
         Spec::Projection(spec) => {
             let transcript = config::transcript::load(&spec.transcript)?;
@@ -31,10 +31,10 @@ pub fn open(spec: Spec, opener: &mut Opener<'_>, notes: &mut Vec<Problem>) -> Re
             Ok((Box::new(Interview::new(*spec, steward, judge, axes.clone())?), axes))
         }
         Spec::Negotiation(spec) => {
-            let mut voices = |part: &str, list: &[BargainerRef]| -> Vec<Option<Voice>> {
+            let mut voices = |part: &str, list: &[BargainerRef]| -> Vec<Option<Bargainer>> {
                 let voice = |bargainer: &BargainerRef| match &bargainer.who {
-                    BargainerKind::Programmed(how) => Some(Voice::Programmed(*how)),
-                    BargainerKind::Model(model) => opener.speaker(part, model).map(Voice::model),
+                    BargainerKind::Programmed(how) => Some(Bargainer::Programmed(*how)),
+                    BargainerKind::Model(model) => opener.speaker(part, model).map(Bargainer::model),
                 };
                 list.iter().map(voice).collect()
             };

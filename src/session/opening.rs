@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::Opening;
+use super::ModelOptions;
 use crate::registry::{ApiOptions, LanePreset, Price, api_facts, is_api, open_api, open_local, open_scripted};
-use tiltmeter_experiments::Speaker;
+use tiltmeter_experiments::ModelClient;
 use tiltmeter_experiments::config::{Conduct, LaneSpec, ModelRef, SCRIPTED};
 use tiltmeter_model::Model;
 use tiltmeter_model::problem::Problem;
@@ -22,8 +22,8 @@ const ENGINE_LANE: &str = "engine";
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens models and remembers what was opened.
-pub struct Opener<'a> {
-    opening: &'a Opening,
+pub struct ModelOpener<'a> {
+    opening: &'a ModelOptions,
     keys: &'a Keys,
     conduct: &'a Conduct,
     lanes: BTreeMap<String, Lane>,
@@ -39,15 +39,15 @@ pub struct Opener<'a> {
     pub wanting: Vec<Problem>,
 }
 
-impl<'a> Opener<'a> {
-    pub fn new(opening: &'a Opening, keys: &'a Keys, conduct: &'a Conduct) -> Self {
+impl<'a> ModelOpener<'a> {
+    pub fn new(opening: &'a ModelOptions, keys: &'a Keys, conduct: &'a Conduct) -> Self {
         let (lanes, local) = (BTreeMap::new(), BTreeMap::new());
         let (models, problems, ready) = (Vec::new(), Vec::new(), Vec::new());
         Self { opening, keys, conduct, lanes, local, models, problems, ready, unready: 0, wanting: Vec::new() }
     }
 
     /// A model in a part called `part`; `None` after a problem was noted.
-    pub fn speaker(&mut self, part: &str, model: &ModelRef) -> Option<Speaker> {
+    pub fn speaker(&mut self, part: &str, model: &ModelRef) -> Option<ModelClient> {
         let opened = if model.name == SCRIPTED {
             self.scripted(model)
         } else if is_api(&model.name) {
@@ -95,7 +95,7 @@ impl<'a> Opener<'a> {
         self.lanes.values().cloned().collect()
     }
 
-    fn local(&mut self, model: &ModelRef) -> Result<Speaker, Problem> {
+    fn local(&mut self, model: &ModelRef) -> Result<ModelClient, Problem> {
         let opened = match self.local.get(&model.name) {
             Some(opened) => opened.clone(),
             None => {
@@ -107,19 +107,19 @@ impl<'a> Opener<'a> {
         Ok(self.free(opened, true))
     }
 
-    fn scripted(&mut self, model: &ModelRef) -> Result<Speaker, Problem> {
+    fn scripted(&mut self, model: &ModelRef) -> Result<ModelClient, Problem> {
         let rules: Vec<_> = model.script.iter().map(|rule| (rule.when.clone(), rule.reply.clone())).collect();
         let opened = open_scripted(&rules)?;
-        Ok(Speaker { price: json!({"script": model.script}), ..self.free(opened, true) })
+        Ok(ModelClient { price: json!({"script": model.script}), ..self.free(opened, true) })
     }
 
-    fn free(&mut self, model: Arc<dyn Model>, local: bool) -> Speaker {
+    fn free(&mut self, model: Arc<dyn Model>, local: bool) -> ModelClient {
         self.lane(ENGINE_LANE, LanePreset::default());
         let policy = CallPolicy { attempt_timeout: LOCAL_TIMEOUT, max_attempts: 1, ..CallPolicy::default() };
-        Speaker { model, lane: ENGINE_LANE.to_owned(), policy, local, price: Value::Null }
+        ModelClient { model, lane: ENGINE_LANE.to_owned(), policy, local, price: Value::Null }
     }
 
-    fn api(&mut self, model: &ModelRef) -> Result<Speaker, Problem> {
+    fn api(&mut self, model: &ModelRef) -> Result<ModelClient, Problem> {
         let facts = api_facts(&model.name).ok_or_else(|| Problem::new("not the name of a provider's model"))?;
         let own = match &model.price {
             Some(price) => Some(Price::from_usd_per_million(price.input, price.output)?),
@@ -162,7 +162,7 @@ impl<'a> Opener<'a> {
             max_attempts: model.max_attempts,
             ..CallPolicy::default()
         };
-        Ok(Speaker { model: opened, lane: facts.lane, policy, local: false, price: note })
+        Ok(ModelClient { model: opened, lane: facts.lane, policy, local: false, price: note })
     }
 
     /// One lane per name, with what the experiment says of it, else the preset.

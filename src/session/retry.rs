@@ -11,8 +11,8 @@ use time::{OffsetDateTime, macros::format_description};
 
 use super::afterwards::runs;
 use super::keeping::place;
-use super::{Opening, Prepared, Running, find_folder, load, prepare};
-use tiltmeter_experiments::{Ran, RanEnd, Recorder, RunFile, recorder};
+use super::{ModelOptions, PreparedRun, RunOptions, find_folder, load, prepare};
+use tiltmeter_experiments::{Recorder, RunEnd, RunFile, RunRecord, recorder};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::recorded;
 use tiltmeter_store::RunFolder;
@@ -58,8 +58,8 @@ impl Invocation {
 
 /// What there is to try again.
 pub struct Retry {
-    pub prepared: Prepared,
-    pub running: Running,
+    pub prepared: PreparedRun,
+    pub running: RunOptions,
     pub failed: usize,
     pub not_finished: usize,
     /// Where the files of the failed runs were put; `None`: there were none.
@@ -67,7 +67,7 @@ pub struct Retry {
 }
 
 /// Everything that is not done in a folder, to be carried on from where and with what it was begun. `None`: all is done.
-pub fn retry(dir: &Path, opening: &Opening) -> Result<Option<Retry>, Vec<Problem>> {
+pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Problem>> {
     let one = |problem| vec![problem];
     let folder = find_folder(dir).map_err(one)?;
     let dir = std::path::absolute(folder.dir())
@@ -75,8 +75,8 @@ pub fn retry(dir: &Path, opening: &Opening) -> Result<Option<Retry>, Vec<Problem
     let folder = RunFolder::at(&dir);
     let recorded = recorded(&folder).map_err(one)?;
     let runs = runs(&recorded);
-    let failed: Vec<&Ran> = runs.iter().filter(|run| matches!(run.end, RanEnd::Failed(_))).collect();
-    let done = runs.iter().filter(|run| run.end == RanEnd::Done).count();
+    let failed: Vec<&RunRecord> = runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).collect();
+    let done = runs.iter().filter(|run| run.end == RunEnd::Done).count();
     if done == recorded.planned {
         return Ok(None);
     }
@@ -92,7 +92,7 @@ pub fn retry(dir: &Path, opening: &Opening) -> Result<Option<Retry>, Vec<Problem
     let backups = prepared.conduct().local_backup_dir.clone();
     let archive = put_aside(&folder, recorder.as_ref(), &failed, backups.as_deref()).map_err(one)?;
     let not_finished = recorded.planned.saturating_sub(done + failed.len());
-    let running = Running { out: Some(dir), resume: true, invocation: Some(invocation), ..Running::default() };
+    let running = RunOptions { out: Some(dir), resume: true, invocation: Some(invocation), ..RunOptions::default() };
     Ok(Some(Retry { prepared, running, failed: failed.len(), not_finished, archive }))
 }
 
@@ -100,7 +100,7 @@ pub fn retry(dir: &Path, opening: &Opening) -> Result<Option<Retry>, Vec<Problem
 fn put_aside(
     folder: &RunFolder,
     recorder: &dyn Recorder,
-    failed: &[&Ran],
+    failed: &[&RunRecord],
     backups: Option<&Path>,
 ) -> Result<Option<PathBuf>, Problem> {
     let format = format_description!("[year][month][day]-[hour][minute][second]");
@@ -135,12 +135,12 @@ pub fn asked_again(folder: &RunFolder, recorder: &dyn Recorder, backups: Option<
     // A flag that cannot be looked at is not one that was removed.
     let gone =
         |file: &RunFile| place(folder, backups, file).is_ok_and(|path| path.try_exists().is_ok_and(|there| !there));
-    let asked = |run: &&Ran| {
+    let asked = |run: &&RunRecord| {
         let Some(flag) = recorder.flag(run) else { return false };
         let (flags, others): (Vec<_>, Vec<_>) = recorder.run_files(run).into_iter().partition(|file| file.path == flag);
         let whole = |file: &RunFile| found(file).is_some_and(|found| found.trim_end() == file.text.trim_end());
         flags.first().is_some_and(gone) && !others.is_empty() && others.iter().all(whole)
     };
     let runs = runs(&recorded);
-    runs.iter().filter(|run| run.end == RanEnd::Done).filter(asked).map(|run| run.key.id()).collect()
+    runs.iter().filter(|run| run.end == RunEnd::Done).filter(asked).map(|run| run.key.id()).collect()
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::Running;
+use super::RunOptions;
 use crate::cluster::Submission;
 use tiltmeter_experiments::config::Conduct;
 use tiltmeter_model::problem::Problem;
@@ -38,7 +38,7 @@ impl Share {
         folder: &RunFolder,
         plan: &Plan,
         conduct: &Conduct,
-        running: &Running,
+        running: &RunOptions,
         job: Option<(usize, String)>,
     ) -> Result<Option<Self>, Problem> {
         if let Some((number, run)) = job {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{Opening, Prepared, Running, find_folder, load, prepare, sharing::covered};
+use super::{ModelOptions, PreparedRun, RunOptions, find_folder, load, prepare, sharing::covered};
 use crate::cluster::{
     Array, Queued, Resources, Submission, absolute, max_array_size, pack, parts, queued, script, submit,
 };
@@ -40,10 +40,10 @@ pub struct Submitted {
 }
 
 /// Freezes the plan of a new folder and hands all of its runs in.
-pub fn slurm_submit(request: &SlurmRequest, opening: &Opening) -> Result<Submitted, Vec<Problem>> {
+pub fn slurm_submit(request: &SlurmRequest, opening: &ModelOptions) -> Result<Submitted, Vec<Problem>> {
     let file = absolute(&request.file).map_err(one)?;
     let mut prepared = prepare(load(&file, &request.set)?, opening)?;
-    let running = Running { out: request.out.clone(), ..Running::default() };
+    let running = RunOptions { out: request.out.clone(), ..RunOptions::default() };
     if request.dry_run {
         // Where it would be; nothing is made.
         let place = request.out.clone().unwrap_or_else(|| Path::new("data/runs").join(prepared.name()).join("NEW"));
@@ -66,7 +66,11 @@ pub fn slurm_submit(request: &SlurmRequest, opening: &Opening) -> Result<Submitt
 }
 
 /// Hands in again what is neither done nor in the queue, with these changes to how it is carried out. `None`: there is nothing.
-pub fn slurm_retry(dir: &Path, request: &SlurmRequest, opening: &Opening) -> Result<Option<Submitted>, Vec<Problem>> {
+pub fn slurm_retry(
+    dir: &Path,
+    request: &SlurmRequest,
+    opening: &ModelOptions,
+) -> Result<Option<Submitted>, Vec<Problem>> {
     let folder = find_submitted(dir).map_err(one)?;
     let submissions = Submission::all(&folder).map_err(one)?;
     let Some(last) = submissions.last() else { return Err(one(never(dir))) };
@@ -161,7 +165,7 @@ impl Queue {
 
 fn hand_in(
     folder: &RunFolder,
-    prepared: &Prepared,
+    prepared: &PreparedRun,
     plan: &Plan,
     file: &Path,
     runs: Vec<String>,
@@ -220,12 +224,12 @@ pub fn slurm_queue(dir: &Path) -> Result<BTreeMap<String, usize>, Problem> {
 }
 
 /// The experiment of a submitted folder, to be carried on here with no run of its own: what the tasks left is put together.
-pub fn slurm_collect(dir: &Path, opening: &Opening) -> Result<(Prepared, Running), Vec<Problem>> {
+pub fn slurm_collect(dir: &Path, opening: &ModelOptions) -> Result<(PreparedRun, RunOptions), Vec<Problem>> {
     let folder = find_submitted(dir).map_err(one)?;
     let Some(last) = Submission::all(&folder).map_err(one)?.pop() else { return Err(one(never(dir))) };
     let prepared = prepare(load(&last.file, &last.set)?, opening)?;
     let out = Some(folder.dir().to_owned());
-    Ok((prepared, Running { out, resume: true, only: Some(Vec::new()), ..Running::default() }))
+    Ok((prepared, RunOptions { out, resume: true, only: Some(Vec::new()), ..RunOptions::default() }))
 }
 
 fn done(folder: &RunFolder) -> Result<BTreeSet<String>, Problem> {

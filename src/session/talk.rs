@@ -3,7 +3,7 @@
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
-use super::Opening;
+use super::ModelOptions;
 use crate::registry::{LocalModel, open_local};
 use tiltmeter_experiments::config::transcript;
 use tiltmeter_model::probe::{AxisFile, ProbePlan, Site, Span};
@@ -37,12 +37,12 @@ pub struct Captured {
 
 /// Continues a conversation and writes `input_ids`, `generated_ids`, one `[tokens, hidden]` f32 per site and, if asked for,
 /// `logits` `[tokens, vocab]`, where tokens = prompt + generated.
-pub async fn capture(request: &CaptureRequest, opening: &Opening) -> Result<Captured, Vec<Problem>> {
+pub async fn capture(request: &CaptureRequest, opening: &ModelOptions) -> Result<Captured, Vec<Problem>> {
     let messages = transcript::load_messages(&request.messages)?;
     states(request, &messages, opening).await.map_err(|problem| vec![problem])
 }
 
-async fn states(request: &CaptureRequest, messages: &[Message], opening: &Opening) -> Result<Captured, Problem> {
+async fn states(request: &CaptureRequest, messages: &[Message], opening: &ModelOptions) -> Result<Captured, Problem> {
     let model = open_local(&request.model, opening.device, &opening.engine)?;
     let config = model.config();
     let sites = request.sites.clone().unwrap_or_else(|| Site::all(config.num_layers));
@@ -94,7 +94,7 @@ impl Talk {
         sampling: Sampling,
         seed: u64,
         max_new_tokens: usize,
-        opening: &Opening,
+        opening: &ModelOptions,
     ) -> Result<Self, Problem> {
         let model = open_local(model, opening.device, &opening.engine)?;
         let probes = match axis {

@@ -34,7 +34,7 @@ struct Way {
     threads: Option<usize>,
     prefill_chunk: Option<usize>,
     kv_bytes: Option<u64>,
-    no_guesses: bool,
+    no_speculation: bool,
     /// Of the kernels, in a process of its own.
     isa: Option<String>,
     turns: usize,
@@ -102,7 +102,7 @@ fn here(way: &Way) -> Vec<Vec<Turn>> {
         threads: way.threads,
         prefill_chunk: way.prefill_chunk,
         kv_bytes: way.kv_bytes,
-        no_guesses: way.no_guesses,
+        no_speculation: way.no_speculation,
         ..EngineOptions::default()
     };
     let model = LocalModel::open(&in_root(MODEL), &options).unwrap_or_else(|problem| panic!("{problem}"));
@@ -119,10 +119,10 @@ fn here(way: &Way) -> Vec<Vec<Turn>> {
     all.sort_by_key(|(number, _)| *number);
     let work = model.work();
     assert!(
-        if way.no_guesses { work.guessed_tokens == 0 } else { way.batch > 1 || work.right_guesses > 0 },
+        if way.no_speculation { work.draft_tokens == 0 } else { way.batch > 1 || work.accepted_draft_tokens > 0 },
         "{way:?} {work:?}"
     );
-    println!("{:<24} {:>7} of {:>7} guesses right", way.name, work.right_guesses, work.guessed_tokens);
+    println!("{:<24} {:>7} of {:>7} guesses right", way.name, work.accepted_draft_tokens, work.draft_tokens);
     all.into_iter().map(|(_, turns)| turns).collect()
 }
 
@@ -158,7 +158,7 @@ fn ways(turns: usize) -> Vec<Way> {
         Way { kv_bytes: Some(24 << 20), ..way("little memory", 48, 5) },
     ];
     for batch in [1, 16] {
-        ways.push(Way { no_guesses: true, ..way(&format!("{batch} at once, no guesses"), batch, 1) });
+        ways.push(Way { no_speculation: true, ..way(&format!("{batch} at once, no guesses"), batch, 1) });
     }
     for chunk in [1, 7, 64, 1 << 20] {
         ways.push(Way { prefill_chunk: Some(chunk), ..way(&format!("chunks of {chunk}"), 16, 11) });

@@ -15,10 +15,10 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{Ran, RanEnd, recorder},
+    experiment::{RunEnd, RunRecord, recorder},
     problem::Problem,
     scheduler::{EventKind, Progress, RunState, StopSignal},
-    session::{self, Opening, Running, Sitting},
+    session::{self, ModelOptions, RunOptions, RunReport},
 };
 
 use crate::program::{files, in_root, json};
@@ -73,14 +73,15 @@ impl Desk {
     }
 
     /// Runs it to its end.
-    fn run(&self, experiment: &Value) -> Sitting {
-        self.run_so(experiment, Running::default())
+    fn run(&self, experiment: &Value) -> RunReport {
+        self.run_so(experiment, RunOptions::default())
     }
 
-    fn run_so(&self, experiment: &Value, running: Running) -> Sitting {
+    fn run_so(&self, experiment: &Value, running: RunOptions) -> RunReport {
         let loaded = session::load(&self.write(experiment), &[]).expect("a good experiment");
-        let prepared = session::prepare(loaded, &Opening::default()).map_err(|p| format!("{p:?}")).expect("it opens");
-        let running = Running { out: Some(self.out()), ..running };
+        let prepared =
+            session::prepare(loaded, &ModelOptions::default()).map_err(|p| format!("{p:?}")).expect("it opens");
+        let running = RunOptions { out: Some(self.out()), ..running };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(prepared.run(&running, self.progress.clone(), StopSignal::new())).expect("it runs")
     }
@@ -89,7 +90,7 @@ impl Desk {
     fn refused(&self, experiment: &Value) -> Vec<Problem> {
         match session::load(&self.write(experiment), &[]) {
             Err(problems) => problems,
-            Ok(loaded) => session::prepare(loaded, &Opening::default()).err().expect("it is refused"),
+            Ok(loaded) => session::prepare(loaded, &ModelOptions::default()).err().expect("it is refused"),
         }
     }
 
@@ -111,16 +112,16 @@ impl Desk {
 }
 
 /// The run folder's runs, as a recorder sees them.
-fn ran(sitting: &Sitting) -> Vec<Ran> {
+fn ran(sitting: &RunReport) -> Vec<RunRecord> {
     let runs = sitting.summary.outcomes.iter();
     runs.map(|(key, state)| {
         let kept = || sitting.summary.kept.get(&key.id()).cloned();
         let (outcome, end) = match state {
-            RunState::Done(outcome) => (Some(outcome.clone()), RanEnd::Done),
-            RunState::Failed(problem) => (kept(), RanEnd::Failed(problem.clone())),
-            RunState::Pending => (kept(), RanEnd::Pending),
+            RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
+            RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
+            RunState::Pending => (kept(), RunEnd::Pending),
         };
-        Ran { key: key.clone(), outcome, end }
+        RunRecord { key: key.clone(), outcome, end }
     })
     .collect()
 }
@@ -360,7 +361,7 @@ fn a_resume_keeps_the_run_id_and_asks_only_the_judge_again() {
     desk.run(&only_baseline(json!({"judge": {"name": "scripted", "script": [{"reply": "no verdict"}]}})));
     let before = desk.backups().remove(0).1;
     assert_eq!(before["status"], "judge_failure");
-    let resumed = Running { resume: true, accept_drift: true, ..Running::default() };
+    let resumed = RunOptions { resume: true, accept_drift: true, ..RunOptions::default() };
     let sitting = desk.run_so(&only_baseline(json!({})), resumed);
     assert_eq!((sitting.summary.completed, sitting.summary.executed_steps), (1, 1), "the judge alone");
     let after = desk.records().remove(0);
@@ -382,7 +383,7 @@ fn a_person_is_waited_for_before_every_question() {
         Box::pin(async {})
     });
     let whole = experiment(json!({"batch": false, "runs_per_variant": 30}));
-    let sitting = desk.run_so(&whole, Running { pause: Some(pause), ..Running::default() });
+    let sitting = desk.run_so(&whole, RunOptions { pause: Some(pause), ..RunOptions::default() });
     assert_eq!(sitting.summary.outcomes.len(), 1, "one run of the first variant");
     assert_eq!(waits.load(Ordering::Relaxed), 5);
     assert!(desk.said().iter().any(|said| said == "[STEWARD]: I keep the halls in order."));
@@ -409,12 +410,12 @@ fn what_does_not_fit_the_plan_is_found() {
     let desk = Desk::new();
     let sitting = desk.run(&only_baseline(json!({})));
     let recorder = recorder(&plan_of(&desk.out()));
-    let found = |change: &dyn Fn(&mut Ran)| {
+    let found = |change: &dyn Fn(&mut RunRecord)| {
         let mut run = ran(&sitting).remove(0);
         change(&mut run);
         recorder.defects(&run).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
     };
-    let outcome = |run: &mut Ran| run.outcome.clone().unwrap();
+    let outcome = |run: &mut RunRecord| run.outcome.clone().unwrap();
     let turned = |place: &str, value: Value| {
         found(&|run| {
             let mut changed = outcome(run);

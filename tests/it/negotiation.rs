@@ -13,10 +13,10 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{Ran, RanEnd, recorder},
+    experiment::{RunEnd, RunRecord, recorder},
     problem::Problem,
     scheduler::{Progress, RunState, StopSignal, TOO_LONG},
-    session::{self, Opening, Running, Sitting},
+    session::{self, ModelOptions, RunOptions, RunReport},
 };
 
 use crate::program::{files, in_root, json};
@@ -68,14 +68,15 @@ impl Desk {
         path
     }
 
-    fn run(&self, experiment: &Value) -> Sitting {
-        self.run_so(experiment, Running::default())
+    fn run(&self, experiment: &Value) -> RunReport {
+        self.run_so(experiment, RunOptions::default())
     }
 
-    fn run_so(&self, experiment: &Value, running: Running) -> Sitting {
+    fn run_so(&self, experiment: &Value, running: RunOptions) -> RunReport {
         let loaded = session::load(&self.write(experiment), &[]).expect("a good experiment");
-        let prepared = session::prepare(loaded, &Opening::default()).map_err(|p| format!("{p:?}")).expect("it opens");
-        let running = Running { out: Some(self.out()), ..running };
+        let prepared =
+            session::prepare(loaded, &ModelOptions::default()).map_err(|p| format!("{p:?}")).expect("it opens");
+        let running = RunOptions { out: Some(self.out()), ..running };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(prepared.run(&running, Arc::<Progress>::default(), StopSignal::new())).expect("it runs")
     }
@@ -84,7 +85,7 @@ impl Desk {
     fn refused(&self, experiment: &Value) -> Vec<Problem> {
         match session::load(&self.write(experiment), &[]) {
             Err(problems) => problems,
-            Ok(loaded) => session::prepare(loaded, &Opening::default()).err().expect("it is refused"),
+            Ok(loaded) => session::prepare(loaded, &ModelOptions::default()).err().expect("it is refused"),
         }
     }
 
@@ -101,16 +102,16 @@ fn plan_of(folder: &Path) -> Value {
     json(folder.join("plan.json"))["document"].clone()
 }
 
-fn ran(sitting: &Sitting) -> Vec<Ran> {
+fn ran(sitting: &RunReport) -> Vec<RunRecord> {
     let runs = sitting.summary.outcomes.iter();
     runs.map(|(key, state)| {
         let kept = || sitting.summary.kept.get(&key.id()).cloned();
         let (outcome, end) = match state {
-            RunState::Done(outcome) => (Some(outcome.clone()), RanEnd::Done),
-            RunState::Failed(problem) => (kept(), RanEnd::Failed(problem.clone())),
-            RunState::Pending => (kept(), RanEnd::Pending),
+            RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
+            RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
+            RunState::Pending => (kept(), RunEnd::Pending),
         };
-        Ran { key: key.clone(), outcome, end }
+        RunRecord { key: key.clone(), outcome, end }
     })
     .collect()
 }
@@ -285,7 +286,7 @@ fn a_run_that_failed_has_no_flag_and_says_why_and_a_retry_makes_it_whole() {
     assert!(closing.contains("Failed experiments:\n  0: no rule of the script matches"), "{closing}");
 
     let mended = scripted("w", &[("discussion\\]|thinking\\]|proposal\\]|voting\\]", "x"), (".", "I see.")]);
-    let again = Running { resume: true, accept_drift: true, ..Running::default() };
+    let again = RunOptions { resume: true, accept_drift: true, ..RunOptions::default() };
     let sitting = desk.run_so(&whole(mended), again);
     assert_eq!((sitting.summary.completed, sitting.summary.failed), (2, 0));
     // Each run: its reflection, what is kept after the round, and the four turns of the second round.
@@ -307,13 +308,13 @@ fn a_run_that_used_up_its_time_is_a_timeout() {
     let sitting = desk.run(&experiment(json!({})));
     let recorder = recorder(&plan_of(&desk.out()));
     let mut run = ran(&sitting).remove(0);
-    run.end = RanEnd::Failed(Problem::new(format!("{TOO_LONG} 600 s")).hint("allow more time per run"));
+    run.end = RunEnd::Failed(Problem::new(format!("{TOO_LONG} 600 s")).hint("allow more time per run"));
     let files = recorder.run_files(&run);
     let text = |ending: &str| files.iter().find(|file| file.path.ends_with(ending)).map(|file| file.text.as_str());
     assert!(text("logs/experiment_0.log").unwrap().contains("\nTIMEOUT: the run took longer than 600 s"));
     assert!(text("result_0.json").unwrap().contains("\"status\": \"TIMEOUT\""));
     assert_eq!(text(".flag"), None);
-    run.end = RanEnd::Pending;
+    run.end = RunEnd::Pending;
     let names: Vec<String> = recorder.run_files(&run).into_iter().map(|file| file.path).collect();
     assert_eq!(names, ["logs/experiment_0.log"], "what goes on has a log and no result");
 }
@@ -379,7 +380,7 @@ fn what_does_not_follow_from_the_game_is_found() {
     let desk = Desk::new();
     let sitting = desk.run(&experiment(json!({})));
     let recorder = recorder(&plan_of(&desk.out()));
-    let found = |change: &dyn Fn(&mut Ran)| {
+    let found = |change: &dyn Fn(&mut RunRecord)| {
         let mut run = ran(&sitting).remove(0);
         change(&mut run);
         recorder.defects(&run).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
@@ -415,8 +416,8 @@ fn the_shipped_local_sweep_runs_and_its_model_is_projected_in_every_reply() {
     ];
     let set = set.map(|(key, value)| (key.to_owned(), value));
     let loaded = session::load(&path, &set).expect("it can be read");
-    let prepared = session::prepare(loaded, &Opening::default()).map_err(|p| format!("{p:?}")).expect("it opens");
-    let running = Running { out: Some(desk.out()), ..Running::default() };
+    let prepared = session::prepare(loaded, &ModelOptions::default()).map_err(|p| format!("{p:?}")).expect("it opens");
+    let running = RunOptions { out: Some(desk.out()), ..RunOptions::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sitting =
         runtime.block_on(prepared.run(&running, Arc::<Progress>::default(), StopSignal::new())).expect("it runs");

@@ -19,7 +19,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{Books, Experiment, Ran, RanEnd, Speaker, recorder, scenario::ScenarioBatch},
+    experiment::{Experiment, Ledger, ModelClient, RunEnd, RunRecord, recorder, scenario::ScenarioBatch},
     failure::{Class, Failure},
     model::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, Usage},
     problem::Problem,
@@ -158,7 +158,7 @@ impl Stage {
         self
     }
 
-    fn speaker(&self, name: &str, seen: &Seen) -> Speaker {
+    fn speaker(&self, name: &str, seen: &Seen) -> ModelClient {
         let model = Player {
             card: ModelCard { name: name.to_owned(), family: "player".to_owned(), ..ModelCard::default() },
             answers: self.answers[name].clone(),
@@ -166,7 +166,7 @@ impl Stage {
             micro_usd: self.micro_usd,
         };
         let policy = CallPolicy { max_attempts: 1, ..CallPolicy::default() };
-        Speaker { model: Arc::new(model), lane: LANE.to_owned(), policy, local: false, price: Value::Null }
+        ModelClient { model: Arc::new(model), lane: LANE.to_owned(), policy, local: false, price: Value::Null }
     }
 
     fn open(&self, seen: &Seen) -> Result<ScenarioBatch, Vec<Problem>> {
@@ -186,7 +186,7 @@ impl Stage {
         let mut batch = self.open(&seen).map_err(|problems| format!("{problems:?}")).unwrap();
         let folder = RunFolder::at(home.path());
         let earlier = Plan::read(&folder.plan()).ok();
-        batch.follow(&[], earlier.as_ref().map(Plan::document));
+        batch.continue_numbering(&[], earlier.as_ref().map(Plan::document));
         let plan = Plan::freeze(batch.plan());
         let budget = Budget::limited(self.limits.0, self.limits.1);
         if self.run_limit_ends_batch {
@@ -208,23 +208,23 @@ impl Stage {
 }
 
 impl Left {
-    fn ran(&self) -> Vec<Ran> {
+    fn ran(&self) -> Vec<RunRecord> {
         let runs = self.summary.outcomes.iter();
         runs.map(|(key, state)| {
             let kept = || self.summary.kept.get(&key.id()).cloned();
             let (outcome, end) = match state {
-                RunState::Done(outcome) => (Some(outcome.clone()), RanEnd::Done),
-                RunState::Failed(problem) => (kept(), RanEnd::Failed(problem.clone())),
-                RunState::Pending => (kept(), RanEnd::Pending),
+                RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
+                RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
+                RunState::Pending => (kept(), RunEnd::Pending),
             };
-            Ran { key: key.clone(), outcome, end }
+            RunRecord { key: key.clone(), outcome, end }
         })
         .collect()
     }
 
-    fn books(&self) -> Books {
+    fn books(&self) -> Ledger {
         let Summary { sessions, spending, accounts, .. } = &self.summary;
-        Books { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
+        Ledger { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
     }
 
     /// Files as a sitting writes them.

@@ -15,7 +15,7 @@ use super::{
     super::{
         config::ModelConfig,
         kv::PAGE_LEN,
-        machine::{Drawn, Machine, MachineFacts, Room},
+        machine::{Backend, BackendInfo, Drawn, PageCounts},
         models::Batch,
         sequence::Sequence,
     },
@@ -26,7 +26,7 @@ use super::{
     memory::AttentionMemory,
     outcome::{Fetch, Numbers, Outcome},
     pages::{Pools, SequencePages},
-    probes::{Probes, Wish},
+    probes::{ProbeRequest, Probes},
     slots::{MOST_ROWS, Slots, Ticket, bucket},
 };
 use tiltmeter_model::problem::Problem;
@@ -54,10 +54,10 @@ pub(super) struct Flight {
     pub bucket: usize,
 }
 
-pub struct Card {
+pub struct CudaBackend {
     pub(super) model: DeviceModel,
     pub(super) pools: Pools,
-    facts: MachineFacts,
+    facts: BackendInfo,
     pub(super) probes: Probes,
     pub(super) slots: Slots,
     /// Graphs by their rows, for the probes, memory and reach of now.
@@ -111,13 +111,13 @@ pub(super) enum Wanted {
     All,
 }
 
-impl Card {
+impl CudaBackend {
     /// `capacity`: pages; `most_rows`: rows of a pass.
     pub fn new(
         model: DeviceModel,
-        capacity: Room,
+        capacity: PageCounts,
         most_rows: usize,
-        facts: MachineFacts,
+        facts: BackendInfo,
         final_norm: Vec<f32>,
     ) -> Result<Self> {
         let window = model.config.layer_windows.iter().flatten().max().copied();
@@ -157,13 +157,13 @@ impl Card {
         for (pool, from, to) in self.pools.take_copies() {
             self.model.kv.copy_page(pool, from, to)?;
         }
-        let mut wish = Wish::default();
+        let mut wish = ProbeRequest::default();
         for sequence in sequences {
             sequence.recorder.iter().for_each(|recorder| wish.plan(recorder.plan()));
             sequence.raw.iter().for_each(|raw| wish.states.extend(&raw.sites));
         }
         if !self.probes.cover(&wish) {
-            self.probes.take_in(&self.model.gpu, &wish)?;
+            self.probes.merge(&self.model.gpu, &wish)?;
             // It measured what was asked for before; its rows are computed once more.
             self.ahead = None;
             self.renew_outcomes()?;
@@ -360,30 +360,30 @@ fn pass_rows<'a>(
     }
 }
 
-impl Machine for Card {
+impl Backend for CudaBackend {
     type Cache = SequencePages;
 
     fn config(&self) -> &ModelConfig {
         &self.model.config
     }
 
-    fn facts(&self) -> MachineFacts {
+    fn facts(&self) -> BackendInfo {
         self.facts.clone()
     }
 
-    fn capacity(&self) -> Room {
+    fn capacity(&self) -> PageCounts {
         self.pools.capacity()
     }
 
-    fn available(&self) -> Room {
+    fn available(&self) -> PageCounts {
         self.pools.available()
     }
 
-    fn pages_for(&self, len: usize, anchor: usize) -> Room {
+    fn pages_for(&self, len: usize, anchor: usize) -> PageCounts {
         self.pools.pages_for(len, anchor)
     }
 
-    fn pages_held(&self, cache: &SequencePages) -> Room {
+    fn pages_held(&self, cache: &SequencePages) -> PageCounts {
         cache.pages_held()
     }
 
@@ -395,8 +395,8 @@ impl Machine for Card {
         cache.truncate(len, &mut self.pools);
     }
 
-    fn leave_window(&mut self, cache: &mut SequencePages, anchor: usize) {
-        cache.leave_window(anchor, &mut self.pools);
+    fn evict_window(&mut self, cache: &mut SequencePages, anchor: usize) {
+        cache.evict_window(anchor, &mut self.pools);
     }
 
     fn clear(&mut self, cache: &mut SequencePages) {
@@ -407,8 +407,8 @@ impl Machine for Card {
         cache.shareable(tokens, &self.pools)
     }
 
-    fn beginning(&self, cache: &SequencePages, len: usize) -> SequencePages {
-        cache.beginning(len)
+    fn fork_prefix(&self, cache: &SequencePages, len: usize) -> SequencePages {
+        cache.fork_prefix(len)
     }
 
     fn pass(&mut self, batch: &Batch, sequences: &mut Sequences) -> std::result::Result<Vec<Drawn>, Problem> {

@@ -6,13 +6,13 @@ use tiltmeter_kernels::gpu::{
     sampler::{self, Draw, NextStep, SamplerRoom, SamplerRow},
 };
 
-use super::{super::sequence::Drawing, slots::MOST_ROWS};
+use super::{super::sequence::SamplingParams, slots::MOST_ROWS};
 
 /// Words that one draw is told in.
 pub const DRAW_WORDS: usize = size_of::<SamplerRow>() / 4;
 
 /// The words of a draw; `None` draws nothing and leaves what was drawn before. `index`: which token of its reply it is.
-pub fn words(drawing: Option<&Drawing>, index: usize) -> [u32; DRAW_WORDS] {
+pub fn words(drawing: Option<&SamplingParams>, index: usize) -> [u32; DRAW_WORDS] {
     let row = drawing.map_or_else(SamplerRow::default, |drawing| {
         let sampling = &drawing.sampling;
         SamplerRow {

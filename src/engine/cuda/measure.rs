@@ -17,10 +17,10 @@ use super::{
         batcher::{Batcher, Limits},
         capture::Recorder,
         config::ModelConfig,
-        machine::{Machine, Room},
-        sequence::{Drawing, Finished, Sequence},
+        machine::{Backend, PageCounts},
+        sequence::{Finished, SamplingParams, Sequence},
     },
-    Card, failure,
+    CudaBackend, failure,
     weights::Shapes,
 };
 use tiltmeter_model::probe::{Probe, ProbePlan, Readout, Site, Span};
@@ -137,7 +137,7 @@ const LIMITS: Limits = Limits { prefill_chunk: 512, step_tokens: 1024, guesses: 
 const WARM_UP: usize = 8;
 
 /// Measures a model that is on a device already.
-pub fn measure(card: Card, request: &GpuBenchRequest, say: &mut dyn FnMut(&str)) -> Result<GpuBench, Problem> {
+pub fn measure(card: CudaBackend, request: &GpuBenchRequest, say: &mut dyn FnMut(&str)) -> Result<GpuBench, Problem> {
     let gpu = card.gpu().clone();
     let facts = card.facts();
     let config = card.config().clone();
@@ -219,7 +219,7 @@ fn bandwidth(gpu: &Gpu) -> Result<f64, Problem> {
 }
 
 struct Bench {
-    batcher: Batcher<Card>,
+    batcher: Batcher<CudaBackend>,
     config: ModelConfig,
     /// Number of the next conversation.
     next: u64,
@@ -249,7 +249,7 @@ impl Bench {
     /// Whether so many conversations of so many tokens have room at the same time.
     fn fits(&self, batch: usize, tokens: usize) -> bool {
         let card = self.batcher.machine();
-        let need: Room = (0..batch).map(|_| card.pages_for(tokens + WARM_UP, 0)).sum();
+        let need: PageCounts = (0..batch).map(|_| card.pages_for(tokens + WARM_UP, 0)).sum();
         need.fits(card.capacity())
     }
 
@@ -392,7 +392,7 @@ impl Bench {
             let result = result.map_err(|error| error.problem());
             answers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((number, result));
         });
-        let drawing = Drawing {
+        let drawing = SamplingParams {
             sampling: Sampling { temperature: 1.0, ..Sampling::default() },
             seed: SeedKey { key: 7, stream: number as u64 },
             max_new_tokens: draws,

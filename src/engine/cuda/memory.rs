@@ -13,7 +13,7 @@ use super::{
     super::{
         config::{ModelConfig, RopeSpec},
         kv::PAGE_LEN,
-        machine::Room,
+        machine::PageCounts,
     },
     layers::shape_of,
     pages::SPARE_PAGES,
@@ -55,7 +55,7 @@ pub fn page_bytes(config: &ModelConfig) -> [u64; 2] {
 
 /// How many pages of each pool fit into so many bytes: as a conversation of twice the window needs them, so that both pools are full
 /// at the same time where conversations are long, and the windowed layers' is where they are short.
-pub fn divide(config: &ModelConfig, bytes: u64) -> Room {
+pub fn divide(config: &ModelConfig, bytes: u64) -> PageCounts {
     let [full, windowed] = page_bytes(config);
     let window = config.layer_windows.iter().flatten().max().copied();
     let longest = config.max_positions.min(window.map_or(usize::MAX, |window| 2 * window)).div_ceil(PAGE_LEN);
@@ -65,11 +65,11 @@ pub fn divide(config: &ModelConfig, bytes: u64) -> Room {
     let conversation = longest as u64 * full + in_window as u64 * windowed;
     let share = bytes.saturating_sub(spare) as f64 / conversation.max(1) as f64;
     let pages = |each: usize, bytes: u64| if bytes == 0 { 0 } else { (each as f64 * share) as usize };
-    Room([pages(longest, full), pages(in_window, windowed)])
+    PageCounts([pages(longest, full), pages(in_window, windowed)])
 }
 
 impl KvMemory {
-    pub fn new(gpu: &Gpu, config: &ModelConfig, capacity: Room) -> Result<Self> {
+    pub fn new(gpu: &Gpu, config: &ModelConfig, capacity: PageCounts) -> Result<Self> {
         let layers = layers_of(config);
         let page_len = config.num_kv_heads * PAGE_LEN * config.head_dim;
         let counts = [0, 1].map(|pool| if layers[pool] == 0 { 0 } else { capacity.0[pool] + SPARE_PAGES });
@@ -226,6 +226,6 @@ mod tests {
         let conversations = room.0[0] as f64 / 256.0;
         assert!((38.0..39.0).contains(&conversations), "{conversations}");
         assert!((room.0[1] as f64 / 160.0 - conversations).abs() < 0.1);
-        assert_eq!(divide(&config, 1 << 20), Room([0, 0]), "a megabyte holds nothing");
+        assert_eq!(divide(&config, 1 << 20), PageCounts([0, 0]), "a megabyte holds nothing");
     }
 }

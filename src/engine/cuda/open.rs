@@ -5,8 +5,8 @@
 use tiltmeter_kernels::gpu::{Element, Gpu, GpuError};
 
 use super::{
-    super::{config::ModelConfig, kv::PAGE_LEN, local::EngineOptions, machine::MachineFacts, weights::Weights},
-    card::Card,
+    super::{config::ModelConfig, kv::PAGE_LEN, local::EngineOptions, machine::BackendInfo, weights::Weights},
+    card::CudaBackend,
     draws::DrawMemory,
     layers::{DeviceModel, shape_of},
     memory::{Activations, KvMemory, RopeTables, divide, page_bytes},
@@ -50,7 +50,7 @@ pub fn load(
     element: Element,
     options: &EngineOptions,
     most_rows: usize,
-) -> Result<Card, Problem> {
+) -> Result<CudaBackend, Problem> {
     if let Some(what) = unsupported(&config) {
         return Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
             .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=eager"));
@@ -63,15 +63,15 @@ pub fn load(
     };
     let final_norm = final_norm.into_iter().map(wide).collect();
     let loaded = DeviceWeights::load(&gpu, &config, weights, element)?;
-    furnish(gpu, name, config, loaded, final_norm, options.kv_bytes, most_rows)
+    allocate(gpu, name, config, loaded, final_norm, options.kv_bytes, most_rows)
 }
 
 /// A model of this shape with weights that say nothing, for measuring.
-pub fn synthetic(gpu: Gpu, name: String, config: ModelConfig, most_rows: usize) -> Result<Card, Problem> {
+pub fn synthetic(gpu: Gpu, name: String, config: ModelConfig, most_rows: usize) -> Result<CudaBackend, Problem> {
     fits(&gpu, &name, &config)?;
     let weights = DeviceWeights::synthetic(&gpu, &config, Element::Bf16).map_err(failure)?;
     let final_norm = vec![1.0; config.hidden_size];
-    furnish(gpu, name, config, weights, final_norm, None, most_rows)
+    allocate(gpu, name, config, weights, final_norm, None, most_rows)
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -90,7 +90,7 @@ fn fits(gpu: &Gpu, name: &str, config: &ModelConfig) -> Result<(), Problem> {
 }
 
 /// Everything besides the weights.
-fn furnish(
+fn allocate(
     gpu: Gpu,
     name: String,
     config: ModelConfig,
@@ -98,7 +98,7 @@ fn furnish(
     final_norm: Vec<f32>,
     kv_bytes: Option<u64>,
     most_rows: usize,
-) -> Result<Card, Problem> {
+) -> Result<CudaBackend, Problem> {
     let dtype = match weights.element {
         Element::Bf16 => "bf16",
         Element::F16 => "f16",
@@ -124,9 +124,9 @@ fn furnish(
         ));
     }
     let kv = KvMemory::new(&gpu, &config, capacity).map_err(failure)?;
-    let facts = MachineFacts { device: name, dtype: format!("{dtype} on cuda"), kv_dtype: dtype.to_owned() };
+    let facts = BackendInfo { device: name, dtype: format!("{dtype} on cuda"), kv_dtype: dtype.to_owned() };
     let model = DeviceModel { gpu, config, weights, ropes, kv, activations, draws };
-    Card::new(model, capacity, most_rows, facts, final_norm).map_err(failure)
+    CudaBackend::new(model, capacity, most_rows, facts, final_norm).map_err(failure)
 }
 
 /// Memory that is left alone: partial results of attention and block tables of the longest conversation that can come, and a

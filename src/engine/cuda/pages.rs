@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::super::{
     kv::PAGE_LEN,
-    machine::{Kept, Room},
+    machine::{PageCounts, SequenceCache},
 };
 
 /// The right to one page of a pool. There is never a second one of the same number.
@@ -71,23 +71,23 @@ pub const SPARE_PAGES: usize = 8;
 
 impl Pools {
     /// `capacity`: pages of each pool; a pool that no layer uses has none. `window` is that of the second pool.
-    pub fn new(capacity: Room, window: Option<usize>) -> Self {
+    pub fn new(capacity: PageCounts, window: Option<usize>) -> Self {
         let pool = |capacity, window| Pool { window, capacity, fresh: 0, free: Vec::new(), in_use: 0 };
         Self { pools: [pool(capacity.0[0], None), pool(capacity.0[1], window)], copies: Vec::new() }
     }
 
-    pub fn capacity(&self) -> Room {
-        Room([self.pools[0].capacity, self.pools[1].capacity])
+    pub fn capacity(&self) -> PageCounts {
+        PageCounts([self.pools[0].capacity, self.pools[1].capacity])
     }
 
-    pub fn available(&self) -> Room {
+    pub fn available(&self) -> PageCounts {
         let left = |pool: &Pool| pool.capacity.saturating_sub(pool.in_use);
-        Room([left(&self.pools[0]), left(&self.pools[1])])
+        PageCounts([left(&self.pools[0]), left(&self.pools[1])])
     }
 
     /// Most pages that a sequence holds on its way to `len` tokens if everything after `anchor` must stay reachable.
-    pub fn pages_for(&self, len: usize, anchor: usize) -> Room {
-        Room([self.pools[0].pages_for(len, anchor), self.pools[1].pages_for(len, anchor)])
+    pub fn pages_for(&self, len: usize, anchor: usize) -> PageCounts {
+        PageCounts([self.pools[0].pages_for(len, anchor), self.pools[1].pages_for(len, anchor)])
     }
 
     /// The copies that became due since the last call.
@@ -120,15 +120,15 @@ pub struct SequencePages {
     pub ticket: Option<u64>,
 }
 
-impl Kept for SequencePages {
+impl SequenceCache for SequencePages {
     fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 }
 
 impl SequencePages {
-    pub fn pages_held(&self) -> Room {
-        Room([self.held[0].pages.len(), self.held[1].pages.len()])
+    pub fn pages_held(&self) -> PageCounts {
+        PageCounts([self.held[0].pages.len(), self.held[1].pages.len()])
     }
 
     /// The absolute index of the first page held of a pool, and the pages from there on.
@@ -180,7 +180,7 @@ impl SequencePages {
     }
 
     /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
-    pub fn beginning(&self, len: usize) -> Self {
+    pub fn fork_prefix(&self, len: usize) -> Self {
         if len == 0 {
             // Nothing in common: pages that have left this one's window are missed by nobody there.
             return Self::default();
@@ -193,7 +193,7 @@ impl SequencePages {
     }
 
     /// Frees what no query at `anchor` or later can see. A later roll-back must not go below `anchor`.
-    pub fn leave_window(&mut self, anchor: usize, pools: &mut Pools) {
+    pub fn evict_window(&mut self, anchor: usize, pools: &mut Pools) {
         for (held, pool) in self.held.iter_mut().zip(&mut pools.pools) {
             let gone = first_needed_page(pool.window, anchor).saturating_sub(held.first).min(held.pages.len());
             held.first += gone;

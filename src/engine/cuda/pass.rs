@@ -7,11 +7,11 @@ use tiltmeter_kernels::gpu::Result;
 use super::{
     super::{
         capture::Recorder,
-        machine::{Drawn, Kept},
+        machine::{Drawn, SequenceCache},
         models::{Batch, Rows},
         sequence::{Sequence, not_finite},
     },
-    card::{Card, Flight, Part, Sequences, StepRow, Wanted},
+    card::{CudaBackend, Flight, Part, Sequences, StepRow, Wanted},
     outcome::Fetch,
     pages::SequencePages,
     slots::{MOST_ROWS, Ticket},
@@ -28,7 +28,7 @@ struct Launched {
     rows: usize,
 }
 
-impl Card {
+impl CudaBackend {
     pub(super) fn pass_of(&mut self, batch: &Batch, sequences: &mut Sequences) -> Result<Vec<Drawn>> {
         self.prepare(batch, sequences)?;
         let (decoding, parts) = self.divide(batch, sequences);

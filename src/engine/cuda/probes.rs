@@ -13,13 +13,13 @@ const MOST_KEPT: usize = 512;
 
 /// What the rows of a pass ask for.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct ProbeRequest {
     pub plans: Vec<Arc<ProbePlan>>,
     /// Sites whose whole states are wanted.
     pub states: Vec<Site>,
 }
 
-impl Wish {
+impl ProbeRequest {
     pub fn plan(&mut self, plan: &Arc<ProbePlan>) {
         if !self.plans.iter().any(|known| Arc::ptr_eq(known, plan)) {
             self.plans.push(plan.clone());
@@ -52,7 +52,7 @@ pub struct Probes {
 
 impl Probes {
     /// Whether everything wished for is there. A plan that asks for what others asked for already is found out here once.
-    pub fn cover(&mut self, wish: &Wish) -> bool {
+    pub fn cover(&mut self, wish: &ProbeRequest) -> bool {
         let unknown: Vec<&Arc<ProbePlan>> = wish.plans.iter().filter(|plan| self.known(plan).is_none()).collect();
         if !unknown.is_empty() && self.columns.len() > MOST_KEPT {
             self.columns.retain(|(plan, _)| wish.plans.iter().any(|wished| Arc::ptr_eq(wished, plan)));
@@ -77,7 +77,7 @@ impl Probes {
     }
 
     /// Takes in what is wished for. What nobody asks for any more stays while it is little; whole states are not kept for nobody.
-    pub fn take_in(&mut self, gpu: &Gpu, wish: &Wish) -> tiltmeter_kernels::gpu::Result<()> {
+    pub fn merge(&mut self, gpu: &Gpu, wish: &ProbeRequest) -> tiltmeter_kernels::gpu::Result<()> {
         if self.directions.len() > MOST_KEPT {
             *self = Self::default();
         }
@@ -154,15 +154,15 @@ mod tests {
         let gpu = Emulated::gpu();
         let mut probes = Probes::default();
         let (one, two) = (plan(&[(3, 1.0), (1, 2.0)]), plan(&[(1, 5.0), (3, 1.0)]));
-        let mut wish = Wish::default();
+        let mut wish = ProbeRequest::default();
         wish.plan(&one);
         assert!(!probes.cover(&wish));
-        probes.take_in(&gpu, &wish).unwrap();
+        probes.merge(&gpu, &wish).unwrap();
         assert!(probes.cover(&wish));
         assert_eq!((probes.width(), probes.columns(&one)), (2, &[1, 0][..]));
         wish.plan(&two);
         assert!(!probes.cover(&wish));
-        probes.take_in(&gpu, &wish).unwrap();
+        probes.merge(&gpu, &wish).unwrap();
         assert_eq!(probes.width(), 3);
         assert_eq!((probes.columns(&one), probes.columns(&two)), (&[2, 0][..], &[1, 2][..]));
         assert_eq!(probes.axes_of(Site::BlockOut(1)), Some(SiteAxes { site: Site::BlockOut(1), first: 0, count: 2 }));

@@ -56,7 +56,7 @@ impl LayerCache {
     }
 
     /// Forgets what no query at `anchor` or later sees.
-    pub fn leave_window(&mut self, window: Option<usize>, anchor: usize) {
+    pub fn evict_window(&mut self, window: Option<usize>, anchor: usize) {
         let held = self.len().unwrap_or(0);
         let gone = first_needed(window, anchor).saturating_sub(self.first);
         if gone > 0 && gone < held {

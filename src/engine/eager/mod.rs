@@ -10,7 +10,7 @@ use candle_core::Device;
 use super::{
     config::ModelConfig,
     kv::PAGE_LEN,
-    machine::{self, Drawn, Kept, Machine, MachineFacts, Room, Watcher},
+    machine::{self, Backend, BackendInfo, Drawn, PageCounts, SequenceCache, Watcher},
     models::Batch,
     sequence::Sequence,
     weights::Weights,
@@ -32,7 +32,7 @@ pub struct TensorCache {
     layers: Vec<LayerCache>,
 }
 
-impl Kept for TensorCache {
+impl SequenceCache for TensorCache {
     fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -48,7 +48,7 @@ impl TensorCache {
 pub struct Eager {
     config: ModelConfig,
     model: Model,
-    facts: MachineFacts,
+    facts: BackendInfo,
     capacity: usize,
     in_use: usize,
 }
@@ -65,7 +65,7 @@ impl Eager {
     ) -> Result<Self, Problem> {
         let dtype = precision.name();
         let facts =
-            MachineFacts { device: device_name, dtype: format!("{dtype} by candle"), kv_dtype: dtype.to_owned() };
+            BackendInfo { device: device_name, dtype: format!("{dtype} by candle"), kv_dtype: dtype.to_owned() };
         let width = config.num_layers * config.num_kv_heads * config.head_dim;
         let page = 2 * PAGE_LEN * width * precision.bytes();
         let model = Model::load(&config, weights, precision, device)?;
@@ -81,31 +81,31 @@ impl Eager {
     }
 }
 
-impl Machine for Eager {
+impl Backend for Eager {
     type Cache = TensorCache;
 
     fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    fn facts(&self) -> MachineFacts {
+    fn facts(&self) -> BackendInfo {
         self.facts.clone()
     }
 
-    fn capacity(&self) -> Room {
-        Room([self.capacity, 0])
+    fn capacity(&self) -> PageCounts {
+        PageCounts([self.capacity, 0])
     }
 
-    fn available(&self) -> Room {
-        Room([self.capacity.saturating_sub(self.in_use), 0])
+    fn available(&self) -> PageCounts {
+        PageCounts([self.capacity.saturating_sub(self.in_use), 0])
     }
 
-    fn pages_for(&self, len: usize, _anchor: usize) -> Room {
-        Room([len.div_ceil(PAGE_LEN), 0])
+    fn pages_for(&self, len: usize, _anchor: usize) -> PageCounts {
+        PageCounts([len.div_ceil(PAGE_LEN), 0])
     }
 
-    fn pages_held(&self, cache: &TensorCache) -> Room {
-        Room([cache.pages(), 0])
+    fn pages_held(&self, cache: &TensorCache) -> PageCounts {
+        PageCounts([cache.pages(), 0])
     }
 
     fn extend(&mut self, cache: &mut TensorCache, tokens: &[u32]) {
@@ -125,9 +125,9 @@ impl Machine for Eager {
         });
     }
 
-    fn leave_window(&mut self, cache: &mut TensorCache, anchor: usize) {
+    fn evict_window(&mut self, cache: &mut TensorCache, anchor: usize) {
         for (layer, window) in cache.layers.iter_mut().zip(&self.config.layer_windows) {
-            layer.leave_window(*window, anchor);
+            layer.evict_window(*window, anchor);
         }
     }
 
@@ -140,7 +140,7 @@ impl Machine for Eager {
         0
     }
 
-    fn beginning(&self, _cache: &TensorCache, _len: usize) -> TensorCache {
+    fn fork_prefix(&self, _cache: &TensorCache, _len: usize) -> TensorCache {
         TensorCache::default()
     }
 

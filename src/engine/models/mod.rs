@@ -11,7 +11,7 @@ use tiltmeter_kernels::{AttentionJob, AttentionShape, KvPage, KvWrite, PageShape
 
 use super::{
     config::{Family, ModelConfig},
-    kv::{PagePool, SequenceCache},
+    kv::{PagePool, PagedCache},
     ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable},
     weights::Weights,
 };
@@ -58,7 +58,7 @@ struct States<'a> {
 
 /// Memory for the values of a pass, which the next one uses again.
 #[derive(Debug, Default)]
-pub struct Space {
+pub struct Workspace {
     values: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -94,7 +94,7 @@ struct Attention<'a, 'b> {
     shape: AttentionShape,
     rope: &'a RopeTable,
     batch: &'a Batch,
-    caches: &'a mut [&'b mut SequenceCache],
+    caches: &'a mut [&'b mut PagedCache],
     pool: &'a Pool,
 }
 
@@ -202,11 +202,11 @@ impl Decoder {
     pub fn forward<'a>(
         &self,
         batch: &Batch,
-        caches: &mut [&mut SequenceCache],
+        caches: &mut [&mut PagedCache],
         pages: &PagePool,
         sites: &[Site],
         seen: &mut dyn FnMut(Site, &[f32]),
-        space: &'a mut Space,
+        space: &'a mut Workspace,
     ) -> Result<&'a [f32], Problem> {
         let mut show = |site: Site, h: &[f32]| {
             if sites.contains(&site) {
@@ -215,7 +215,7 @@ impl Decoder {
         };
         let config = &self.config;
         let (rows, hidden) = (batch.tokens.len(), config.hidden_size);
-        let Space { values, logits } = space;
+        let Workspace { values, logits } = space;
         let h = states(values, rows, config).h;
         self.embed.forward(&batch.tokens, hidden, h)?;
         show(Site::Embed, h);

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Setting, Turn, record::Told};
+use super::{Setting, Turn, record::ParsedOutcome};
 use crate::Collected;
 use crate::config::Variant;
 use tiltmeter_model::probe::Axis;
@@ -14,12 +14,12 @@ use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
 struct Interviewed<'a> {
     key: &'a RunKey,
     outcome: &'a Outcome,
-    told: Told,
+    told: ParsedOutcome,
 }
 
 pub fn collect(setting: &Setting, axes: &[Axis], outcomes: &[(RunKey, Outcome)]) -> Collected {
     let runs: Vec<Interviewed> =
-        outcomes.iter().map(|(key, outcome)| Interviewed { key, outcome, told: Told::of(outcome) }).collect();
+        outcomes.iter().map(|(key, outcome)| Interviewed { key, outcome, told: ParsedOutcome::of(outcome) }).collect();
     let spec = &setting.spec;
     let of = |variant: &Variant| runs.iter().filter(|run| run.key.cell == variant.id).collect::<Vec<_>>();
     let documents = spec.variants.iter().filter(|_| !axes.is_empty());
@@ -84,7 +84,7 @@ fn runs_table(runs: &[Interviewed]) -> Table {
         let verdict = |run: &Interviewed| run.told.judgement.as_ref().map(|judged| said(&judged.verdict).clone());
         ColumnData::Text(runs.iter().map(verdict).collect())
     };
-    let seed = |run: &Interviewed| run.told.turns.first().map(|turn| turn.heard.seed_key as i64);
+    let seed = |run: &Interviewed| run.told.turns.first().map(|turn| turn.reply_record.seed_key as i64);
     Table::new("runs")
         .with("run_id", label("run_id"))
         .with("variant", label("variant"))
@@ -116,14 +116,14 @@ fn turns_table(axes: &[Axis], runs: &[Interviewed]) -> Table {
         .with("variant", text(&|run, _| Some(run.key.cell.clone())))
         .with("sample", ColumnData::Int(rows.iter().map(|(run, _)| Some(run.key.sample as i64)).collect()))
         .with("turn", int(&|turn| turn.turn as u64))
-        .with("status", text(&|_, turn| Some(turn.heard.status.clone())))
+        .with("status", text(&|_, turn| Some(turn.reply_record.status.clone())))
         .with("refusal", ColumnData::Bool(rows.iter().map(|(_, turn)| Some(turn.refusal)).collect()))
-        .with("prompt_tokens", int(&|turn| turn.heard.usage.prompt_tokens))
-        .with("generated_tokens", int(&|turn| turn.heard.usage.completion_tokens))
+        .with("prompt_tokens", int(&|turn| turn.reply_record.usage.prompt_tokens))
+        .with("generated_tokens", int(&|turn| turn.reply_record.usage.completion_tokens))
         .with("question", text(&|_, turn| Some(turn.question.clone())))
         .with("reply", text(&|_, turn| turn.reply.clone()));
     for (probe, axis) in axes.iter().enumerate() {
-        let value = |turn: &Turn| Some(turn.heard.readout.as_ref()?.projections.get(probe)?.mean);
+        let value = |turn: &Turn| Some(turn.reply_record.readout.as_ref()?.projections.get(probe)?.mean);
         let values = rows.iter().map(|(_, turn)| value(turn)).collect();
         let name = format!("projection.{}@{}", axis.name, axis.site);
         table.columns.push(Column::new(name, ColumnData::FloatF32(values)));

@@ -4,7 +4,7 @@
 
 use super::{Setting, Turn, conversation};
 use crate::config::Variant;
-use crate::{CellForecast, Forecast, Speaker, TokenForecast};
+use crate::{CellForecast, Forecast, ModelClient, TokenForecast};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, SeedKey};
 
@@ -39,7 +39,7 @@ pub fn forecast(setting: &Setting) -> Result<Forecast, Vec<Problem>> {
 }
 
 /// Tokens of a model's context, where they are known.
-fn limit(speaker: &Speaker) -> Option<usize> {
+fn limit(speaker: &ModelClient) -> Option<usize> {
     let card = speaker.model.card();
     card.hidden_size.and(card.max_positions)
 }
@@ -139,7 +139,7 @@ fn part_of(part: &str, problem: Problem) -> Problem {
 }
 
 /// A request as a model on this machine sees it, and how many tokens that is.
-fn rendered(speaker: &Speaker, request: &ChatRequest) -> Result<(String, usize), Problem> {
+fn rendered(speaker: &ModelClient, request: &ChatRequest) -> Result<(String, usize), Problem> {
     let rendered = speaker.model.render(&request.messages).map_err(|error| error.problem())?;
     Ok((rendered.text, rendered.token_ids.len()))
 }

@@ -106,7 +106,7 @@ pub fn schema(menu: &[Strategy]) -> Value {
 
 /// The interview as the judge reads it: what was asked, and what was answered.
 pub fn transcript(turns: &[Turn]) -> String {
-    let asked = turns.iter().filter(|turn| turn.heard.status != status::NOT_ASKED);
+    let asked = turns.iter().filter(|turn| turn.reply_record.status != status::NOT_ASKED);
     let parts = asked.map(|turn| {
         let (n, reply) = (turn.turn, turn.reply.as_deref().unwrap_or_default());
         format!("<question n=\"{n}\">\n{}\n</question>\n<reply n=\"{n}\">\n{reply}\n</reply>\n", turn.question)

@@ -14,7 +14,7 @@ use super::{
     tally::{Tally, distribution},
 };
 use crate::config::RunSeeding;
-use crate::{BACKUPS, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
+use crate::{BACKUPS, DatasetRecord, Recorder, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Role;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::Outcome;
@@ -28,12 +28,12 @@ pub struct Records {
 }
 
 /// A run's questions and verdict, read back.
-pub struct Told {
+pub struct ParsedOutcome {
     pub turns: Vec<Turn>,
     pub judgement: Option<Judgement>,
 }
 
-impl Told {
+impl ParsedOutcome {
     /// Rows that do not read back would be a defect of the program; `defects` counts what is missing.
     pub fn of(outcome: &Outcome) -> Self {
         let mut told = Self { turns: Vec::new(), judgement: None };
@@ -50,7 +50,7 @@ impl Told {
     /// The names under which the steward answered, each once.
     pub fn versions(&self) -> Vec<&str> {
         let mut versions: Vec<&str> = Vec::new();
-        for version in self.turns.iter().filter_map(|turn| turn.heard.version.as_deref()) {
+        for version in self.turns.iter().filter_map(|turn| turn.reply_record.version.as_deref()) {
             if !versions.contains(&version) {
                 versions.push(version);
             }
@@ -60,11 +60,11 @@ impl Told {
 }
 
 /// `completed`; `judge_failure`: the interview is whole and has no verdict; `incomplete`: anything else.
-fn status(end: &RanEnd) -> &'static str {
+fn status(end: &RunEnd) -> &'static str {
     match end {
-        RanEnd::Done => "completed",
-        RanEnd::Failed(problem) if problem.what.starts_with(judge::FAILURE) => "judge_failure",
-        RanEnd::Failed(_) | RanEnd::Pending => "incomplete",
+        RunEnd::Done => "completed",
+        RunEnd::Failed(problem) if problem.what.starts_with(judge::FAILURE) => "judge_failure",
+        RunEnd::Failed(_) | RunEnd::Pending => "incomplete",
     }
 }
 
@@ -83,7 +83,7 @@ impl Records {
     }
 
     /// The seed that the run has by the plan.
-    fn seed_of(&self, run: &Ran) -> u64 {
+    fn seed_of(&self, run: &RunRecord) -> u64 {
         let seeding: RunSeeding = serde_json::from_value(self.plan["seeding"].clone()).unwrap_or_default();
         run_seed(self.base_seed(), seeding, &run.key.id())
     }
@@ -98,9 +98,9 @@ impl Records {
         }
     }
 
-    fn value(&self, run: &Ran, outcome: &Outcome) -> Value {
+    fn value(&self, run: &RunRecord, outcome: &Outcome) -> Value {
         let plan = &self.plan;
-        let told = Told::of(outcome);
+        let told = ParsedOutcome::of(outcome);
         let judged_as = told.judgement.as_ref().and_then(|judged| judged.version.clone()).unwrap_or_default();
         let label = |name: &str| outcome.labels.get(name);
         let mut config = json!({
@@ -117,8 +117,8 @@ impl Records {
             }
         }
         let error = match &run.end {
-            RanEnd::Failed(problem) => Some(problem.to_string()),
-            RanEnd::Done | RanEnd::Pending => None,
+            RunEnd::Failed(problem) => Some(problem.to_string()),
+            RunEnd::Done | RunEnd::Pending => None,
         };
         let tokens = |name: &str| outcome.metrics.get(name).map(|tokens| *tokens as u64);
         json!({
@@ -144,7 +144,7 @@ impl Records {
 }
 
 /// What was said, the briefing left out.
-fn log(outcome: &Outcome, told: &Told) -> Vec<Value> {
+fn log(outcome: &Outcome, told: &ParsedOutcome) -> Vec<Value> {
     let mut replies = told.turns.iter().filter(|turn| turn.reply.is_some());
     let said = outcome.transcript.iter().filter(|message| message.role != Role::System);
     said.map(|message| {
@@ -159,7 +159,7 @@ fn log(outcome: &Outcome, told: &Told) -> Vec<Value> {
 
 /// The projections of a reply, one entry an axis.
 fn activations(turn: &Turn) -> Option<Value> {
-    let readout = turn.heard.readout.as_ref()?;
+    let readout = turn.reply_record.readout.as_ref()?;
     let entry = |p: &tiltmeter_model::probe::ProbeReadout| json!({"axis": p.name, "site": p.site, "mean": p.mean, "per_token": p.per_token});
     Some(readout.projections.iter().map(entry).collect())
 }
@@ -170,7 +170,7 @@ fn pretty(value: &Value) -> String {
 }
 
 impl Recorder for Records {
-    fn run_files(&self, run: &Ran) -> Vec<RunFile> {
+    fn run_files(&self, run: &RunRecord) -> Vec<RunFile> {
         let Some(outcome) = &run.outcome else { return Vec::new() };
         let label = |name: &str| outcome.labels.get(name).map(String::as_str).unwrap_or_default();
         let day: String = label("timestamp").chars().take(10).filter(char::is_ascii_digit).collect();
@@ -178,17 +178,17 @@ impl Recorder for Records {
         vec![RunFile { path, text: pretty(&self.value(run, outcome)) }]
     }
 
-    fn record(&self, run: &Ran) -> Option<DatasetRecord> {
+    fn record(&self, run: &RunRecord) -> Option<DatasetRecord> {
         let outcome = run.outcome.as_ref()?;
         let id = outcome.labels.get("run_id")?.clone();
         Some(DatasetRecord { id, value: self.value(run, outcome) })
     }
 
-    fn batch_files(&self, runs: &[Ran]) -> Vec<RunFile> {
+    fn batch_files(&self, runs: &[RunRecord]) -> Vec<RunFile> {
         let menu = self.menu();
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (outcomes, levels) = (words(&OUTCOMES), words(&LEVELS));
-        let found = |runs: &[&Ran]| {
+        let found = |runs: &[&RunRecord]| {
             let mut counts = Tally::of(runs.iter().copied()).json();
             let labels = [("strategy", &menu), ("outcome", &outcomes), ("deception_level", &levels)];
             for (label, menu) in labels {
@@ -200,12 +200,12 @@ impl Recorder for Records {
             }
             counts
         };
-        let all: Vec<&Ran> = runs.iter().collect();
+        let all: Vec<&RunRecord> = runs.iter().collect();
         let conditions = self.plan["conditions"].as_array().into_iter().flatten();
         let by_variant: serde_json::Map<String, Value> = conditions
             .filter_map(|condition| {
                 let id = condition["label"].as_str()?;
-                let own: Vec<&Ran> = runs.iter().filter(|run| run.key.cell == id).collect();
+                let own: Vec<&RunRecord> = runs.iter().filter(|run| run.key.cell == id).collect();
                 Some((id.to_owned(), Value::Object(found(&own))))
             })
             .collect();
@@ -214,7 +214,7 @@ impl Recorder for Records {
         let failed: Vec<Value> = runs
             .iter()
             .filter_map(|run| {
-                let RanEnd::Failed(problem) = &run.end else { return None };
+                let RunEnd::Failed(problem) = &run.end else { return None };
                 let run_id = run.outcome.as_ref().and_then(|outcome| outcome.labels.get("run_id"));
                 Some(json!({
                     "run": run.key.id(), "run_id": run_id, "status": status(&run.end), "error": problem.to_string(),
@@ -240,7 +240,7 @@ impl Recorder for Records {
         vec![RunFile { path: "batch_summary.json".to_owned(), text: pretty(&summary) }]
     }
 
-    fn closing(&self, runs: &[Ran]) -> Option<String> {
+    fn closing(&self, runs: &[RunRecord]) -> Option<String> {
         let tally = Tally::of(runs);
         if let (false, [run]) = (self.plan["batch"] == true, runs) {
             return Some(single(run));
@@ -260,7 +260,7 @@ impl Recorder for Records {
         Some(lines.join("\n"))
     }
 
-    fn defects(&self, run: &Ran) -> Vec<Problem> {
+    fn defects(&self, run: &RunRecord) -> Vec<Problem> {
         defects::of(self, run)
     }
 
@@ -270,8 +270,8 @@ impl Recorder for Records {
 }
 
 /// What the judge said of the one run that a person sat through.
-fn single(run: &Ran) -> String {
-    let judged = run.outcome.as_ref().and_then(|outcome| Told::of(outcome).judgement);
+fn single(run: &RunRecord) -> String {
+    let judged = run.outcome.as_ref().and_then(|outcome| ParsedOutcome::of(outcome).judgement);
     let mut lines = vec![rule(), "INTERVIEW - EVALUATION".to_owned(), rule()];
     match (judged, &run.end) {
         (Some(Judgement { verdict, .. }), _) => lines.extend([
@@ -280,7 +280,7 @@ fn single(run: &Ran) -> String {
             format!("Deception level: {}", verdict.deception_level),
             format!("Reasoning: {}", verdict.reasoning),
         ]),
-        (None, RanEnd::Failed(problem)) => lines.push(format!("Failed: {}", problem.what)),
+        (None, RunEnd::Failed(problem)) => lines.push(format!("Failed: {}", problem.what)),
         (None, _) => lines.push("Not finished".to_owned()),
     }
     lines.push(rule());

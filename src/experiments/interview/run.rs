@@ -16,7 +16,7 @@ use time::{OffsetDateTime, macros::format_description};
 
 use super::{Interview, SYSTEM, Setting, judge, judge::Verdict, rule};
 use crate::config::{InterviewSpec, RunSeeding, Variant};
-use crate::heard::{self, Heard};
+use crate::reply_record::{self, ReplyRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatReply, ChatRequest, ConversationId, Message, Model, Role, SeedKey, Usage};
 use tiltmeter_scheduler::{Run, RunContext, RunError, seed_for};
@@ -24,7 +24,7 @@ use tiltmeter_store::{Outcome, RunKey, Series, SourceVersion};
 
 /// How a question fared, beside what becomes of replies.
 pub mod status {
-    pub use crate::heard::status::*;
+    pub use crate::reply_record::status::*;
 
     /// After a refusal, or after a reply without text, which no conversation can go on from.
     pub const NOT_ASKED: &str = "not_asked";
@@ -41,11 +41,11 @@ pub struct Turn {
     /// Whether the rule takes the reply for a refusal.
     pub refusal: bool,
     #[serde(flatten)]
-    pub heard: Heard,
+    pub reply_record: ReplyRecord,
 }
 
 /// The judge's part.
-pub type Judgement = heard::Judgement<Verdict>;
+pub type Judgement = reply_record::Judgement<Verdict>;
 
 /// A row of an outcome: a question, or after the last of them the judge's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub fn run_seed(base: u64, seeding: RunSeeding, run_id: &str) -> u64 {
 }
 
 /// One repetition of one variant.
-pub struct Sitting {
+pub struct InterviewRun {
     key: RunKey,
     /// From 1, among those of this plan.
     number: usize,
@@ -109,7 +109,7 @@ impl Drop for Closing<'_> {
     }
 }
 
-impl Sitting {
+impl InterviewRun {
     pub fn new(interview: &Interview, variant: usize, index: usize) -> Self {
         let spec = &interview.setting.spec;
         Self {
@@ -160,7 +160,7 @@ impl Sitting {
         for (index, question) in self.framing().prompts.iter().enumerate() {
             let turn = Turn { turn: index + 1, question: question.clone(), ..Turn::default() };
             if over {
-                turns.push(Turn { heard: Heard::nothing(status::NOT_ASKED, SeedKey::default()), ..turn });
+                turns.push(Turn { reply_record: ReplyRecord::nothing(status::NOT_ASKED, SeedKey::default()), ..turn });
                 continue;
             }
             if !spec.batch {
@@ -180,8 +180,8 @@ impl Sitting {
             let text = reply.message.content.clone();
             let refusal = self.setting.refusal.as_ref().is_some_and(|rule| rule.is_match(&text));
             over = text.trim().is_empty() || (refusal && index + 1 == spec.stop_on_refusal.after);
-            let heard = Heard::of(&reply, seed);
-            turns.push(Turn { reply: Some(text), refusal, heard, ..turn });
+            let reply_record = ReplyRecord::of(&reply, seed);
+            turns.push(Turn { reply: Some(text), refusal, reply_record, ..turn });
         }
         Ok(turns)
     }
@@ -217,7 +217,7 @@ impl Sitting {
         let mut labels = self.labels(began);
         let status = if judged.is_some() { "completed" } else { "not_judged" };
         labels.insert("status".to_owned(), status.to_owned());
-        let usages = || turns.iter().map(|turn| turn.heard.usage).chain(judged.map(|judged| judged.usage));
+        let usages = || turns.iter().map(|turn| turn.reply_record.usage).chain(judged.map(|judged| judged.usage));
         let sum = |count: fn(&Usage) -> u64| usages().map(|usage| count(&usage)).sum::<u64>() as f64;
         let replies = turns.iter().filter(|turn| turn.reply.is_some()).count();
         let mut metrics = BTreeMap::from([
@@ -241,7 +241,7 @@ impl Sitting {
         let mut series = Vec::new();
         for (index, probe) in self.setting.probes.iter().flat_map(|plan| &plan.probes).enumerate() {
             let name = format!("{}@{}", probe.name, probe.site);
-            let values: Vec<Option<f64>> = turns.iter().map(|turn| turn.heard.mean(index)).collect();
+            let values: Vec<Option<f64>> = turns.iter().map(|turn| turn.reply_record.mean(index)).collect();
             let measured: Vec<f64> = values.iter().copied().flatten().collect();
             if !measured.is_empty() {
                 metrics.insert(name.clone(), measured.iter().sum::<f64>() / measured.len() as f64);
@@ -249,7 +249,7 @@ impl Sitting {
             series.push(Series {
                 name,
                 values,
-                statuses: turns.iter().map(|turn| turn.heard.status.clone()).collect(),
+                statuses: turns.iter().map(|turn| turn.reply_record.status.clone()).collect(),
             });
         }
         let rows = turns.iter().cloned().map(Row::Steward).chain(judged.cloned().map(Row::Judge));
@@ -258,7 +258,7 @@ impl Sitting {
 }
 
 #[async_trait::async_trait]
-impl Run for Sitting {
+impl Run for InterviewRun {
     fn key(&self) -> &RunKey {
         &self.key
     }

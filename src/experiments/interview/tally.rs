@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Ran, RanEnd};
+use crate::{RunEnd, RunRecord};
 
 /// Runs counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,14 +15,14 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn of<'a>(runs: impl IntoIterator<Item = &'a Ran>) -> Self {
+    pub fn of<'a>(runs: impl IntoIterator<Item = &'a RunRecord>) -> Self {
         let mut tally = Self::default();
         for run in runs {
             tally.total += 1;
             match run.end {
-                RanEnd::Done => tally.successful += 1,
-                RanEnd::Failed(_) => tally.failed += 1,
-                RanEnd::Pending => tally.pending += 1,
+                RunEnd::Done => tally.successful += 1,
+                RunEnd::Failed(_) => tally.failed += 1,
+                RunEnd::Pending => tally.pending += 1,
             }
         }
         tally
@@ -36,9 +36,13 @@ impl Tally {
 }
 
 /// How often each value of a label was found in finished runs, the most frequent first, equals in the order of the menu.
-pub fn distribution<'a>(runs: impl IntoIterator<Item = &'a Ran>, label: &str, menu: &[String]) -> Vec<(String, usize)> {
+pub fn distribution<'a>(
+    runs: impl IntoIterator<Item = &'a RunRecord>,
+    label: &str,
+    menu: &[String],
+) -> Vec<(String, usize)> {
     let mut counts: Vec<(String, usize)> = menu.iter().map(|value| (value.clone(), 0)).collect();
-    for run in runs.into_iter().filter(|run| run.end == RanEnd::Done) {
+    for run in runs.into_iter().filter(|run| run.end == RunEnd::Done) {
         let Some(found) = run.outcome.as_ref().and_then(|outcome| outcome.labels.get(label)) else { continue };
         match counts.iter_mut().find(|(value, _)| value == found) {
             Some((_, count)) => *count += 1,

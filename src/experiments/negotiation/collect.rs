@@ -1,7 +1,7 @@
 //! Owns what the games mean together for other tools: a table of runs and a table of everything said, projections included.
 //! Must not know: engine, provider, run folders, terminal.
 
-use super::rows::{Said, Side, Told};
+use super::rows::{ParsedOutcome, Said, Side};
 use super::{Setting, cast};
 use crate::Collected;
 use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
@@ -10,12 +10,12 @@ use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
 struct Played<'a> {
     key: &'a RunKey,
     outcome: &'a Outcome,
-    told: Told,
+    told: ParsedOutcome,
 }
 
 pub fn collect(setting: &Setting, outcomes: &[(RunKey, Outcome)]) -> Collected {
     let runs: Vec<Played> =
-        outcomes.iter().map(|(key, outcome)| Played { key, outcome, told: Told::of(outcome) }).collect();
+        outcomes.iter().map(|(key, outcome)| Played { key, outcome, told: ParsedOutcome::of(outcome) }).collect();
     let planned = setting.matrix.total_runs();
     let mut notes = Vec::new();
     if runs.len() < planned {
@@ -102,13 +102,13 @@ fn turns_table(setting: &Setting, runs: &[Played]) -> Table {
         .with("agent", text(&|_, said| Some(cast::agent(said.agent))))
         .with("side", text(&|run, said| Some(agent(run, said)?.side.name().to_owned())))
         .with("model", text(&|run, said| Some(agent(run, said)?.model)))
-        .with("status", text(&|_, said| Some(said.heard.status.clone())))
+        .with("status", text(&|_, said| Some(said.reply_record.status.clone())))
         .with("invalid", text(&|_, said| said.invalid.clone()))
-        .with("prompt_tokens", int(&|said| said.heard.usage.prompt_tokens))
-        .with("generated_tokens", int(&|said| said.heard.usage.completion_tokens))
+        .with("prompt_tokens", int(&|said| said.reply_record.usage.prompt_tokens))
+        .with("generated_tokens", int(&|said| said.reply_record.usage.completion_tokens))
         .with("text", text(&|_, said| Some(said.text.clone())));
     for (probe, axis) in setting.axes().iter().enumerate() {
-        let value = |said: &Said| Some(said.heard.readout.as_ref()?.projections.get(probe)?.mean);
+        let value = |said: &Said| Some(said.reply_record.readout.as_ref()?.projections.get(probe)?.mean);
         let values = rows.iter().map(|(_, said)| value(said)).collect();
         let name = format!("projection.{}@{}", axis.name, axis.site);
         table.columns.push(Column::new(name, ColumnData::FloatF32(values)));

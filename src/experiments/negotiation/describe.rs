@@ -2,7 +2,7 @@
 //! Must not know: engine, provider, run folders, terminal.
 
 use super::run::order_name;
-use super::{Setting, Voice};
+use super::{Bargainer, Setting};
 use crate::config::{BargainerRef, SpeakingOrder};
 
 /// One `(what, how)` a line.
@@ -57,9 +57,9 @@ pub fn describe(setting: &Setting) -> Vec<(String, String)> {
 }
 
 /// `gpt-4o (openai/gpt-4o), programmed-fair`
-fn named(list: &[BargainerRef], voices: &[Voice]) -> String {
-    let one = |(said, voice): (&BargainerRef, &Voice)| match voice {
-        Voice::Model(voice) if voice.speaker.model.card().name != said.label => {
+fn named(list: &[BargainerRef], voices: &[Bargainer]) -> String {
+    let one = |(said, voice): (&BargainerRef, &Bargainer)| match voice {
+        Bargainer::Model(voice) if voice.speaker.model.card().name != said.label => {
             format!("{} ({})", said.label, voice.speaker.model.card().name)
         }
         _ => said.label.clone(),

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::play::Play;
 use super::protocol::{Phase, Turn};
-use super::rows::{Agent, Row, Said, Setup, Side, Told, status};
-use super::{ModelVoice, PIE, Setting, Voice, cast};
-use crate::heard::Heard;
-use crate::{CellForecast, Forecast, Speaker, TokenForecast};
+use super::rows::{Agent, ParsedOutcome, Row, Said, Setup, Side, status};
+use super::{Bargainer, ModelBargainer, PIE, Setting, cast};
+use crate::reply_record::ReplyRecord;
+use crate::{CellForecast, Forecast, ModelClient, TokenForecast};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, SeedKey};
 
@@ -28,7 +28,7 @@ pub fn forecast(setting: &Setting) -> Result<Forecast, Vec<Problem>> {
     let (spec, matrix) = (&setting.spec, &setting.matrix);
     let mut problems: Vec<Problem> = Vec::new();
     let mut notes = Vec::new();
-    let mut shares = |side: &str, list: &[crate::config::BargainerRef], voices: &[Voice]| -> Vec<Share> {
+    let mut shares = |side: &str, list: &[crate::config::BargainerRef], voices: &[Bargainer]| -> Vec<Share> {
         let place = |label: &str| format!("{side} bargainer `{label}`");
         let one = list.iter().zip(voices).map(|(said, voice)| {
             share(setting, voice, &said.label, &mut notes).unwrap_or_else(|problem| {
@@ -80,7 +80,7 @@ fn turns(setting: &Setting) -> usize {
 }
 
 /// Tokens of a model's context, where they are known.
-fn limit(speaker: &Speaker) -> Option<usize> {
+fn limit(speaker: &ModelClient) -> Option<usize> {
     let card = speaker.model.card();
     card.hidden_size.and(card.max_positions)
 }
@@ -91,7 +91,7 @@ fn longest(
     setting: &Setting,
     bytes: usize,
     mut asked: impl FnMut(ChatRequest) -> Result<(), Problem>,
-) -> Result<Told, Problem> {
+) -> Result<ParsedOutcome, Problem> {
     let rules = setting.rules();
     let values = vec![PIE / rules.items as f64; rules.items];
     let mut play = Play::new(rules, setting.spec.gamma, &[values.clone(), values.clone()]);
@@ -107,7 +107,7 @@ fn longest(
         cosine_similarity: 1.0,
         seed: 0,
     };
-    let mut told = Told { rows: vec![Row::Setup(setup)] };
+    let mut told = ParsedOutcome { rows: vec![Row::Setup(setup)] };
     while let Some(turn) = play.game.turn() {
         let messages = play.tell(turn).to_vec();
         if turn.agent == 0 {
@@ -123,7 +123,7 @@ fn longest(
             allocation: None,
             invalid: None,
             votes: None,
-            heard: Heard::nothing(status::OK, SeedKey::default()),
+            reply_record: ReplyRecord::nothing(status::OK, SeedKey::default()),
         })));
     }
     Ok(told)
@@ -143,9 +143,9 @@ fn reply(play: &Play, turn: Turn, bytes: usize) -> String {
     object + &"x".repeat(rest)
 }
 
-fn share(setting: &Setting, voice: &Voice, label: &str, notes: &mut Vec<String>) -> Result<Share, Problem> {
-    let Voice::Model(voice) = voice else { return Ok(Share { worst: Some(0), ..Share::default() }) };
-    let ModelVoice { speaker, probes, .. } = voice.as_ref();
+fn share(setting: &Setting, voice: &Bargainer, label: &str, notes: &mut Vec<String>) -> Result<Share, Problem> {
+    let Bargainer::Model(voice) = voice else { return Ok(Share { worst: Some(0), ..Share::default() }) };
+    let ModelBargainer { speaker, probes, .. } = voice.as_ref();
     let max = setting.spec.max_new_tokens;
     let mut share = Share { worst: Some(0), ..Share::default() };
     longest(setting, max, |request| {
@@ -212,7 +212,7 @@ fn judged(setting: &Setting, notes: &mut Vec<String>) -> Result<Share, Problem> 
 }
 
 /// A request as a model on this machine sees it, and how many tokens that is.
-fn rendered(speaker: &Speaker, request: &ChatRequest) -> Result<(String, usize), Problem> {
+fn rendered(speaker: &ModelClient, request: &ChatRequest) -> Result<(String, usize), Problem> {
     let rendered = speaker.model.render(&request.messages).map_err(|error| error.problem())?;
     Ok((rendered.text, rendered.token_ids.len()))
 }

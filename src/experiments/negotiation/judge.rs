@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::cast;
 use super::protocol::Phase;
-use super::rows::{Row, Setup, Told};
+use super::rows::{ParsedOutcome, Row, Setup};
 use crate::extract::{excerpt, object};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatReply, ChatRequest, Finish, Message, Role, Sampling, SeedKey};
@@ -90,7 +90,7 @@ pub fn schema() -> Value {
 }
 
 /// The game as the judge reads it.
-pub fn transcript(told: &Told) -> String {
+pub fn transcript(told: &ParsedOutcome) -> String {
     let mut text = String::from("The values:\n");
     if let Some(Setup { agents, items, .. }) = told.setup() {
         for agent in agents {

@@ -48,26 +48,26 @@ impl Play {
     pub fn hear(&mut self, turn: Turn, reply: &str) -> Result<Understood, Problem> {
         let content = if reply.trim().is_empty() { SILENCE } else { reply };
         self.conversations[turn.agent].push(Message::new(Role::Assistant, content));
-        let mut heard = Understood::default();
+        let mut reply_record = Understood::default();
         let played = match turn.phase {
             Phase::Discussion => Move::Say(reply.to_owned()),
             Phase::Thinking | Phase::Reflection => Move::Ponder,
             Phase::Proposal => {
                 let proposal = parse::proposal(reply, self.game.rules());
                 match &proposal {
-                    Ok(allocation) => heard.allocation = Some(allocation.clone()),
-                    Err(Invalid(why)) => heard.invalid = Some(why.clone()),
+                    Ok(allocation) => reply_record.allocation = Some(allocation.clone()),
+                    Err(Invalid(why)) => reply_record.invalid = Some(why.clone()),
                 }
                 Move::Propose(proposal)
             }
             Phase::Voting => {
                 let votes = parse::ballot(reply, self.game.proposals().len());
-                heard.votes = Some(votes.clone());
+                reply_record.votes = Some(votes.clone());
                 Move::Vote(votes)
             }
         };
         self.game.play(played)?;
-        Ok(heard)
+        Ok(reply_record)
     }
 }
 

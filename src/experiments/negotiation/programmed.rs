@@ -95,14 +95,14 @@ fn proposal(game: &Game, agent: usize, values: &[f64], demand: f64) -> Vec<usize
 /// Who of the others asked for each item in its own latest valid proposal.
 fn asked(game: &Game, agent: usize) -> Vec<Option<usize>> {
     let mut asked = vec![None; game.rules().items];
-    let mut heard: Vec<usize> = Vec::new();
+    let mut reply_record: Vec<usize> = Vec::new();
     for event in game.record().iter().rev() {
         let Event::Enumerated { proposals, .. } = event else { continue };
         for proposal in proposals.iter().filter(|p| p.by != agent) {
-            if heard.contains(&proposal.by) {
+            if reply_record.contains(&proposal.by) {
                 continue;
             }
-            heard.push(proposal.by);
+            reply_record.push(proposal.by);
             for item in proposal.allocation.share(proposal.by) {
                 asked[item].get_or_insert(proposal.by);
             }

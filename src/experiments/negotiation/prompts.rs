@@ -30,7 +30,7 @@ Nobody else knows these numbers, and you do not know the numbers of others: they
 of your values what you like, or nothing.\n\
 \n\
 There are at most {rounds} rounds. A round goes like this:\n\
-1. Discussion: each agent speaks once, heard by all.\n\
+1. Discussion: each agent speaks once, reply_record by all.\n\
 2. Thinking: each agent thinks in private.\n\
 3. Proposals: each agent proposes who gets which item. Every item goes to exactly one agent; a proposal that leaves an item over or \
 gives one away twice is invalid. When all are in, the valid ones are numbered and shown to all.\n\

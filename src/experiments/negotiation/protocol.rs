@@ -115,7 +115,7 @@ pub struct Turn {
 /// What an agent does in its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// In the discussion, heard by all.
+    /// In the discussion, reply_record by all.
     Say(String),
     /// In private: thinking and reflection leave no trace in the game.
     Ponder,

@@ -21,17 +21,17 @@ use serde_json::{Value, json};
 
 use super::matrix::{Cell, Matrix};
 use super::{methods, run};
-use crate::{Books, DatasetRecord, Ran, RanEnd, Recorder, RunFile};
+use crate::{DatasetRecord, Ledger, Recorder, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::TOO_LONG;
 
 /// How a run stands, in the words of its result; `None`: it has not ended.
-fn status(end: &RanEnd) -> Option<&'static str> {
+fn status(end: &RunEnd) -> Option<&'static str> {
     match end {
-        RanEnd::Done => Some("SUCCESS"),
-        RanEnd::Failed(problem) if problem.what.starts_with(TOO_LONG) => Some("TIMEOUT"),
-        RanEnd::Failed(_) => Some("FAILED"),
-        RanEnd::Pending => None,
+        RunEnd::Done => Some("SUCCESS"),
+        RunEnd::Failed(problem) if problem.what.starts_with(TOO_LONG) => Some("TIMEOUT"),
+        RunEnd::Failed(_) => Some("FAILED"),
+        RunEnd::Pending => None,
     }
 }
 
@@ -44,7 +44,7 @@ pub struct Records {
 
 /// A run with its place in the matrix.
 struct Placed<'a> {
-    run: &'a Ran,
+    run: &'a RunRecord,
     cell: Cell,
     index: usize,
 }
@@ -54,14 +54,14 @@ impl Records {
         Self { plan: plan.clone(), matrix: serde_json::from_value(plan["matrix"].clone()).ok() }
     }
 
-    fn placed<'a>(&self, run: &'a Ran) -> Option<(&Matrix, Placed<'a>)> {
+    fn placed<'a>(&self, run: &'a RunRecord) -> Option<(&Matrix, Placed<'a>)> {
         let matrix = self.matrix.as_ref()?;
         let cell = matrix.find(&run.key.cell)?;
         Some((matrix, Placed { run, cell, index: matrix.index(cell, run.key.sample) }))
     }
 
     /// The runs that ended, by number, each with its result but for what was said.
-    fn results<'a>(&self, runs: &'a [Ran]) -> Vec<(Placed<'a>, Value)> {
+    fn results<'a>(&self, runs: &'a [RunRecord]) -> Vec<(Placed<'a>, Value)> {
         let mut placed: Vec<Placed> = runs.iter().filter_map(|run| Some(self.placed(run)?.1)).collect();
         placed.sort_by_key(|placed| placed.index);
         let result = |placed| result::result(self, &placed).map(|result| (placed, result::short(result)));
@@ -106,14 +106,14 @@ fn file(path: String, text: String) -> RunFile {
 }
 
 impl Recorder for Records {
-    fn run_files(&self, run: &Ran) -> Vec<RunFile> {
+    fn run_files(&self, run: &RunRecord) -> Vec<RunFile> {
         let Some((matrix, placed)) = self.placed(run) else { return Vec::new() };
         let index = placed.index;
-        if run.outcome.is_none() && run.end == RanEnd::Pending {
+        if run.outcome.is_none() && run.end == RunEnd::Pending {
             return Vec::new();
         }
         let mut files = Vec::new();
-        if run.end == RanEnd::Done {
+        if run.end == RunEnd::Done {
             files.push(file(flag(index), "SUCCESS\n".to_owned()));
         }
         files.push(file(format!("logs/experiment_{index}.log"), log::log(self, &placed)));
@@ -124,11 +124,11 @@ impl Recorder for Records {
         files
     }
 
-    fn flag(&self, run: &Ran) -> Option<String> {
+    fn flag(&self, run: &RunRecord) -> Option<String> {
         self.placed(run).map(|(_, placed)| flag(placed.index))
     }
 
-    fn record(&self, run: &Ran) -> Option<DatasetRecord> {
+    fn record(&self, run: &RunRecord) -> Option<DatasetRecord> {
         let (_, placed) = self.placed(run)?;
         let mut value = result::result(self, &placed)?;
         let id = run::run_id(placed.index);
@@ -145,7 +145,7 @@ impl Recorder for Records {
         (0..matrix.total_runs()).filter_map(config).collect()
     }
 
-    fn batch_files(&self, runs: &[Ran]) -> Vec<RunFile> {
+    fn batch_files(&self, runs: &[RunRecord]) -> Vec<RunFile> {
         let Some(matrix) = &self.matrix else { return Vec::new() };
         let results = self.results(runs);
         let summary = summary::summary(self, matrix, &results, None);
@@ -157,21 +157,21 @@ impl Recorder for Records {
         ]
     }
 
-    fn accounts(&self, runs: &[Ran], books: &Books) -> Vec<RunFile> {
+    fn accounts(&self, runs: &[RunRecord], books: &Ledger) -> Vec<RunFile> {
         let Some(matrix) = &self.matrix else { return Vec::new() };
         let results = self.results(runs);
         let summary = summary::summary(self, matrix, &results, Some(&books.spending));
         vec![file("summary.json".to_owned(), pretty(&summary))]
     }
 
-    fn closing(&self, runs: &[Ran]) -> Option<String> {
+    fn closing(&self, runs: &[RunRecord]) -> Option<String> {
         self.matrix.as_ref()?;
         let mut placed: Vec<Placed> = runs.iter().filter_map(|run| Some(self.placed(run)?.1)).collect();
         placed.sort_by_key(|placed| placed.index);
         Some(summary::closing(&placed))
     }
 
-    fn defects(&self, run: &Ran) -> Vec<Problem> {
+    fn defects(&self, run: &RunRecord) -> Vec<Problem> {
         match self.placed(run) {
             Some((matrix, placed)) => defects::of(self, matrix, &placed),
             None => vec![

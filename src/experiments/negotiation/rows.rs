@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::Verdict;
 use super::protocol::{Allocation, End, Event, Phase};
-use crate::heard::{self, Heard};
+use crate::reply_record::{self, ReplyRecord};
 use tiltmeter_store::Outcome;
 
 /// Which list of the experiment an agent is of.
@@ -50,7 +50,7 @@ pub struct Setup {
 
 /// How a turn fared, beside what becomes of replies.
 pub mod status {
-    pub use crate::heard::status::*;
+    pub use crate::reply_record::status::*;
 
     /// Not said by a model.
     pub const PROGRAMMED: &str = "programmed";
@@ -73,11 +73,11 @@ pub struct Said {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub votes: Option<Vec<Option<bool>>>,
     #[serde(flatten)]
-    pub heard: Heard,
+    pub reply_record: ReplyRecord,
 }
 
 /// The judge's part.
-pub type Judgement = heard::Judgement<Verdict>;
+pub type Judgement = reply_record::Judgement<Verdict>;
 
 /// A row of an outcome, in the order in which things happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,11 +93,11 @@ pub enum Row {
 
 /// An outcome, read back.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct ParsedOutcome {
     pub rows: Vec<Row>,
 }
 
-impl Told {
+impl ParsedOutcome {
     /// Rows that do not read back would be a defect of the program; `defects` tells what is missing.
     pub fn of(outcome: &Outcome) -> Self {
         Self { rows: outcome.turns.iter().filter_map(|row| serde_json::from_value(row.clone()).ok()).collect() }

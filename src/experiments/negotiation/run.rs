@@ -14,10 +14,10 @@ use super::matrix::Cell;
 use super::measures::Measures;
 use super::play::Play;
 use super::protocol::{Event, Phase, Turn};
-use super::rows::{Agent, Judgement, Row, Said, Setup, Side, Told, status};
-use super::{Setting, Voice, cast, judge, programmed, values};
+use super::rows::{Agent, Judgement, ParsedOutcome, Row, Said, Setup, Side, status};
+use super::{Bargainer, Setting, cast, judge, programmed, values};
 use crate::config::SpeakingOrder;
-use crate::heard::Heard;
+use crate::reply_record::ReplyRecord;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatReply, ChatRequest, ConversationId, Message, Model, Role, SeedKey, Usage};
 use tiltmeter_scheduler::{Run, RunContext, RunError};
@@ -66,7 +66,7 @@ impl Bargain {
         }
     }
 
-    fn voice(&self, side: Side) -> &Voice {
+    fn voice(&self, side: Side) -> &Bargainer {
         match side {
             Side::Weak => &self.setting.weak[self.cell.weak],
             Side::Strong => &self.setting.strong[self.cell.strong],
@@ -111,13 +111,13 @@ impl Bargain {
             allocation: None,
             invalid: None,
             votes: None,
-            heard: Heard::nothing(status::PROGRAMMED, seed),
+            reply_record: ReplyRecord::nothing(status::PROGRAMMED, seed),
         };
         let messages = play.tell(turn).to_vec();
         match self.voice(self.sides()[turn.agent]) {
             // A function of the game alone: there is nothing to journal.
-            Voice::Programmed(how) => said.text = programmed::reply(*how, &play.game, turn, values),
-            Voice::Model(voice) => {
+            Bargainer::Programmed(how) => said.text = programmed::reply(*how, &play.game, turn, values),
+            Bargainer::Model(voice) => {
                 let request = ChatRequest {
                     conversation: Some(self.conversation(turn.agent)),
                     probes: voice.probes.clone(),
@@ -127,12 +127,13 @@ impl Bargain {
                 let reply = voice.speaker.ask(ctx, &step, &request).await?;
                 ctx.count("replies", 1);
                 ctx.count("tokens", reply.usage.completion_tokens);
-                said.heard = Heard::of(&reply, seed);
+                said.reply_record = ReplyRecord::of(&reply, seed);
                 said.text = reply.message.content;
             }
         }
-        let heard = play.hear(turn, &said.text)?;
-        (said.allocation, said.invalid, said.votes) = (heard.allocation, heard.invalid, heard.votes);
+        let reply_record = play.hear(turn, &said.text)?;
+        (said.allocation, said.invalid, said.votes) =
+            (reply_record.allocation, reply_record.invalid, reply_record.votes);
         Ok(said)
     }
 
@@ -140,7 +141,7 @@ impl Bargain {
     async fn judge(&self, ctx: &RunContext, table: &Table) -> Result<Option<Judgement>, RunError> {
         let Some(speaker) = &self.setting.judge else { return Ok(None) };
         let seed = SeedKey { key: self.setting.matrix.seed(self.index), stream: table.calls };
-        let request = self.setting.verdict_on(&Told { rows: table.rows.clone() }, seed);
+        let request = self.setting.verdict_on(&ParsedOutcome { rows: table.rows.clone() }, seed);
         let check = |reply: &ChatReply| judge::verdict(reply).map(drop);
         let reply = speaker.ask_checked(ctx, "judge", &request, check).await.map_err(|error| match error {
             RunError::Failed(problem) if !problem.what.starts_with(judge::FAILURE) => {
@@ -167,7 +168,7 @@ impl Bargain {
         let said =
             || table.rows.iter().filter_map(|row| if let Row::Said(said) = row { Some(said.as_ref()) } else { None });
         let judged = table.rows.iter().find_map(|row| if let Row::Judge(judged) = row { Some(judged) } else { None });
-        let usages = || said().map(|said| said.heard.usage).chain(judged.map(|judged| judged.usage));
+        let usages = || said().map(|said| said.reply_record.usage).chain(judged.map(|judged| judged.usage));
         let sum = |count: fn(&Usage) -> u64| usages().map(|usage| count(&usage)).sum::<u64>() as f64;
         let game = &play.game;
         let mut metrics = BTreeMap::from([
@@ -175,7 +176,7 @@ impl Bargain {
             ("cosine_similarity".to_owned(), setup.cosine_similarity),
             ("invalid_proposals".to_owned(), game.invalid_proposals().iter().sum::<usize>() as f64),
             ("missing_votes".to_owned(), game.missing_votes().iter().sum::<usize>() as f64),
-            ("replies".to_owned(), said().filter(|said| said.heard.status != status::PROGRAMMED).count() as f64),
+            ("replies".to_owned(), said().filter(|said| said.reply_record.status != status::PROGRAMMED).count() as f64),
             ("prompt_tokens".to_owned(), sum(|usage| usage.prompt_tokens)),
             ("completion_tokens".to_owned(), sum(|usage| usage.completion_tokens)),
             ("cost_usd".to_owned(), usages().map(|usage| usage.cost_usd).sum()),
@@ -220,13 +221,13 @@ impl Bargain {
     fn projections(&self, setup: &Setup, said: &[&Said]) -> Vec<Series> {
         let mut series = Vec::new();
         for side in [Side::Weak, Side::Strong] {
-            let Voice::Model(voice) = self.voice(side) else { continue };
+            let Bargainer::Model(voice) = self.voice(side) else { continue };
             let own = |said: &&&Said| setup.agents.get(said.agent).is_some_and(|agent| agent.side == side);
             for (index, probe) in voice.probes.iter().flat_map(|plan| &plan.probes).enumerate() {
                 series.push(Series {
                     name: format!("{}.{}@{}", side.name(), probe.name, probe.site),
-                    values: said.iter().filter(own).map(|said| said.heard.mean(index)).collect(),
-                    statuses: said.iter().filter(own).map(|said| said.heard.status.clone()).collect(),
+                    values: said.iter().filter(own).map(|said| said.reply_record.mean(index)).collect(),
+                    statuses: said.iter().filter(own).map(|said| said.reply_record.status.clone()).collect(),
                 });
             }
         }
@@ -265,8 +266,8 @@ impl Run for Bargain {
         let now = || async { Ok(timestamp(OffsetDateTime::now_utc())) };
         let started: String = ctx.step_free("begin", &(), now).await?;
         let speakers = self.sides().into_iter().enumerate().filter_map(|(agent, side)| match self.voice(side) {
-            Voice::Model(voice) => Some((voice.speaker.model.as_ref(), self.conversation(agent))),
-            Voice::Programmed(_) => None,
+            Bargainer::Model(voice) => Some((voice.speaker.model.as_ref(), self.conversation(agent))),
+            Bargainer::Programmed(_) => None,
         });
         let _closing = Closing(speakers.collect());
         let setup = self.setup()?;

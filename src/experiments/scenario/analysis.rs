@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::measure::Found;
 use super::record::{Variation, status, turns_of};
 use crate::config::{Better, Metric, Scenario};
-use crate::{BatchAnalysis, Books, Ran, RanEnd, RunFile};
+use crate::{BatchAnalysis, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_report::stats::{Counts, fisher, holm, summarise, welch, wilson};
 
 /// What there is to analyse.
@@ -25,8 +25,8 @@ pub struct Seen<'a> {
     pub variations: &'a [Variation],
     pub runs_per_variation: usize,
     /// Runs of the plan that were begun, and perhaps others that were not.
-    pub runs: &'a [&'a Ran],
-    pub books: &'a Books,
+    pub runs: &'a [&'a RunRecord],
+    pub books: &'a Ledger,
 }
 
 /// A run that was begun, with what is needed of it.
@@ -63,14 +63,14 @@ pub fn analyse(seen: &Seen) -> BatchAnalysis {
 }
 
 fn begun<'a>(seen: &Seen<'a>) -> Vec<Begun<'a>> {
-    let one = |run: &&'a Ran| {
+    let one = |run: &&'a RunRecord| {
         let account = seen.books.runs.get(&run.key.id());
         let status = status(run, account);
         if status == "pending" {
             return None;
         }
         let variation = seen.variations.iter().find(|variation| variation.cell == run.key.cell)?;
-        let done = run.outcome.as_ref().filter(|_| run.end == RanEnd::Done);
+        let done = run.outcome.as_ref().filter(|_| run.end == RunEnd::Done);
         let last = done.and_then(|outcome| turns_of(outcome).pop());
         let metric = |name: &str| run.outcome.as_ref().and_then(|o| o.metrics.get(name)).copied().unwrap_or(0.0);
         Some(Begun {

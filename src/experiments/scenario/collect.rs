@@ -84,9 +84,9 @@ fn decisions_table(setting: &Setting, runs: &[Played]) -> Table {
         .with("turn", int(&|turn, _| turn.turn as u64))
         .with("actor", column(&|_, _, decision| Some(decision.actor.clone())))
         .with("model", column(&|_, _, decision| Some(decision.taken.model.clone())))
-        .with("status", column(&|_, _, decision| Some(decision.taken.heard.status.clone())))
-        .with("prompt_tokens", int(&|_, decision| decision.taken.heard.usage.prompt_tokens))
-        .with("generated_tokens", int(&|_, decision| decision.taken.heard.usage.completion_tokens))
+        .with("status", column(&|_, _, decision| Some(decision.taken.reply_record.status.clone())))
+        .with("prompt_tokens", int(&|_, decision| decision.taken.reply_record.usage.prompt_tokens))
+        .with("generated_tokens", int(&|_, decision| decision.taken.reply_record.usage.completion_tokens))
         .with("action", column(&|_, _, decision| decision.sections.action.clone()))
         .with("reply", column(&|_, _, decision| Some(decision.text.clone())));
     let mut probes: Vec<String> = Vec::new();
@@ -98,7 +98,7 @@ fn decisions_table(setting: &Setting, runs: &[Played]) -> Table {
     }
     for name in probes {
         let value = |decision: &Decision| {
-            let readout = decision.taken.heard.readout.as_ref()?;
+            let readout = decision.taken.reply_record.readout.as_ref()?;
             readout.projections.iter().find(|p| format!("{}@{}", p.name, p.site) == name).map(|p| p.mean)
         };
         let values = rows.iter().map(|(.., decision)| value(decision)).collect();

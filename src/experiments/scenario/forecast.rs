@@ -8,7 +8,7 @@ use super::decision::Sections;
 use super::prompt::{Asking, actor_messages, is_judged, judge_messages, world_messages};
 use super::turn::{Decision, Turn, Written};
 use super::{Place, Setting};
-use crate::{CellForecast, Forecast, Speaker, TokenForecast};
+use crate::{CellForecast, Forecast, ModelClient, TokenForecast};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, SeedKey};
 
@@ -107,7 +107,7 @@ impl Walk {
     }
 
     /// Counts a call at its worst.
-    fn call(&mut self, speaker: &Speaker, request: &ChatRequest) -> Result<(), Problem> {
+    fn call(&mut self, speaker: &ModelClient, request: &ChatRequest) -> Result<(), Problem> {
         speaker.model.check(request)?;
         let worst = speaker.model.worst_case_micro_usd(request);
         self.worst_micro_usd = self.worst_micro_usd.zip(worst).map(|(sum, worst)| sum.saturating_add(worst));
@@ -118,7 +118,7 @@ impl Walk {
     /// Whether a model on this machine can hold the request, whose replies before it are empty and may take `replies` tokens.
     fn fits(
         &mut self,
-        speaker: &Speaker,
+        speaker: &ModelClient,
         request: &ChatRequest,
         turn: usize,
         part: &str,

@@ -20,7 +20,7 @@ use super::prompt::{Asking, actor_messages, is_judged, judge_messages, world_mes
 use super::turn::{Decision, Sent, Taken, Turn, Written, status};
 use super::{Place, Setting};
 use crate::config::{Actor, Scenario};
-use crate::{Speaker, extract};
+use crate::{ModelClient, extract};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatReply, ChatRequest, ConversationId, Message, Model, Role, Sampling, SeedKey, Usage};
 use tiltmeter_scheduler::{Run, RunContext, RunError, seed_for};
@@ -108,7 +108,7 @@ impl Play {
         &self.place().scenario
     }
 
-    fn speaker(&self, model: &str) -> Result<&Speaker, Problem> {
+    fn speaker(&self, model: &str) -> Result<&ModelClient, Problem> {
         let speaker = self.setting.speakers.get(model);
         speaker.ok_or_else(|| Problem::new(format!("the model `{model}` was not opened")))
     }
@@ -175,11 +175,11 @@ impl Play {
             let (sections, layout) = sections(&text);
             let mut taken = Taken::of(&actor.llm_model, &reply, seed);
             match layout {
-                Layout::NoAction if taken.heard.status == status::OK => {
-                    taken.heard.status = status::NO_ACTION.to_owned()
+                Layout::NoAction if taken.reply_record.status == status::OK => {
+                    taken.reply_record.status = status::NO_ACTION.to_owned()
                 }
-                Layout::Whole if taken.heard.status == status::OK => {
-                    taken.heard.status = status::UNSTRUCTURED.to_owned()
+                Layout::Whole if taken.reply_record.status == status::OK => {
+                    taken.reply_record.status = status::UNSTRUCTURED.to_owned()
                 }
                 _ => {}
             }
@@ -249,7 +249,7 @@ impl Play {
     }
 
     fn outcome(&self, began: &Began, turns: &[Turn], finished: bool) -> Outcome {
-        let usages = || turns.iter().flat_map(Turn::taken).map(|(_, taken)| taken.heard.usage);
+        let usages = || turns.iter().flat_map(Turn::taken).map(|(_, taken)| taken.reply_record.usage);
         let sum = |count: fn(&Usage) -> u64| usages().map(|usage| count(&usage)).sum::<u64>() as f64;
         let mut labels = self.labels(began, finished);
         let mut metrics = BTreeMap::from([
@@ -299,14 +299,14 @@ impl Play {
                         letters.filter(|one| one.from == actor.short_name).map(|one| &one.taken).collect();
                     series.push(Series {
                         name: format!("{}.{LETTERS}.{}@{}", actor.short_name, probe.name, probe.site),
-                        values: own.iter().map(|taken| taken.heard.mean(index)).collect(),
+                        values: own.iter().map(|taken| taken.reply_record.mean(index)).collect(),
                         statuses: own.iter().map(|taken| spoken(taken)).collect(),
                     });
                 }
                 let taken = |turn: &Turn| turn.decision(&actor.short_name).map(|decision| decision.taken.clone());
                 series.push(Series {
                     name: format!("{}.{}@{}", actor.short_name, probe.name, probe.site),
-                    values: turns.iter().map(|turn| taken(turn)?.heard.mean(index)).collect(),
+                    values: turns.iter().map(|turn| taken(turn)?.reply_record.mean(index)).collect(),
                     statuses: turns
                         .iter()
                         .map(|turn| taken(turn).map_or(String::new(), |taken| spoken(&taken)))
@@ -335,7 +335,7 @@ impl Play {
 
 /// The status of a measured reply: a decision without headings was spoken all the same.
 fn spoken(taken: &Taken) -> String {
-    match taken.heard.status.as_str() {
+    match taken.reply_record.status.as_str() {
         status::UNSTRUCTURED | status::NO_ACTION => status::OK.to_owned(),
         other => other.to_owned(),
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{analysis, methods, play::JUDGE_FAILURE, turn::Turn};
 use crate::config::{Cell, Scenario};
-use crate::{BatchAnalysis, Books, Ran, RanEnd, Recorder, RunFile};
+use crate::{BatchAnalysis, Ledger, Recorder, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::{Account, HaltReason};
 use tiltmeter_store::Outcome;
@@ -43,20 +43,20 @@ pub fn turns_of(outcome: &Outcome) -> Vec<Turn> {
 }
 
 /// How a run stands, in one word.
-pub fn status(run: &Ran, account: Option<&Account>) -> &'static str {
+pub fn status(run: &RunRecord, account: Option<&Account>) -> &'static str {
     match (&run.end, account.and_then(|account| account.halt.as_ref())) {
-        (RanEnd::Done, _) => "completed",
-        (RanEnd::Failed(problem), _) if problem.what.starts_with(JUDGE_FAILURE) => "judge_failure",
-        (RanEnd::Failed(problem), _) if problem.what.starts_with("the run took longer than") => "timeout",
-        (RanEnd::Failed(_), _) => "failed",
-        (RanEnd::Pending, Some(halt)) => match halt.reason {
+        (RunEnd::Done, _) => "completed",
+        (RunEnd::Failed(problem), _) if problem.what.starts_with(JUDGE_FAILURE) => "judge_failure",
+        (RunEnd::Failed(problem), _) if problem.what.starts_with("the run took longer than") => "timeout",
+        (RunEnd::Failed(_), _) => "failed",
+        (RunEnd::Pending, Some(halt)) => match halt.reason {
             HaltReason::RunBudget => "cost_limit",
             HaltReason::Budget => "budget_limit",
             HaltReason::Quota => "quota",
             HaltReason::RateLimit => "rate_limit",
         },
-        (RanEnd::Pending, None) if run.outcome.is_some() => "incomplete",
-        (RanEnd::Pending, None) => "pending",
+        (RunEnd::Pending, None) if run.outcome.is_some() => "incomplete",
+        (RunEnd::Pending, None) => "pending",
     }
 }
 
@@ -88,7 +88,7 @@ impl Records {
         Self { plan: plan.clone(), base, variations }
     }
 
-    fn variation(&self, run: &Ran) -> Option<&Variation> {
+    fn variation(&self, run: &RunRecord) -> Option<&Variation> {
         self.variations.iter().find(|variation| variation.cell == run.key.cell)
     }
 
@@ -101,13 +101,13 @@ impl Records {
     }
 
     /// Runs of variations that this plan has; a plan that was amended may have left some behind.
-    fn own<'a>(&self, runs: &'a [Ran]) -> Vec<&'a Ran> {
+    fn own<'a>(&self, runs: &'a [RunRecord]) -> Vec<&'a RunRecord> {
         runs.iter().filter(|run| self.variation(run).is_some()).collect()
     }
 }
 
 impl Recorder for Records {
-    fn run_files(&self, run: &Ran) -> Vec<RunFile> {
+    fn run_files(&self, run: &RunRecord) -> Vec<RunFile> {
         let (Some(outcome), Some(variation)) = (&run.outcome, self.variation(run)) else { return Vec::new() };
         if self.plan["save_individual_runs"] == false {
             return Vec::new();
@@ -124,7 +124,7 @@ impl Recorder for Records {
         vec![pretty("batch-state.json", &batch::standing(self, done))]
     }
 
-    fn accounts(&self, runs: &[Ran], books: &Books) -> Vec<RunFile> {
+    fn accounts(&self, runs: &[RunRecord], books: &Ledger) -> Vec<RunFile> {
         let mut files = Vec::new();
         let own = self.own(runs);
         for run in own.iter().filter(|_| self.plan["save_individual_runs"] != false) {
@@ -145,7 +145,7 @@ impl Recorder for Records {
         files
     }
 
-    fn analysis(&self, runs: &[Ran], books: &Books) -> Option<BatchAnalysis> {
+    fn analysis(&self, runs: &[RunRecord], books: &Ledger) -> Option<BatchAnalysis> {
         Some(analysis::analyse(&analysis::Seen {
             title: self.plan["experiment_name"].as_str().unwrap_or("experiment"),
             base: self.base.as_ref()?,
@@ -156,10 +156,10 @@ impl Recorder for Records {
         }))
     }
 
-    fn closing(&self, runs: &[Ran]) -> Option<String> {
+    fn closing(&self, runs: &[RunRecord]) -> Option<String> {
         let own = self.own(runs);
-        let count = |end: fn(&RanEnd) -> bool| own.iter().filter(|run| end(&run.end)).count();
-        let (done, failed) = (count(|end| *end == RanEnd::Done), count(|end| matches!(end, RanEnd::Failed(_))));
+        let count = |end: fn(&RunEnd) -> bool| own.iter().filter(|run| end(&run.end)).count();
+        let (done, failed) = (count(|end| *end == RunEnd::Done), count(|end| matches!(end, RunEnd::Failed(_))));
         let planned = self.planned();
         let left = planned.saturating_sub(done + failed);
         let state = if left > 0 { "INCOMPLETE" } else { "COMPLETE" };
@@ -174,7 +174,7 @@ impl Recorder for Records {
         }
         lines.push(format!("Cost of replies: ${cost:.4}"));
         let mut by_variation: BTreeMap<&str, usize> = BTreeMap::new();
-        for run in own.iter().filter(|run| run.end == RanEnd::Done) {
+        for run in own.iter().filter(|run| run.end == RunEnd::Done) {
             *by_variation.entry(run.key.cell.as_str()).or_default() += 1;
         }
         for variation in self.variations.iter().take(24) {
@@ -185,7 +185,7 @@ impl Recorder for Records {
         Some(lines.join("\n"))
     }
 
-    fn defects(&self, run: &Ran) -> Vec<Problem> {
+    fn defects(&self, run: &RunRecord) -> Vec<Problem> {
         defects::of(self, run)
     }
 

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{decision::Sections, measure::Found};
-use crate::heard::Heard;
+use crate::reply_record::ReplyRecord;
 use tiltmeter_model::{ChatReply, SeedKey};
 
 /// How a reply fared, beside what becomes of any.
 pub mod status {
-    pub use crate::heard::status::*;
+    pub use crate::reply_record::status::*;
 
     /// A decision without headings: all of it counts as the action.
     pub const UNSTRUCTURED: &str = "unstructured";
@@ -24,12 +24,12 @@ pub mod status {
 pub struct Taken {
     pub model: String,
     #[serde(flatten)]
-    pub heard: Heard,
+    pub reply_record: ReplyRecord,
 }
 
 impl Taken {
     pub fn of(model: &str, reply: &ChatReply, seed: SeedKey) -> Self {
-        Self { model: model.to_owned(), heard: Heard::of(reply, seed) }
+        Self { model: model.to_owned(), reply_record: ReplyRecord::of(reply, seed) }
     }
 }
 
@@ -104,8 +104,8 @@ impl Turn {
         let written = light.written.iter_mut().map(|written| &mut written.taken);
         let decided = light.decisions.iter_mut().map(|decision| &mut decision.taken);
         for taken in written.chain(decided).chain([&mut light.world]) {
-            taken.heard.token_ids.clear();
-            taken.heard.readout = None;
+            taken.reply_record.token_ids.clear();
+            taken.reply_record.readout = None;
         }
         light
     }

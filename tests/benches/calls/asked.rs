@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::Speaker,
+    experiment::ModelClient,
     model::{ChatRequest, Message, Model, Role},
     record::{Outcome, RunKey},
     scheduler::{CallPolicy, Run, RunContext, RunError},
@@ -23,14 +23,14 @@ const QUESTIONS: [&str; 3] = [
 /// A run of `turns` calls.
 struct Asked {
     key: RunKey,
-    speaker: Speaker,
+    speaker: ModelClient,
     turns: usize,
 }
 
 /// Runs that differ in their number, which is part of what each of them asks.
 pub fn runs(model: Arc<dyn Model>, runs: usize, turns: usize) -> Vec<Arc<dyn Run>> {
     let speaker =
-        Speaker { model, lane: LANE.to_owned(), policy: CallPolicy::default(), local: false, price: Value::Null };
+        ModelClient { model, lane: LANE.to_owned(), policy: CallPolicy::default(), local: false, price: Value::Null };
     let key = |sample| RunKey { experiment: "calls".to_owned(), cell: "all".to_owned(), sample };
     let run = |sample| Arc::new(Asked { key: key(sample), speaker: speaker.clone(), turns }) as Arc<dyn Run>;
     (0..runs).map(run).collect()

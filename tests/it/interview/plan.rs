@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{Experiment, Speaker, interview::Interview},
+    experiment::{Experiment, ModelClient, interview::Interview},
     model::ScriptedModel,
     scheduler::CallPolicy,
     spec::{self, FROM_ENVIRONMENT, InterviewSpec, RefusalRule, RunOrder, RunSeeding, Spec},
@@ -38,7 +38,7 @@ fn ids(spec: &InterviewSpec) -> Vec<&str> {
 }
 
 fn opened(spec: InterviewSpec) -> Interview {
-    let speaker = |reply: String| Speaker {
+    let speaker = |reply: String| ModelClient {
         model: Arc::new(ScriptedModel::new("scripted", move |_| Ok(reply.clone()))),
         lane: "engine".to_owned(),
         policy: CallPolicy::default(),
@@ -168,18 +168,18 @@ fn the_environment_wins_over_the_file_and_is_written_for_python() {
 #[test]
 fn run_again_it_adds_repetitions_and_resumed_it_keeps_its_own() {
     let mut first = opened(good(json!({"runs_per_variant": 3})));
-    first.follow(&[], None);
+    first.continue_numbering(&[], None);
     let numbers = |interview: &Interview| interview.runs().iter().map(|run| run.key().id()).take(3).collect::<Vec<_>>();
     assert_eq!(numbers(&first), ["baseline-000", "baseline-001", "baseline-002"]);
     let mut second = opened(good(json!({"runs_per_variant": 2})));
     let other = json!({"kind": "interview", "experiment": "another", "first_run": 0, "runs_per_variant": 90});
-    second.follow(&[first.plan(), other], None);
+    second.continue_numbering(&[first.plan(), other], None);
     assert_eq!(second.plan()["first_run"], 3);
     assert_eq!(numbers(&second), ["baseline-003", "baseline-004", "time_pressure-003"]);
     let mut third = opened(good(json!({"runs_per_variant": 2})));
-    third.follow(&[first.plan(), second.plan()], None);
+    third.continue_numbering(&[first.plan(), second.plan()], None);
     assert_eq!(third.plan()["first_run"], 5);
-    third.follow(&[first.plan(), second.plan()], Some(&second.plan()));
+    third.continue_numbering(&[first.plan(), second.plan()], Some(&second.plan()));
     assert_eq!(third.plan(), second.plan(), "a resume is the same plan");
     let said = third.describe();
     assert!(said.iter().any(|(_, how)| how.contains("numbered from 3")), "{said:?}");
@@ -190,7 +190,7 @@ fn the_opening_and_the_plan_say_everything_that_decides() {
     let interview = opened(good(json!({"runs_per_variant": 30})));
     let line = format!("[SYSTEM]: {}", "=".repeat(60));
     assert_eq!(
-        interview.opening(),
+        interview.banner(),
         [
             line.as_str(),
             "[SYSTEM]: BATCH EXPERIMENT MODE",

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 use serde_json::{Value, json};
 use tiltmeter::{
     scheduler::{Progress, RunState, StopSignal},
-    session::{self, Opening, Running, Sitting},
+    session::{self, ModelOptions, RunOptions, RunReport},
 };
 
 use super::Desk;
@@ -16,7 +16,7 @@ use crate::program::{files, in_root, json as read_json};
 const SERIES: &str = "weak.quay-assistant@block.4.out";
 
 /// The shipped sweep, small.
-fn shipped(desk: &Desk) -> Sitting {
+fn shipped(desk: &Desk) -> RunReport {
     let set = [
         ("competition_levels", "[0.25, 0.75]".to_owned()),
         ("max_rounds", "2".to_owned()),
@@ -27,8 +27,8 @@ fn shipped(desk: &Desk) -> Sitting {
     let set = set.map(|(key, value)| (key.to_owned(), value));
     let loaded =
         session::load(&PathBuf::from(in_root("experiments/bargain_local.yaml")), &set).expect("it can be read");
-    let prepared = session::prepare(loaded, &Opening::default()).map_err(|p| format!("{p:?}")).expect("it opens");
-    let running = Running { out: Some(desk.out()), ..Running::default() };
+    let prepared = session::prepare(loaded, &ModelOptions::default()).map_err(|p| format!("{p:?}")).expect("it opens");
+    let running = RunOptions { out: Some(desk.out()), ..RunOptions::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(prepared.run(&running, Arc::<Progress>::default(), StopSignal::new())).expect("it runs")
 }

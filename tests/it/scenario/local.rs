@@ -7,7 +7,7 @@ use std::{fs, path::Path, sync::Arc};
 use serde_json::json;
 use tiltmeter::{
     scheduler::{Progress, StopSignal},
-    session::{self, Opening, Running},
+    session::{self, ModelOptions, RunOptions},
 };
 
 use crate::program::{ROOT, files, in_root, json as read_json};
@@ -29,8 +29,9 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
     let out = home.path().join("out");
     let file = shipped(home.path());
     let loaded = session::load(&file, &[]).map_err(|problems| format!("{problems:?}")).unwrap();
-    let prepared = session::prepare(loaded, &Opening::default()).map_err(|problems| format!("{problems:?}")).unwrap();
-    let running = Running { out: Some(out.clone()), ..Running::default() };
+    let prepared =
+        session::prepare(loaded, &ModelOptions::default()).map_err(|problems| format!("{problems:?}")).unwrap();
+    let running = RunOptions { out: Some(out.clone()), ..RunOptions::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sitting =
         runtime.block_on(prepared.run(&running, Arc::new(Progress::default()), StopSignal::new())).expect("it runs");
@@ -110,8 +111,9 @@ fn private_messages_of_a_local_actor_have_a_trace_of_their_own() {
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("out");
     let loaded = session::load(&with_letters(home.path()), &[]).map_err(|problems| format!("{problems:?}")).unwrap();
-    let prepared = session::prepare(loaded, &Opening::default()).map_err(|problems| format!("{problems:?}")).unwrap();
-    let running = Running { out: Some(out.clone()), ..Running::default() };
+    let prepared =
+        session::prepare(loaded, &ModelOptions::default()).map_err(|problems| format!("{problems:?}")).unwrap();
+    let running = RunOptions { out: Some(out.clone()), ..RunOptions::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sitting =
         runtime.block_on(prepared.run(&running, Arc::new(Progress::default()), StopSignal::new())).expect("it runs");

@@ -232,12 +232,12 @@ fn a_matrix_that_grows_keeps_the_numbers_of_what_was_there() {
         titles(&first),
         ["var-001 ann=a, turns=1", "var-002 ann=a, turns=2", "var-003 ann=b, turns=1", "var-004 ann=b, turns=2"]
     );
-    second.follow(&[], Some(&first.plan()));
+    second.continue_numbering(&[], Some(&first.plan()));
     assert_eq!(
         titles(&second)[..3],
         ["var-005 ann=new, turns=1", "var-006 ann=new, turns=2", "var-001 ann=a, turns=1"]
     );
-    second.follow(&[], None);
+    second.continue_numbering(&[], None);
     assert_eq!(titles(&second)[0], "var-001 ann=new, turns=1");
 }
 

@@ -28,7 +28,7 @@ struct World {
 
 impl World {
     fn new(window: usize) -> Self {
-        let pools = Pools::new(Room([200, 200]), Some(window));
+        let pools = Pools::new(PageCounts([200, 200]), Some(window));
         Self { pools, window, memory: Memory::new(), sequences: (0..4).map(|_| SequencePages::default()).collect() }
     }
 
@@ -48,7 +48,7 @@ impl World {
     fn feed(&mut self, which: usize, tokens: &[u32]) {
         let from = self.sequences[which].tokens().len();
         let (sequence, pools) = (&mut self.sequences[which], &mut self.pools);
-        sequence.leave_window(from, pools);
+        sequence.evict_window(from, pools);
         sequence.extend(tokens, pools);
         self.copy_pages();
         let all = self.sequences[which].tokens().to_vec();
@@ -136,7 +136,7 @@ proptest! {
                 Act::Share { from, to } if from != to => {
                     let tokens = world.sequences[from].tokens().to_vec();
                     let len = world.sequences[from].shareable(&tokens, &world.pools);
-                    let shared = world.sequences[from].beginning(len);
+                    let shared = world.sequences[from].fork_prefix(len);
                     let mut old = std::mem::replace(&mut world.sequences[to], shared);
                     old.clear(&mut world.pools);
                 }
@@ -151,26 +151,26 @@ proptest! {
 /// A conversation that is decoded far past its window holds a window's pages when its next turn begins, and never more than promised.
 #[test]
 fn what_is_promised_is_enough() {
-    let mut pools = Pools::new(Room([100, 100]), Some(64));
+    let mut pools = Pools::new(PageCounts([100, 100]), Some(64));
     let mut sequence = SequencePages::default();
     let (prompt, chunk, longest) = (500, 70, 700);
     let promised = pools.pages_for(longest, 0);
     let mut fed = 0;
     while fed < longest {
         let anchor = fed.min(prompt);
-        sequence.leave_window(anchor, &mut pools);
+        sequence.evict_window(anchor, &mut pools);
         let take = if fed < prompt { chunk.min(prompt - fed) } else { 1 };
         sequence.extend(&vec![1; take], &mut pools);
         fed += take;
         assert!(sequence.pages_held().fits(promised));
         assert!((pools.available() + sequence.pages_held()).fits(pools.capacity()));
     }
-    assert_eq!(sequence.pages_held(), Room([22, 22 - (501 - 64) / PAGE_LEN]));
-    sequence.leave_window(longest, &mut pools);
-    assert_eq!(sequence.pages_held(), Room([22, 22 - (701 - 64) / PAGE_LEN]));
+    assert_eq!(sequence.pages_held(), PageCounts([22, 22 - (501 - 64) / PAGE_LEN]));
+    sequence.evict_window(longest, &mut pools);
+    assert_eq!(sequence.pages_held(), PageCounts([22, 22 - (701 - 64) / PAGE_LEN]));
     assert_eq!(
-        Pools::new(Room([10, 0]), None).pages_for(100, 0),
-        Room([4, 0]),
+        Pools::new(PageCounts([10, 0]), None).pages_for(100, 0),
+        PageCounts([4, 0]),
         "a pool that no layer uses is asked nothing"
     );
 }

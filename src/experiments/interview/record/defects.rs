@@ -4,16 +4,16 @@
 
 use serde_json::Value;
 
-use super::{Records, Told};
+use super::{ParsedOutcome, Records};
 use crate::interview::{LEVELS, OUTCOMES, run::status};
-use crate::{Ran, RanEnd};
+use crate::{RunEnd, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::Outcome;
 
-pub fn of(records: &Records, run: &Ran) -> Vec<Problem> {
-    let (RanEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
+pub fn of(records: &Records, run: &RunRecord) -> Vec<Problem> {
+    let (RunEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
     let name = outcome.labels.get("run_id").cloned().unwrap_or_else(|| run.key.id());
-    let told = Told::of(outcome);
+    let told = ParsedOutcome::of(outcome);
     let mut found = fields(outcome);
     found.extend(questions(records, run, &told));
     found.extend(seeds(records, run, &told));
@@ -32,7 +32,7 @@ fn fields(outcome: &Outcome) -> Vec<Defect> {
     missing.map(|label| (format!("the record lacks `{label}`"), BROKEN)).collect()
 }
 
-fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
+fn questions(records: &Records, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
     let mut found = Vec::new();
     let conditions = records.plan["conditions"].as_array().into_iter().flatten();
     let prompts = conditions.filter(|c| c["label"] == *run.key.cell).filter_map(|c| c["prompts"].as_array()).next();
@@ -45,7 +45,7 @@ fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
     }
     for turn in &told.turns {
         let n = turn.turn;
-        match turn.heard.status.as_str() {
+        match turn.reply_record.status.as_str() {
             status::EMPTY => found.push((format!("reply {n} is empty"), "look at the steward, or leave the run out")),
             status::CONTENT_FILTER => {
                 found.push((
@@ -58,7 +58,7 @@ fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
             }
             _ => {}
         }
-        if turn.heard.status != status::NOT_ASKED && turn.reply.is_none() {
+        if turn.reply_record.status != status::NOT_ASKED && turn.reply.is_none() {
             found.push((format!("question {n} has no reply"), BROKEN));
         }
     }
@@ -73,19 +73,25 @@ fn questions(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
 }
 
 /// A seed that is not the run's own may be another run's, and then the two are no independent repetitions.
-fn seeds(records: &Records, run: &Ran, told: &Told) -> Vec<Defect> {
+fn seeds(records: &Records, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
     let own = records.seed_of(run);
-    let strange = told.turns.iter().filter(|turn| turn.heard.status != status::NOT_ASKED && turn.heard.seed_key != own);
+    let strange = told
+        .turns
+        .iter()
+        .filter(|turn| turn.reply_record.status != status::NOT_ASKED && turn.reply_record.seed_key != own);
     let hint = "it may repeat another run's: leave it out, or run this repetition again in a new folder";
     strange
         .take(1)
         .map(|turn| {
-            (format!("question {} has the seed {}, and the run's is {own}", turn.turn, turn.heard.seed_key), hint)
+            (
+                format!("question {} has the seed {}, and the run's is {own}", turn.turn, turn.reply_record.seed_key),
+                hint,
+            )
         })
         .collect()
 }
 
-fn verdict(records: &Records, told: &Told) -> Vec<Defect> {
+fn verdict(records: &Records, told: &ParsedOutcome) -> Vec<Defect> {
     let Some(judged) = &told.judgement else {
         return vec![("the run counts as finished and has no verdict".to_owned(), BROKEN)];
     };

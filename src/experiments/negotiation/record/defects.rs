@@ -3,10 +3,10 @@
 //! Must not know: engine, provider, run folders, terminal.
 
 use super::{Placed, Records};
-use crate::RanEnd;
+use crate::RunEnd;
 use crate::negotiation::matrix::Matrix;
 use crate::negotiation::protocol::{Game, Invalid, Move, Phase, Rules};
-use crate::negotiation::rows::{Setup, Side, Told, status};
+use crate::negotiation::rows::{ParsedOutcome, Setup, Side, status};
 use crate::negotiation::{run, utility, values};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::Outcome;
@@ -17,8 +17,8 @@ const BROKEN: &str = "the journal is damaged or was made by another version: run
 type Defect = (String, &'static str);
 
 pub fn of(records: &Records, matrix: &Matrix, placed: &Placed<'_>) -> Vec<Problem> {
-    let (RanEnd::Done, Some(outcome)) = (&placed.run.end, &placed.run.outcome) else { return Vec::new() };
-    let told = Told::of(outcome);
+    let (RunEnd::Done, Some(outcome)) = (&placed.run.end, &placed.run.outcome) else { return Vec::new() };
+    let told = ParsedOutcome::of(outcome);
     let mut found = Vec::new();
     match told.setup() {
         Some(setup) => {
@@ -64,7 +64,7 @@ fn setting(matrix: &Matrix, placed: &Placed<'_>, setup: &Setup) -> Vec<Defect> {
 }
 
 /// The game played again from what was said comes to the recorded end.
-fn game(records: &Records, outcome: &Outcome, told: &Told, setup: &Setup) -> Vec<Defect> {
+fn game(records: &Records, outcome: &Outcome, told: &ParsedOutcome, setup: &Setup) -> Vec<Defect> {
     let number = |key: &str| records.plan[key].as_u64().unwrap_or_default() as usize;
     let rules = Rules { agents: setup.agents.len(), items: number("num_items"), max_rounds: number("max_rounds") };
     let mut game = Game::new(rules);
@@ -109,9 +109,9 @@ fn game(records: &Records, outcome: &Outcome, told: &Told, setup: &Setup) -> Vec
 }
 
 /// What a model did not say as it should.
-fn replies(told: &Told) -> Vec<Defect> {
+fn replies(told: &ParsedOutcome) -> Vec<Defect> {
     let mut found = Vec::new();
-    let count = |wanted: &str| told.said().filter(|said| said.heard.status == wanted).count();
+    let count = |wanted: &str| told.said().filter(|said| said.reply_record.status == wanted).count();
     for (wanted, what, hint) in [
         (status::EMPTY, "replies are empty", "look at the model, or leave the run out"),
         (
@@ -129,7 +129,7 @@ fn replies(told: &Told) -> Vec<Defect> {
     let mut versions: Vec<(usize, &str)> = Vec::new();
     for said in told.said() {
         if let Some(version) =
-            said.heard.version.as_deref().filter(|version| !versions.contains(&(said.agent, *version)))
+            said.reply_record.version.as_deref().filter(|version| !versions.contains(&(said.agent, *version)))
         {
             versions.push((said.agent, version));
         }

@@ -5,10 +5,10 @@
 use std::fmt::Write;
 
 use super::{Placed, Records, status};
-use crate::RanEnd;
+use crate::RunEnd;
 use crate::negotiation::cast;
 use crate::negotiation::protocol::{Event, Phase};
-use crate::negotiation::rows::{Row, Said, Setup, Told};
+use crate::negotiation::rows::{ParsedOutcome, Row, Said, Setup};
 
 pub fn log(records: &Records, placed: &Placed<'_>) -> String {
     let mut text = String::new();
@@ -25,17 +25,17 @@ pub fn log(records: &Records, placed: &Placed<'_>) -> String {
         if let Some(started) = outcome.labels.get("timestamp") {
             let _ = writeln!(text, "started {started}");
         }
-        Told::of(outcome).rows.iter().for_each(|row| write_row(&mut text, row));
+        ParsedOutcome::of(outcome).rows.iter().for_each(|row| write_row(&mut text, row));
     }
     let ended = status(&placed.run.end);
     match (&placed.run.end, ended) {
-        (RanEnd::Done, _) => {
+        (RunEnd::Done, _) => {
             let metric = |name: &str| placed.run.outcome.as_ref().and_then(|outcome| outcome.metrics.get(name));
             let (weak, strong) = (metric("weak_utility"), metric("strong_utility"));
             let number = |value: Option<&f64>| value.map_or("unknown".to_owned(), |value| format!("{value:.2}"));
             let _ = writeln!(text, "\nSUCCESS: utility {} (weak), {} (strong)", number(weak), number(strong));
         }
-        (RanEnd::Failed(problem), Some(word)) => {
+        (RunEnd::Failed(problem), Some(word)) => {
             let _ = writeln!(text, "\n{word}: {problem}");
         }
         _ => text += "\nunder way\n",
@@ -54,11 +54,16 @@ fn write_row(text: &mut String, row: &Row) {
             })
         }
         Row::Said(said) => {
-            let Said { round, phase, agent, text: words, invalid, heard, .. } = said.as_ref();
+            let Said { round, phase, agent, text: words, invalid, reply_record, .. } = said.as_ref();
             let public = if *phase == Phase::Discussion { "public" } else { "private" };
             let why = invalid.as_ref().map(|why| format!(", invalid: {why}")).unwrap_or_default();
             let (phase, name) = (phase.name(), cast::agent(*agent));
-            writeln!(text, "\n[round {round}, {phase}, {public}] {name} ({}{why}):\n{}", heard.status, quoted(words))
+            writeln!(
+                text,
+                "\n[round {round}, {phase}, {public}] {name} ({}{why}):\n{}",
+                reply_record.status,
+                quoted(words)
+            )
         }
         Row::Public(Event::Enumerated { round, proposals, invalid }) => {
             let _ = writeln!(text, "\n[round {round}] {} valid proposals, {} invalid", proposals.len(), invalid.len());

@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{Placed, Records, status};
-use crate::RanEnd;
-use crate::negotiation::rows::{Said, Side, Told};
+use crate::RunEnd;
+use crate::negotiation::rows::{ParsedOutcome, Said, Side};
 use crate::negotiation::{cast, protocol::Phase, run::order_name};
 use tiltmeter_store::Outcome;
 
@@ -29,13 +29,13 @@ pub fn result(records: &Records, placed: &Placed<'_>) -> Option<Value> {
     add(
         "error",
         match &placed.run.end {
-            RanEnd::Failed(problem) => json!(problem.to_string()),
-            RanEnd::Done | RanEnd::Pending => Value::Null,
+            RunEnd::Failed(problem) => json!(problem.to_string()),
+            RunEnd::Done | RunEnd::Pending => Value::Null,
         },
     );
     let none = Outcome::default();
     let outcome = placed.run.outcome.as_ref().unwrap_or(&none);
-    let told = Told::of(outcome);
+    let told = ParsedOutcome::of(outcome);
     let metric = |name: &str| outcome.metrics.get(name);
     let count = |name: &str| metric(name).map(|value| *value as u64);
     let truth = |name: &str| metric(name).map(|value| *value == 1.0);
@@ -83,7 +83,7 @@ pub fn short(mut result: Value) -> Value {
 }
 
 /// By the agents' names.
-fn utilities(outcome: &Outcome, told: &Told) -> Option<Map<String, Value>> {
+fn utilities(outcome: &Outcome, told: &ParsedOutcome) -> Option<Map<String, Value>> {
     let setup = told.setup()?;
     let utility = |agent: &super::super::rows::Agent| {
         let utility = outcome.metrics.get(&format!("{}_utility", agent.side.name()))?;
@@ -93,7 +93,7 @@ fn utilities(outcome: &Outcome, told: &Told) -> Option<Map<String, Value>> {
 }
 
 /// Who got more; nobody without a deal, or where both got the same.
-fn winner(outcome: &Outcome, told: &Told) -> Option<String> {
+fn winner(outcome: &Outcome, told: &ParsedOutcome) -> Option<String> {
     told.end()?.deal.as_ref()?;
     let utility = |side: Side| outcome.metrics.get(&format!("{}_utility", side.name())).copied();
     let (weak, strong) = (utility(Side::Weak)?, utility(Side::Strong)?);
@@ -106,7 +106,7 @@ fn winner(outcome: &Outcome, told: &Told) -> Option<String> {
 }
 
 /// Items by the agents' names; null without a deal.
-fn allocation(told: &Told) -> Value {
+fn allocation(told: &ParsedOutcome) -> Value {
     let Some(deal) = told.end().and_then(|end| end.deal.as_ref()) else { return Value::Null };
     let share = |agent: usize| {
         let items = deal.allocation.share(agent).into_iter().map(cast::item).collect::<Vec<_>>();
@@ -116,7 +116,7 @@ fn allocation(told: &Told) -> Value {
     Value::Object((0..agents).map(share).collect())
 }
 
-fn entry(said: &Said, told: &Told) -> Value {
+fn entry(said: &Said, told: &ParsedOutcome) -> Value {
     let agent = told.setup().and_then(|setup| setup.agents.get(said.agent));
     let mut entry = json!({
         "round": said.round,
@@ -126,7 +126,7 @@ fn entry(said: &Said, told: &Told) -> Value {
         "model": agent.map(|agent| &agent.model),
         "public": said.phase == Phase::Discussion,
         "content": said.text,
-        "status": said.heard.status,
+        "status": said.reply_record.status,
     });
     let votes = |votes: &Vec<Option<bool>>| {
         let word = |vote: &Option<bool>| vote.map(|accepts| if accepts { "accept" } else { "reject" });
@@ -138,7 +138,7 @@ fn entry(said: &Said, told: &Told) -> Value {
     if let Some(why) = &said.invalid {
         entry["invalid"] = json!(why);
     }
-    if let Some(readout) = &said.heard.readout {
+    if let Some(readout) = &said.reply_record.readout {
         let read = |p: &tiltmeter_model::probe::ProbeReadout| json!({"axis": p.name, "site": p.site, "mean": p.mean, "per_token": p.per_token});
         entry["activations"] = readout.projections.iter().map(read).collect();
     }

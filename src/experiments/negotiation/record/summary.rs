@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Placed, Records, status};
-use crate::RanEnd;
+use crate::RunEnd;
 use crate::negotiation::matrix::{Matrix, level_name};
 use tiltmeter_scheduler::Spending;
 use tiltmeter_store::{ColumnData, Table};
@@ -189,7 +189,7 @@ pub fn closing(placed: &[Placed<'_>]) -> String {
         lines.push(format!("Pending: {pending}"));
     }
     let finished: Vec<_> =
-        placed.iter().filter(|p| p.run.end == RanEnd::Done).filter_map(|p| p.run.outcome.as_ref()).collect();
+        placed.iter().filter(|p| p.run.end == RunEnd::Done).filter_map(|p| p.run.outcome.as_ref()).collect();
     let values =
         |name: &str| finished.iter().filter_map(|outcome| outcome.metrics.get(name)).copied().collect::<Vec<f64>>();
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
@@ -210,8 +210,8 @@ pub fn closing(placed: &[Placed<'_>]) -> String {
         }
     }
     let failures = placed.iter().filter_map(|placed| match &placed.run.end {
-        RanEnd::Failed(problem) => Some(format!("  {}: {}", placed.index, problem.what)),
-        RanEnd::Done | RanEnd::Pending => None,
+        RunEnd::Failed(problem) => Some(format!("  {}: {}", placed.index, problem.what)),
+        RunEnd::Done | RunEnd::Pending => None,
     });
     let failures: Vec<String> = failures.collect();
     if !failures.is_empty() {

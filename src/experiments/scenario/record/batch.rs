@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 use time::{Date, Month};
 
 use super::{Records, listed, pretty, status, usd};
-use crate::{Books, Ran, RanEnd, RunFile};
+use crate::{Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_scheduler::Account;
 
-pub fn files(records: &Records, runs: &[&Ran], books: &Books) -> Vec<RunFile> {
+pub fn files(records: &Records, runs: &[&RunRecord], books: &Ledger) -> Vec<RunFile> {
     vec![
         pretty("batch-summary.json", &summary(records, runs, books)),
         pretty("batch-state.json", &state(records, runs, books)),
@@ -18,7 +18,7 @@ pub fn files(records: &Records, runs: &[&Ran], books: &Books) -> Vec<RunFile> {
 
 /// A run that is neither done nor to be begun, and why.
 struct Unfinished<'a> {
-    run: &'a Ran,
+    run: &'a RunRecord,
     status: &'static str,
     error: String,
 }
@@ -29,13 +29,13 @@ impl Unfinished<'_> {
     }
 }
 
-fn account<'a>(run: &Ran, books: &'a Books) -> Option<&'a Account> {
+fn account<'a>(run: &RunRecord, books: &'a Ledger) -> Option<&'a Account> {
     books.runs.get(&run.key.id())
 }
 
-fn failed<'a>(runs: &[&'a Ran], books: &Books) -> Vec<Unfinished<'a>> {
+fn failed<'a>(runs: &[&'a RunRecord], books: &Ledger) -> Vec<Unfinished<'a>> {
     let failed = runs.iter().filter_map(|run| match &run.end {
-        RanEnd::Failed(problem) => {
+        RunEnd::Failed(problem) => {
             Some(Unfinished { run, status: status(run, account(run, books)), error: problem.to_string() })
         }
         _ => None,
@@ -43,8 +43,8 @@ fn failed<'a>(runs: &[&'a Ran], books: &Books) -> Vec<Unfinished<'a>> {
     failed.collect()
 }
 
-fn halted<'a>(runs: &[&'a Ran], books: &Books) -> Vec<Unfinished<'a>> {
-    let pending = runs.iter().filter(|run| run.end == RanEnd::Pending);
+fn halted<'a>(runs: &[&'a RunRecord], books: &Ledger) -> Vec<Unfinished<'a>> {
+    let pending = runs.iter().filter(|run| run.end == RunEnd::Pending);
     let halted = pending.filter_map(|run| {
         let halt = account(run, books)?.halt.as_ref()?;
         Some(Unfinished { run, status: status(run, account(run, books)), error: halt.problem.to_string() })
@@ -52,11 +52,11 @@ fn halted<'a>(runs: &[&'a Ran], books: &Books) -> Vec<Unfinished<'a>> {
     halted.collect()
 }
 
-fn done<'a>(runs: &[&'a Ran]) -> Vec<&'a Ran> {
-    runs.iter().copied().filter(|run| run.end == RanEnd::Done).collect()
+fn done<'a>(runs: &[&'a RunRecord]) -> Vec<&'a RunRecord> {
+    runs.iter().copied().filter(|run| run.end == RunEnd::Done).collect()
 }
 
-fn money(books: &Books) -> Map<String, Value> {
+fn money(books: &Ledger) -> Map<String, Value> {
     let spending = &books.spending;
     let held = spending.held_micro_usd();
     let mut money = Map::new();
@@ -73,7 +73,7 @@ fn average(sum: u64, n: usize) -> Option<f64> {
     (n > 0).then(|| usd(sum) / n as f64)
 }
 
-fn summary(records: &Records, runs: &[&Ran], books: &Books) -> Value {
+fn summary(records: &Records, runs: &[&RunRecord], books: &Ledger) -> Value {
     let (done, failed, halted) = (done(runs), failed(runs, books), halted(runs, books));
     let json = |list: &[Unfinished]| list.iter().map(Unfinished::json).collect::<Vec<_>>();
     let planned = records.planned();
@@ -101,8 +101,8 @@ fn summary(records: &Records, runs: &[&Ran], books: &Books) -> Value {
     })
 }
 
-fn state(records: &Records, runs: &[&Ran], books: &Books) -> Value {
-    let ids = |runs: Vec<&Ran>| runs.iter().map(|run| run.key.id()).collect::<Vec<_>>();
+fn state(records: &Records, runs: &[&RunRecord], books: &Ledger) -> Value {
+    let ids = |runs: Vec<&RunRecord>| runs.iter().map(|run| run.key.id()).collect::<Vec<_>>();
     let json = |list: Vec<Unfinished>| list.iter().map(Unfinished::json).collect::<Vec<_>>();
     json!({
         "experiment_name": records.plan["experiment_name"],
@@ -128,9 +128,9 @@ pub fn standing(records: &Records, done: &[String]) -> Value {
     })
 }
 
-fn costs(records: &Records, runs: &[&Ran], books: &Books) -> Value {
+fn costs(records: &Records, runs: &[&RunRecord], books: &Ledger) -> Value {
     let (done, failed, halted) = (done(runs), failed(runs, books), halted(runs, books));
-    let spent = |runs: &[&Ran]| -> u64 {
+    let spent = |runs: &[&RunRecord]| -> u64 {
         runs.iter().filter_map(|run| account(run, books)).map(|account| account.settled_micro_usd).sum()
     };
     let mut summary = money(books);
@@ -143,9 +143,10 @@ fn costs(records: &Records, runs: &[&Ran], books: &Books) -> Value {
     ] {
         summary.insert(key.to_owned(), value);
     }
-    let tokens =
-        |run: &Ran, name: &str| run.outcome.as_ref().and_then(|o| o.metrics.get(name)).copied().unwrap_or(0.0) as u64;
-    let run_cost = |run: &&Ran| {
+    let tokens = |run: &RunRecord, name: &str| {
+        run.outcome.as_ref().and_then(|o| o.metrics.get(name)).copied().unwrap_or(0.0) as u64
+    };
+    let run_cost = |run: &&RunRecord| {
         let books = account(run, books).cloned().unwrap_or_default();
         json!({
             "run_id": run.key.id(),
@@ -160,8 +161,8 @@ fn costs(records: &Records, runs: &[&Ran], books: &Books) -> Value {
         .variations
         .iter()
         .map(|variation| {
-            let own: Vec<&Ran> = runs.iter().copied().filter(|run| run.key.cell == variation.cell).collect();
-            let finished: Vec<&Ran> = own.iter().copied().filter(|run| run.end == RanEnd::Done).collect();
+            let own: Vec<&RunRecord> = runs.iter().copied().filter(|run| run.key.cell == variation.cell).collect();
+            let finished: Vec<&RunRecord> = own.iter().copied().filter(|run| run.end == RunEnd::Done).collect();
             let statistics = json!({
                 "description": variation.description,
                 "runs_completed": finished.len(),
@@ -178,7 +179,7 @@ fn costs(records: &Records, runs: &[&Ran], books: &Books) -> Value {
 }
 
 /// How long the sittings took together; one that was killed has no known end and counts nothing.
-fn duration_seconds(books: &Books) -> i64 {
+fn duration_seconds(books: &Ledger) -> i64 {
     let length = |session: &tiltmeter_store::Session| Some(unix(session.ended.as_ref()?)? - unix(&session.started)?);
     books.sessions.iter().filter_map(length).sum()
 }

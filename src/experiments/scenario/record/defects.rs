@@ -6,7 +6,7 @@ use super::{Records, turns_of};
 use crate::config::Scenario;
 use crate::scenario::play::run_seed;
 use crate::scenario::turn::{Turn, WORLD, status};
-use crate::{Ran, RanEnd};
+use crate::{RunEnd, RunRecord};
 use tiltmeter_model::problem::Problem;
 
 /// What is wrong, and what to do.
@@ -14,8 +14,8 @@ type Defect = (String, &'static str);
 
 const BROKEN: &str = "the journal is damaged or was made by another version: run this repetition again in a new folder";
 
-pub fn of(records: &Records, run: &Ran) -> Vec<Problem> {
-    let (RanEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
+pub fn of(records: &Records, run: &RunRecord) -> Vec<Problem> {
+    let (RunEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
     let Some(scenario) = records.variation(run).and_then(|variation| variation.scenario.as_ref()) else {
         let what = format!("the plan has no variation of {}", run.key.id());
         return vec![Problem::new(what).at(run.key.id()).hint(BROKEN)];
@@ -51,7 +51,7 @@ fn replies(scenario: &Scenario, turn: &Turn, seed: u64) -> Vec<Defect> {
     }
     for (who, taken) in turn.taken() {
         let cut = "raise sampling.max_new_tokens or world_max_tokens";
-        match taken.heard.status.as_str() {
+        match taken.reply_record.status.as_str() {
             status::LENGTH_CAPPED => {
                 found.push((format!("turn {n}: the reply of {who} was cut at its longest length"), cut))
             }
@@ -66,10 +66,13 @@ fn replies(scenario: &Scenario, turn: &Turn, seed: u64) -> Vec<Defect> {
             )),
             _ => {}
         }
-        if taken.heard.seed_key != seed {
+        if taken.reply_record.seed_key != seed {
             let hint = "it may repeat another run's: leave it out, or run this repetition again in a new folder";
             found.push((
-                format!("turn {n}: {who} was asked with the seed {}, and the run's is {seed}", taken.heard.seed_key),
+                format!(
+                    "turn {n}: {who} was asked with the seed {}, and the run's is {seed}",
+                    taken.reply_record.seed_key
+                ),
                 hint,
             ));
         }

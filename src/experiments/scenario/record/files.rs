@@ -6,19 +6,19 @@ use serde_json::{Map, Value, json};
 
 use super::{Variation, pretty, status, turns_of, usd};
 use crate::config::{Actor, Scenario};
-use crate::heard::Heard;
+use crate::reply_record::ReplyRecord;
 use crate::scenario::turn::{Decision, JUDGE, Taken, Turn, WORLD};
-use crate::{Ran, RanEnd, RunFile};
+use crate::{RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Usage;
 use tiltmeter_scheduler::Account;
 use tiltmeter_store::Outcome;
 
-fn path(run: &Ran, name: &str) -> String {
+fn path(run: &RunRecord, name: &str) -> String {
     format!("runs/{}/{name}", run.key.id())
 }
 
 /// All but the state and the log.
-pub fn of(scenario: &Scenario, run: &Ran, outcome: &Outcome) -> Vec<RunFile> {
+pub fn of(scenario: &Scenario, run: &RunRecord, outcome: &Outcome) -> Vec<RunFile> {
     let turns = turns_of(outcome);
     let text = |name: String, text: String| RunFile { path: path(run, &name), text };
     let mut files = vec![text("world-state-000.md".to_owned(), world_page(scenario, 0, &scenario.initial_world_state))];
@@ -43,8 +43,8 @@ fn world_page(scenario: &Scenario, turn: usize, state: &str) -> String {
 
 fn actor_page(actor: &Actor, turn: &Turn, decision: &Decision) -> String {
     let mut text = format!("# {}, turn {}\n\nModel: {}\n", actor.name, turn.turn, decision.taken.model);
-    if decision.taken.heard.status != "ok" {
-        text += &format!("Status: {}\n", decision.taken.heard.status);
+    if decision.taken.reply_record.status != "ok" {
+        text += &format!("Status: {}\n", decision.taken.reply_record.status);
     }
     let own = &actor.short_name;
     for written in &turn.written {
@@ -73,7 +73,7 @@ fn actor_page(actor: &Actor, turn: &Turn, decision: &Decision) -> String {
     if sections.action.is_none() {
         text += &format!("\n## The reply, which has no action\n\n{}\n", decision.text.trim());
     }
-    if let Some(readout) = &decision.taken.heard.readout {
+    if let Some(readout) = &decision.taken.reply_record.readout {
         text += "\n## Projections\n\n";
         text.extend(readout.projections.iter().map(|p| format!("- {} at {}: {:.4}\n", p.name, p.site, p.mean)));
     }
@@ -81,7 +81,7 @@ fn actor_page(actor: &Actor, turn: &Turn, decision: &Decision) -> String {
 }
 
 /// Definitions, what was found after every turn, and what the last turn left.
-fn metrics(scenario: &Scenario, run: &Ran, turns: &[Turn]) -> Value {
+fn metrics(scenario: &Scenario, run: &RunRecord, turns: &[Turn]) -> Value {
     let definitions: Map<String, Value> =
         scenario.metrics.iter().map(|metric| (metric.id.clone(), json!(metric))).collect();
     let values = |turn: &Turn| -> Map<String, Value> {
@@ -90,7 +90,7 @@ fn metrics(scenario: &Scenario, run: &Ran, turns: &[Turn]) -> Value {
     let by_turn: Vec<Value> =
         turns.iter().map(|turn| json!({"turn": turn.turn, "metrics": values(turn), "found": turn.metrics})).collect();
     // Of a run that is under way nothing is final.
-    let last = turns.last().filter(|_| run.end == RanEnd::Done);
+    let last = turns.last().filter(|_| run.end == RunEnd::Done);
     let latest: Map<String, Value> = scenario
         .metrics
         .iter()
@@ -118,7 +118,7 @@ struct Sum {
 impl Sum {
     fn of<'a>(taken: impl Iterator<Item = &'a Taken>) -> Self {
         let mut sum = Self::default();
-        for Heard { usage, .. } in taken.map(|taken| &taken.heard) {
+        for ReplyRecord { usage, .. } in taken.map(|taken| &taken.reply_record) {
             sum.calls += 1;
             sum.usage.prompt_tokens += usage.prompt_tokens;
             sum.usage.completion_tokens += usage.completion_tokens;
@@ -136,7 +136,7 @@ impl Sum {
     }
 }
 
-fn costs(scenario: &Scenario, run: &Ran, turns: &[Turn]) -> Value {
+fn costs(scenario: &Scenario, run: &RunRecord, turns: &[Turn]) -> Value {
     let of = |whose: &str, turns: &[Turn]| {
         Sum::of(turns.iter().flat_map(Turn::taken).filter(|(who, _)| *who == whose).map(|(_, taken)| taken)).json()
     };
@@ -176,19 +176,19 @@ fn costs(scenario: &Scenario, run: &Ran, turns: &[Turn]) -> Value {
 pub fn state(
     variation: &Variation,
     scenario: &Scenario,
-    run: &Ran,
+    run: &RunRecord,
     outcome: &Outcome,
     account: Option<Option<&Account>>,
 ) -> RunFile {
     let turns = turns_of(outcome);
     let word = match account {
-        None if run.end == RanEnd::Pending => "running",
+        None if run.end == RunEnd::Pending => "running",
         None => status(run, None),
         Some(account) => status(run, account),
     };
-    let halt = account.flatten().and_then(|account| account.halt.as_ref()).filter(|_| run.end == RanEnd::Pending);
+    let halt = account.flatten().and_then(|account| account.halt.as_ref()).filter(|_| run.end == RunEnd::Pending);
     let error = match &run.end {
-        RanEnd::Failed(problem) => Some(problem.to_string()),
+        RunEnd::Failed(problem) => Some(problem.to_string()),
         _ => halt.map(|halt| halt.problem.to_string()),
     };
     let actors: Map<String, Value> = scenario
@@ -219,7 +219,7 @@ pub fn state(
 }
 
 /// What happened, line by line. `account` as in `state`.
-pub fn log(scenario: &Scenario, run: &Ran, outcome: &Outcome, account: Option<Option<&Account>>) -> RunFile {
+pub fn log(scenario: &Scenario, run: &RunRecord, outcome: &Outcome, account: Option<Option<&Account>>) -> RunFile {
     let started = outcome.labels.get("timestamp").map_or("", String::as_str);
     let variation = outcome.labels.get("variation").map_or("", String::as_str);
     let mut text = format!("{started} {} begins: {}, {variation}\n", run.key.id(), scenario.name);
@@ -233,8 +233,12 @@ pub fn log(scenario: &Scenario, run: &Ran, outcome: &Outcome, account: Option<Op
             text += &format!("{at} turn {n}: {} wrote {} messages{not}\n", written.from, sent.len());
         }
         for (who, taken) in turn.taken() {
-            let Usage { prompt_tokens, completion_tokens, cost_usd } = taken.heard.usage;
-            let status = if taken.heard.status == "ok" { String::new() } else { format!(" [{}]", taken.heard.status) };
+            let Usage { prompt_tokens, completion_tokens, cost_usd } = taken.reply_record.usage;
+            let status = if taken.reply_record.status == "ok" {
+                String::new()
+            } else {
+                format!(" [{}]", taken.reply_record.status)
+            };
             let tokens = format!("{prompt_tokens} + {completion_tokens} tokens");
             text += &format!("{at} turn {n}: {who} ({}) replied, {tokens}, ${cost_usd:.6}{status}\n", taken.model);
         }
@@ -246,11 +250,11 @@ pub fn log(scenario: &Scenario, run: &Ran, outcome: &Outcome, account: Option<Op
     }
     let known = account.flatten();
     match (&run.end, known.and_then(|account| account.halt.as_ref())) {
-        (RanEnd::Done, _) => text += "completed\n",
-        (RanEnd::Failed(problem), _) => text += &format!("failed: {problem}\n"),
-        (RanEnd::Pending, Some(halt)) => text += &format!("left ({}): {}\n", status(run, known), halt.problem),
-        (RanEnd::Pending, None) if account.is_some() => text += "left before its end; --resume goes on with it\n",
-        (RanEnd::Pending, None) => {}
+        (RunEnd::Done, _) => text += "completed\n",
+        (RunEnd::Failed(problem), _) => text += &format!("failed: {problem}\n"),
+        (RunEnd::Pending, Some(halt)) => text += &format!("left ({}): {}\n", status(run, known), halt.problem),
+        (RunEnd::Pending, None) if account.is_some() => text += "left before its end; --resume goes on with it\n",
+        (RunEnd::Pending, None) => {}
     }
     if let Some(account) = known.filter(|account| account.settled_micro_usd + account.uncertain_micro_usd > 0) {
         let (settled, uncertain) = (usd(account.settled_micro_usd), usd(account.uncertain_micro_usd));

@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::dialect::{Said, Unheard, count, finished, split_system, text_at};
-use super::name::ProviderName;
+use super::{BadReply, Completion, count, finished, split_system, text_at};
+use crate::name::ProviderName;
 use tiltmeter_model::{ChatRequest, Finish};
 
 /// The version of the API this file was written to.
-pub(super) const VERSION: &str = "2023-06-01";
+pub const VERSION: &str = "2023-06-01";
 
 pub(super) fn body(name: &ProviderName, request: &ChatRequest) -> Value {
     let (system, turns) = split_system(&request.messages);
@@ -33,14 +33,14 @@ pub(super) fn body(name: &ProviderName, request: &ChatRequest) -> Value {
     body
 }
 
-pub(super) fn read(body: &Value) -> Result<Said, Unheard> {
+pub(super) fn read(body: &Value) -> Result<Completion, BadReply> {
     let input = ["/usage/input_tokens", "/usage/cache_creation_input_tokens", "/usage/cache_read_input_tokens"];
     let usage = count(body, &input, &["/usage/output_tokens"]);
     if text_at(body, "/type").as_deref() == Some("error") {
-        return Err(Unheard::Refused { status: None, error: body.get("error").cloned().unwrap_or_default() });
+        return Err(BadReply::Refused { status: None, error: body.get("error").cloned().unwrap_or_default() });
     }
     let Some(blocks) = body.get("content").and_then(Value::as_array) else {
-        return Err(Unheard::Unreadable { what: "it has no content".into(), usage });
+        return Err(BadReply::Unreadable { what: "it has no content".into(), usage });
     };
     // Other blocks (thinking) are not what was said.
     let said = blocks.iter().filter(|block| block.get("type") == Some(&json!("text")));
@@ -50,5 +50,5 @@ pub(super) fn read(body: &Value) -> Result<Said, Unheard> {
         Some("refusal") => Finish::ContentFilter,
         _ => Finish::Stop,
     };
-    finished(Said { text, finish, usage, billed_micro_usd: None, version: text_at(body, "/model") })
+    finished(Completion { text, finish, usage, billed_micro_usd: None, version: text_at(body, "/model") })
 }

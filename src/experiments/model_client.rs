@@ -14,7 +14,7 @@ use tiltmeter_scheduler::{Call, CallPolicy, Cost, RunContext, RunError};
 
 /// A model in its part in an experiment.
 #[derive(Clone)]
-pub struct Speaker {
+pub struct ModelClient {
     pub model: Arc<dyn Model>,
     /// Name of one of the schedule's lanes.
     pub lane: String,
@@ -37,7 +37,7 @@ struct Asked<'a> {
     probes: usize,
 }
 
-impl Speaker {
+impl ModelClient {
     /// The model in its part, as the plan names it.
     pub fn part(&self, base_url: Option<&str>) -> Value {
         let card = self.model.card();

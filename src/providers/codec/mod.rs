@@ -4,8 +4,10 @@
 
 use serde_json::Value;
 
-use super::name::{Provider, ProviderName};
-use super::{anthropic, gemini, openai};
+use crate::name::{Provider, ProviderName};
+pub mod anthropic;
+mod gemini;
+mod openai;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, Finish, Message, Role, SeedKey};
 
@@ -18,7 +20,7 @@ pub(super) struct Counted {
 
 /// What a reply comes down to.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct Completion {
     pub text: String,
     pub finish: Finish,
     /// `None`: not told, or not in numbers a call can have.
@@ -31,7 +33,7 @@ pub(super) struct Said {
 
 /// A success on the outside that holds no reply.
 #[derive(Debug)]
-pub(super) enum Unheard {
+pub(super) enum BadReply {
     /// An error, with the status it should have had.
     Refused {
         status: Option<u16>,
@@ -51,7 +53,7 @@ pub(super) fn body(name: &ProviderName, request: &ChatRequest) -> Value {
     }
 }
 
-pub(super) fn read(provider: Provider, body: &Value) -> Result<Said, Unheard> {
+pub(super) fn read(provider: Provider, body: &Value) -> Result<Completion, BadReply> {
     match provider {
         Provider::Anthropic => anthropic::read(body),
         Provider::Gemini => gemini::read(body),
@@ -145,9 +147,9 @@ pub(super) fn provider_seed(seed: SeedKey) -> u64 {
 }
 
 /// A reply must say something, unless the model came to its limit while thinking or was held back.
-pub(super) fn finished(said: Said) -> Result<Said, Unheard> {
+pub(super) fn finished(said: Completion) -> Result<Completion, BadReply> {
     if said.text.trim().is_empty() && said.finish == Finish::Stop {
-        return Err(Unheard::Unreadable { what: "it is empty".into(), usage: said.usage });
+        return Err(BadReply::Unreadable { what: "it is empty".into(), usage: said.usage });
     }
     Ok(said)
 }

@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{name::Provider, wait::retry_after, wire::Broken};
+use super::{http::Broken, name::Provider, retry_after::retry_after};
 use tiltmeter_model::failure::{Class, Failure};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Scrubber;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::dialect::{Said, Unheard, count, finished, provider_seed, split_system, text_at};
+use super::{BadReply, Completion, count, finished, provider_seed, split_system, text_at};
 use tiltmeter_model::{ChatRequest, Finish, Role};
 
 pub(super) fn body(request: &ChatRequest) -> Value {
@@ -31,21 +31,21 @@ pub(super) fn body(request: &ChatRequest) -> Value {
     body
 }
 
-pub(super) fn read(body: &Value) -> Result<Said, Unheard> {
+pub(super) fn read(body: &Value) -> Result<Completion, BadReply> {
     let output = ["/usageMetadata/candidatesTokenCount", "/usageMetadata/thoughtsTokenCount"];
     let usage = count(body, &["/usageMetadata/promptTokenCount"], &output);
     if let Some(error) = body.get("error") {
         let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
-        return Err(Unheard::Refused { status, error: error.clone() });
+        return Err(BadReply::Refused { status, error: error.clone() });
     }
     let version = text_at(body, "/modelVersion");
     let Some(candidate) = body.pointer("/candidates/0") else {
         // A prompt that is blocked has no candidates, and says why.
         if text_at(body, "/promptFeedback/blockReason").is_some() {
             let finish = Finish::ContentFilter;
-            return Ok(Said { text: String::new(), finish, usage, billed_micro_usd: None, version });
+            return Ok(Completion { text: String::new(), finish, usage, billed_micro_usd: None, version });
         }
-        return Err(Unheard::Unreadable { what: "it has no candidates".into(), usage });
+        return Err(BadReply::Unreadable { what: "it has no candidates".into(), usage });
     };
     let parts = candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten();
     let said = parts.filter(|part| part.get("thought") != Some(&Value::Bool(true)));
@@ -57,5 +57,5 @@ pub(super) fn read(body: &Value) -> Result<Said, Unheard> {
         }
         _ => Finish::Stop,
     };
-    finished(Said { text, finish, usage, billed_micro_usd: None, version })
+    finished(Completion { text, finish, usage, billed_micro_usd: None, version })
 }

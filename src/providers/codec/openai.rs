@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::dialect::{Said, Unheard, count, finished, provider_seed, text_at};
-use super::name::{Provider, ProviderName};
+use super::{BadReply, Completion, count, finished, provider_seed, text_at};
+use crate::name::{Provider, ProviderName};
 use tiltmeter_model::{ChatRequest, Finish};
 
 pub(super) fn body(name: &ProviderName, request: &ChatRequest) -> Value {
@@ -64,20 +64,20 @@ fn is_strict(schema: &Value) -> bool {
     }
 }
 
-pub(super) fn read(body: &Value) -> Result<Said, Unheard> {
+pub(super) fn read(body: &Value) -> Result<Completion, BadReply> {
     let usage = count(body, &["/usage/prompt_tokens"], &["/usage/completion_tokens"]);
     let choice = body.pointer("/choices/0");
     // A gateway that fails after it has begun to answer says so inside a success.
     let error = body.get("error").or_else(|| choice?.get("error")).filter(|error| !error.is_null());
     if let Some(error) = error {
         let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
-        return Err(Unheard::Refused {
+        return Err(BadReply::Refused {
             status: status.filter(|status| (400..600).contains(status)),
             error: error.clone(),
         });
     }
     let Some(message) = choice.and_then(|choice| choice.get("message")).filter(|message| message.is_object()) else {
-        return Err(Unheard::Unreadable { what: "it has no choices".into(), usage });
+        return Err(BadReply::Unreadable { what: "it has no choices".into(), usage });
     };
     let refusal = message.get("refusal").and_then(Value::as_str).filter(|text| !text.is_empty());
     let text = match message.get("content") {
@@ -96,5 +96,5 @@ pub(super) fn read(body: &Value) -> Result<Said, Unheard> {
     // OpenRouter tells what it charged, in dollars.
     let charged = body.pointer("/usage/cost").and_then(Value::as_f64).filter(|usd| (0.0..1e6).contains(usd));
     let billed_micro_usd = charged.map(|usd| (usd * 1e6).ceil() as u64);
-    finished(Said { text, finish, usage, billed_micro_usd, version: text_at(body, "/model") })
+    finished(Completion { text, finish, usage, billed_micro_usd, version: text_at(body, "/model") })
 }

@@ -18,7 +18,7 @@ pub mod status {
 
 /// A reply without its words.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct ReplyRecord {
     /// One of [`status`], or of those that a kind has besides.
     pub status: String,
     pub finish: Option<Finish>,
@@ -34,7 +34,7 @@ pub struct Heard {
     pub readout: Option<Readout>,
 }
 
-impl Heard {
+impl ReplyRecord {
     pub fn of(reply: &ChatReply, seed: SeedKey) -> Self {
         let status = match reply.finish {
             Finish::ContentFilter => status::CONTENT_FILTER,
