@@ -168,7 +168,7 @@ mod tests {
         let new = Plan::freeze(json!({"t": 1, "c": [{"s": "a"}, {"s": "B"}, {"s": "c"}], "x.y": 2}));
         let lines: Vec<String> = Plan::drift(&old, &new).iter().map(Drift::to_string).collect();
         assert_eq!(
-            journal_format,
+            lines,
             [
                 r#"c[1].s: was "b", is "B""#,
                 r#"c[2]: was not there, is {"s":"c"}"#,

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::plan::GUIDE;
 use crate::{
-    crash::books::Ledger,
+    crash::books::Books,
     faults::{Act, FaultServer, PROMPT_TOKENS, REPLY_TOKENS, Received},
     program::{Ended, files, in_root, json as read_json, tiltmeter},
 };
@@ -190,7 +190,7 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     assert!((1..RUNS).contains(&done), "{done} runs are done");
     let before_kill = server.bill().len();
     assert!((60..CALLS).contains(&before_kill), "{before_kill} calls");
-    let books = Ledger::read(&desk.home.path().join(OUT));
+    let books = Books::read(&desk.home.path().join(OUT));
     assert_eq!((books.paid_steps, books.open_attempts), (before_kill, 0), "every reply is kept");
     let arrived: Vec<_> = server.received().iter().map(|received| received.at).collect();
     let beside = arrived.windows(2).filter(|pair| pair[1] - pair[0] < DELAY).count();
@@ -227,7 +227,7 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
         ended.err
     );
     assert!(desk.done().values().all(|n| *n == 10), "{:?}", desk.done());
-    let books = Ledger::read(&desk.home.path().join(OUT));
+    let books = Books::read(&desk.home.path().join(OUT));
     assert_eq!((books.done, books.done_twice, books.steps_twice, books.paid_steps), (RUNS, 0, 0, CALLS));
     let bill = server.bill().len();
     assert!(
