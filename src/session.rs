@@ -205,8 +205,8 @@ impl PreparedRun {
         folder.require_unused()?;
         let plan = self.plan();
         plan.write(&folder.plan())?;
-        let recorder = tiltmeter_experiments::recorder(plan.document());
-        let mut files = exports::plan_files(folder, recorder.as_ref(), self.conduct.local_backup_dir.as_deref())?;
+        let kind = tiltmeter_experiments::kind_of(plan.document())?;
+        let mut files = exports::plan_files(folder, kind.as_ref(), self.conduct.local_backup_dir.as_deref())?;
         files.insert(0, folder.plan());
         Ok(files)
     }
@@ -308,21 +308,21 @@ impl PreparedRun {
         for (unit, total) in self.experiment.totals() {
             progress.expect(unit, total);
         }
-        let recorder = tiltmeter_experiments::recorder(plan.document());
+        let kind = tiltmeter_experiments::kind_of(plan.document())?;
         let backups = conduct.local_backup_dir.clone();
         let again = match share {
             Some(_) => Vec::new(),
-            None => retry::asked_again(&folder, recorder.as_ref(), backups.as_deref()),
+            None => retry::asked_again(&folder, kind.as_ref(), backups.as_deref()),
         };
         for id in &again {
             progress.say(format!("{id} is carried out anew: its flag was removed"));
         }
-        let mut opening = if share.is_none() { recorder.plan_files() } else { Vec::new() };
+        let mut opening = if share.is_none() { kind.plan_files() } else { Vec::new() };
         let config = self.experiment.kept_config().map(|name| (name.to_owned(), self.text.clone()));
         opening.extend(config.map(|(path, text)| RunFile { path, text }));
         opening.extend(running.invocation.as_ref().map(Invocation::file));
         let pause = running.pause.clone();
-        let keeper = ArtifactWriter::new(folder.clone(), recorder, backups, pause, opening, progress.clone());
+        let keeper = ArtifactWriter::new(folder.clone(), kind, backups, pause, opening, progress.clone());
         let keeper = Arc::new(keeper);
         let order = match conduct.order {
             RunOrder::Interleaved => Order::Interleaved,
@@ -379,17 +379,8 @@ impl PreparedRun {
         };
         let mut manifest = self.manifest(&plan, &summary);
         let books = books(&summary);
-        let written = exports::write(
-            self.experiment.as_ref(),
-            &plan,
-            &folder,
-            &ran,
-            &books,
-            &keeper,
-            self.work(),
-            &mut manifest,
-        )?;
-        let closing = keeper.recorder().closing(&ran);
+        let written = exports::write(&plan, &folder, &ran, &books, &keeper, self.work(), &mut manifest)?;
+        let closing = keeper.kind().closing(&ran);
         let exports::Written { reported, files } = written;
         let uploaded = match &self.dataset {
             Some(dataset) => Some(upload::upload(dataset, &folder).await),

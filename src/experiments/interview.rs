@@ -8,6 +8,7 @@ mod describe;
 mod forecast;
 mod judge;
 mod methods;
+mod plan;
 mod record;
 mod refusal;
 mod run;
@@ -18,16 +19,16 @@ use std::sync::{Arc, atomic::AtomicBool};
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, ModelClient, Recorder, probe_plan};
-use crate::config::InterviewSpec;
+use super::{Experiment, Forecast, ModelClient, probe_plan};
+use crate::config::{InterviewSpec, StopOnRefusal};
+use crate::plan::{AxisPlan, CategoryPlan, JudgePlan};
 use tiltmeter_model::probe::{Axis, ProbePlan};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, Message, Role, SeedKey};
 use tiltmeter_scheduler::Run;
-use tiltmeter_store::{Outcome, RunKey};
 
 pub use judge::{Adherence, LEVELS, OUTCOMES, Verdict};
-pub use record::Records;
+pub use plan::{InterviewPlan, RefusalPlan, VariantPlan};
 pub use run::{Judgement, Row, Turn};
 
 /// Before every line that the experiment itself says.
@@ -120,11 +121,6 @@ impl Interview {
         }
     }
 
-    /// What is made of runs of a frozen plan.
-    pub fn recorder(plan: &Value) -> Box<dyn Recorder> {
-        Box::new(Records::of(plan))
-    }
-
     fn total_runs(&self) -> usize {
         self.setting.spec.variants.len() * self.setting.spec.runs_per_variant
     }
@@ -137,48 +133,45 @@ impl Experiment for Interview {
 
     fn plan(&self) -> Value {
         let Setting { spec, steward, judge, instructions, schema, .. } = self.setting.as_ref();
-        let conditions: Vec<Value> = spec
-            .variants
-            .iter()
-            .map(|variant| {
-                json!({
-                    "label": variant.id, "title": variant.name, "tone": variant.tone,
-                    "system_prompt": spec.briefing, "prompts": variant.prompts,
-                })
-            })
-            .collect();
-        let axes: Vec<Value> = self.axes.iter().map(|axis| probe_plan::planned(axis, &axis.name, None)).collect();
-        let strategies: Vec<&str> = spec.menu.iter().map(|strategy| strategy.name.as_str()).collect();
-        let judge_url = spec.judge.base_url.as_deref();
-        let judge = judge.judging(judge_url, instructions, schema.as_ref(), spec.judge_max_tokens);
-        json!({
-            "kind": "interview",
-            "experiment": spec.experiment,
-            "experiment_version": spec.experiment_version,
-            "steward": steward.part(spec.steward.base_url.as_deref()),
-            "judge": judge,
-            "batch": spec.batch,
-            "briefing": spec.briefing,
-            "conditions": conditions,
-            "menu": spec.menu,
-            "categories": [
-                {"label": "strategy", "title": "Strategy", "menu": strategies},
-                {"label": "outcome", "title": "Outcome", "menu": OUTCOMES},
-                {"label": "deception_level", "title": "Level of deception", "menu": LEVELS},
-            ],
-            "runs_per_variant": spec.runs_per_variant,
-            "first_run": self.first_run,
-            "seed": spec.seed,
-            "seeding": spec.seeding,
-            "sampling": spec.sampling,
-            "max_new_tokens": spec.max_new_tokens,
-            "stop_on_refusal": {
-                "after": spec.stop_on_refusal.after, "rule": spec.stop_on_refusal.rule,
-                "pattern": refusal::pattern(spec.stop_on_refusal.rule),
+        let category = |label: &str, title: &str, menu: Vec<String>| CategoryPlan {
+            label: label.to_owned(),
+            title: Some(title.to_owned()),
+            menu,
+        };
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let StopOnRefusal { after, rule } = spec.stop_on_refusal;
+        json!(InterviewPlan {
+            kind: "interview".to_owned(),
+            experiment: spec.experiment.clone(),
+            experiment_version: spec.experiment_version.clone(),
+            steward: steward.plan(spec.steward.base_url.as_deref()),
+            judge: JudgePlan {
+                model: judge.plan(spec.judge.base_url.as_deref()),
+                instructions: instructions.clone(),
+                schema: schema.clone(),
+                temperature: 0.0,
+                max_new_tokens: spec.judge_max_tokens,
             },
-            "axes": axes,
-            "token_span": spec.readouts.span,
-            "publication": spec.publication,
+            batch: spec.batch,
+            briefing: spec.briefing.clone(),
+            conditions: spec.variants.iter().map(|variant| VariantPlan::of(variant, &spec.briefing)).collect(),
+            menu: spec.menu.clone(),
+            categories: vec![
+                category("strategy", "Strategy", spec.menu.iter().map(|strategy| strategy.name.clone()).collect()),
+                category("outcome", "Outcome", words(&OUTCOMES)),
+                category("deception_level", "Level of deception", words(&LEVELS)),
+            ],
+            runs_per_variant: spec.runs_per_variant,
+            first_run: self.first_run,
+            seed: spec.seed,
+            seeding: spec.seeding,
+            sampling: spec.sampling,
+            max_new_tokens: spec.max_new_tokens,
+            stop_on_refusal: RefusalPlan { after, rule, pattern: refusal::pattern(rule).map(str::to_owned) },
+            axes: self.axes.iter().map(AxisPlan::of).collect(),
+            token_span: spec.readouts.span,
+            publication: spec.publication,
+            other: serde_json::Map::new(),
         })
     }
 
@@ -235,10 +228,6 @@ impl Experiment for Interview {
 
     fn forecast(&self) -> &Forecast {
         &self.forecast
-    }
-
-    fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected {
-        collect::collect(&self.setting, &self.axes, outcomes)
     }
 }
 

@@ -13,18 +13,22 @@ pub mod scenario;
 mod model_client;
 mod probe_plan;
 mod reply_record;
-mod recorder;
+mod kind;
+mod plan;
 pub mod extract;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::Run;
-use tiltmeter_store::{Outcome, RunKey, Table};
+use tiltmeter_store::RunKey;
 
+pub use kind::{
+    BACKUPS, BatchAnalysis, DatasetRecord, Exports, Kind, Ledger, NamedTensor, RunEnd, RunFile, RunRecord, finished,
+};
 pub use model_client::ModelClient;
-pub use recorder::{BACKUPS, BatchAnalysis, DatasetRecord, Ledger, Recorder, RunEnd, RunFile, RunRecord};
 
 /// What a kind answers, so that one session can plan, run and report any of them.
 pub trait Experiment: Send + Sync {
@@ -66,9 +70,6 @@ pub trait Experiment: Send + Sync {
     fn numbered(&self, number: usize) -> Option<RunKey> {
         self.runs().get(number).map(|run| run.key().clone())
     }
-
-    /// Puts outcomes together. Runs that did not finish are missing from `outcomes`.
-    fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected;
 }
 
 /// The forecast of one cell.
@@ -106,26 +107,35 @@ pub struct Forecast {
     pub notes: Vec<String>,
 }
 
-/// What the kind of this frozen plan makes of its runs. A plan of a kind that this version does not know has no files of its own.
-pub fn recorder(plan: &Value) -> Box<dyn Recorder> {
-    match plan["kind"].as_str() {
-        Some("interview") => interview::Interview::recorder(plan),
-        Some("negotiation") => negotiation::Negotiation::recorder(plan),
-        Some("scenario") => scenario::ScenarioBatch::recorder(plan),
-        _ => Box::new(projection::Methods::of(plan)),
-    }
+type ReadPlan = fn(&Value) -> Result<Box<dyn Kind>, Problem>;
+
+/// The kinds of experiment: value of `kind` in a plan, and how to read the plan. A new kind adds a row here, and one where a session
+/// opens its models.
+const KINDS: [(&str, ReadPlan); 4] = [
+    ("projection", |plan| Ok(Box::new(projection::ProjectionPlan::read(plan)?))),
+    ("interview", |plan| Ok(Box::new(interview::InterviewPlan::read(plan)?))),
+    ("negotiation", |plan| Ok(Box::new(negotiation::Records::of(plan)))),
+    ("scenario", |plan| Ok(Box::new(scenario::Records::of(plan)))),
+];
+
+/// The kind of a frozen plan.
+///
+/// # Errors
+/// The plan names an unknown kind, or its fields do not fit the kind.
+pub fn kind_of(plan: &Value) -> Result<Box<dyn Kind>, Problem> {
+    let name = plan["kind"].as_str().unwrap_or_default();
+    let Some((_, read)) = KINDS.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<&str> = KINDS.iter().map(|(known, _)| *known).collect();
+        return Err(Problem::new(format!("unknown kind of experiment `{name}`"))
+            .at("kind")
+            .hint(format!("this version knows {}", known.join(", "))));
+    };
+    read(plan)
 }
 
-/// A tensor to keep.
-pub type NamedTensor = (String, ndarray::ArrayD<f32>);
-
-/// What the outcomes of an experiment mean together.
-#[derive(Clone, Debug, Default)]
-pub struct Collected {
-    /// JSON documents for other tools: file stem and content.
-    pub documents: Vec<(String, Value)>,
-    /// Parquet tables.
-    pub tables: Vec<Table>,
-    pub tensors: Vec<NamedTensor>,
-    pub notes: Vec<String>,
+/// Reads a typed plan from its JSON form.
+fn read_plan<P: serde::de::DeserializeOwned>(plan: &Value) -> Result<P, Problem> {
+    P::deserialize(plan).map_err(|error| {
+        Problem::new(format!("the plan cannot be read: {error}")).hint("the run folder may come from another version")
+    })
 }

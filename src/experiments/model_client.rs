@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::plan::ModelPlan;
 use tiltmeter_model::failure::{Class, Failure};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatReply, ChatRequest, Message, Model, ModelError, Sampling, SeedKey};
@@ -38,14 +39,19 @@ struct Asked<'a> {
 }
 
 impl ModelClient {
+    /// The model as the plan names it.
+    pub fn plan(&self, base_url: Option<&str>) -> ModelPlan {
+        ModelPlan {
+            base_url: base_url.map(str::to_owned),
+            price: self.price.clone(),
+            seed_support: Some(self.model.seed_support()),
+            ..ModelPlan::of(self.model.card())
+        }
+    }
+
     /// The model in its part, as the plan names it.
     pub fn part(&self, base_url: Option<&str>) -> Value {
-        let card = self.model.card();
-        json!({
-            "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-            "template_sha256": card.template_sha256, "dtype": card.dtype, "kv_dtype": card.kv_dtype, "stop_ids": card.stop_ids,
-            "base_url": base_url, "price": self.price, "seed_support": self.model.seed_support(),
-        })
+        json!(self.plan(base_url))
     }
 
     /// The model in the part of a judge: greedy, and held to a form where it can be held to one.

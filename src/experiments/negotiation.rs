@@ -31,13 +31,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, ModelClient, Recorder, probe_plan};
+use super::{Experiment, Forecast, ModelClient, probe_plan};
 use crate::config::{BargainerKind, BargainerRef, Bargaining, NegotiationSpec, PROGRAMMED};
 use tiltmeter_model::probe::{Axis, ProbePlan, Span};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, Message, Model, SeedKey};
 use tiltmeter_scheduler::Run;
-use tiltmeter_store::{Outcome, RunKey};
+use tiltmeter_store::RunKey;
 
 pub use judge::{Behaviours, MENU, Verdict};
 pub use matrix::{Cell, Matrix};
@@ -181,11 +181,6 @@ impl Negotiation {
         let forecast = forecast::forecast(&setting)?;
         Ok(Self { setting: Arc::new(setting), forecast })
     }
-
-    /// What is made of runs of a frozen plan.
-    pub fn recorder(plan: &Value) -> Box<dyn Recorder> {
-        Box::new(Records::of(plan))
-    }
 }
 
 fn bargainer(said: &BargainerRef, voice: &Bargainer) -> Value {
@@ -294,9 +289,5 @@ impl Experiment for Negotiation {
 
     fn forecast(&self) -> &Forecast {
         &self.forecast
-    }
-
-    fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected {
-        collect::collect(&self.setting, outcomes)
     }
 }

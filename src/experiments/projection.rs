@@ -1,28 +1,29 @@
-//! Owns the multi-turn projection experiment: for each condition and sample the transcript's user turns are replayed, the model
-//! answers for itself, and each answer's hidden states are projected on the axes in the pass that generates them.
+//! The multi-turn projection experiment: for each condition and sample the transcript's user turns are replayed, the model answers, and
+//! the hidden states of each answer are projected on the axes in the pass that generates them.
+//!
 //! Seeds (003b): token i of sample s at turn t uses Philox key `seed + 1000 t + g` with `g` the first sample of its micro-batch,
 //! stream `s - g`, counter i. `per_sample`: key `seed`, stream `(t << 32) + s`, so micro_batch does not matter.
-//! Must not know: engine, provider, run folders, terminal.
 
 mod collect;
 mod describe;
 mod forecast;
 mod methods;
+mod plan;
 mod rollout;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, probe_plan};
+use super::{CellForecast, Experiment, Forecast, probe_plan};
 use crate::config::{Condition, ProjectionSpec, Transcript};
+use crate::plan::{AxisPlan, ModelPlan};
 use tiltmeter_model::Model;
 use tiltmeter_model::probe::{Axis, ProbePlan};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::Run;
-use tiltmeter_store::{Outcome, RunKey};
 
-pub use methods::Methods;
+pub use plan::{ConditionPlan, ProjectionPlan, TranscriptPlan};
 pub use rollout::TurnRecord;
 
 /// The cell name of the reference trajectory.
@@ -39,7 +40,7 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Checks everything that can be checked before anything is computed: axes, labels, and whether the conversations fit.
+    /// Checks axes, labels, and whether the conversations fit the context.
     pub fn new(
         spec: ProjectionSpec,
         transcript: Transcript,
@@ -78,13 +79,6 @@ impl Projection {
     }
 }
 
-impl Projection {
-    /// The transcript as the record names it: its file name, without the folders of one machine.
-    fn source(&self) -> String {
-        self.transcript.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-}
-
 impl Experiment for Projection {
     fn name(&self) -> &str {
         &self.spec.experiment
@@ -92,55 +86,36 @@ impl Experiment for Projection {
 
     fn plan(&self) -> Value {
         let spec = &self.spec;
-        let card = self.model.card();
-        let conditions: Vec<Value> = spec
-            .conditions
-            .iter()
-            .zip(&self.forecast.cells)
-            .map(|(c, cell)| {
-                json!({
-                    "label": c.label, "system_prompt": c.system_prompt, "placement": c.placement,
-                    "rendered_prompt": cell.first_prompt,
-                })
-            })
-            .collect();
-        let axes: Vec<Value> = self
-            .axes
-            .iter()
-            .map(|axis| {
-                json!({
-                    "name": axis.name, "site": axis.site, "sha256": axis.sha256,
-                    "span": axis.mean_neg.zip(axis.mean_pos),
-                })
-            })
-            .collect();
-        json!({
-            "kind": "projection",
-            "experiment": spec.experiment,
-            "model": {
-                "name": card.name, "family": card.family, "fingerprint": card.fingerprint,
-                "template_sha256": card.template_sha256, "dtype": card.dtype, "kv_dtype": card.kv_dtype, "stop_ids": card.stop_ids,
+        let condition = |(condition, cell): (&Condition, &CellForecast)| ConditionPlan {
+            label: condition.label.clone(),
+            system_prompt: condition.system_prompt.clone(),
+            placement: condition.placement,
+            rendered_prompt: cell.first_prompt.clone(),
+        };
+        let turns = &self.transcript.turns;
+        json!(ProjectionPlan {
+            kind: "projection".to_owned(),
+            experiment: spec.experiment.clone(),
+            model: ModelPlan::of(self.model.card()),
+            axes: self.axes.iter().map(AxisPlan::of).collect(),
+            token_span: spec.readouts.span,
+            transcript: TranscriptPlan {
+                source: self.transcript.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                users: turns.iter().map(|turn| turn.user.clone()).collect(),
+                replies: spec.reference.then(|| turns.iter().map(|turn| turn.reply.clone()).collect()),
             },
-            "axes": axes,
-            "token_span": spec.readouts.span,
-            "transcript": {
-                "source": self.source(),
-                "users": self.transcript.turns.iter().map(|turn| &turn.user).collect::<Vec<_>>(),
-                "replies": spec.reference.then(|| {
-                    self.transcript.turns.iter().map(|turn| &turn.reply).collect::<Vec<_>>()
-                }),
-            },
-            "conditions": conditions,
-            "samples": spec.samples,
-            "micro_batch": spec.micro_batch,
-            "seed": spec.seed,
-            "seeding": spec.seeding,
-            "sampling": spec.sampling,
-            "max_new_tokens": spec.max_new_tokens,
-            "max_seq_len": spec.max_seq_len,
-            "on_context_overflow": spec.on_context_overflow,
-            "vectors": spec.vectors,
-            "reference": spec.reference,
+            conditions: spec.conditions.iter().zip(&self.forecast.cells).map(condition).collect(),
+            samples: spec.samples,
+            micro_batch: spec.micro_batch,
+            seed: spec.seed,
+            seeding: spec.seeding,
+            sampling: spec.sampling,
+            max_new_tokens: spec.max_new_tokens,
+            max_seq_len: spec.max_seq_len,
+            on_context_overflow: spec.on_context_overflow,
+            vectors: spec.vectors,
+            reference: spec.reference,
+            other: serde_json::Map::new(),
         })
     }
 
@@ -173,9 +148,5 @@ impl Experiment for Projection {
 
     fn forecast(&self) -> &Forecast {
         &self.forecast
-    }
-
-    fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected {
-        collect::collect(self, outcomes)
     }
 }

@@ -20,13 +20,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Collected, Experiment, Forecast, ModelClient, Recorder, probe_plan};
+use super::{Experiment, Forecast, ModelClient, probe_plan};
 use crate::config::{Cell, MetricKind, Scenario, ScenarioSpec, Varied};
 use tiltmeter_model::SeedKey;
 use tiltmeter_model::probe::{Axis, ProbePlan};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::Run;
-use tiltmeter_store::{Outcome, RunKey};
+use tiltmeter_store::RunKey;
 
 use measure::Measure;
 
@@ -136,11 +136,6 @@ impl ScenarioBatch {
         }
     }
 
-    /// What is made of runs of a frozen plan.
-    pub fn recorder(plan: &Value) -> Box<dyn Recorder> {
-        Box::new(Records::of(plan))
-    }
-
     fn total_runs(&self) -> usize {
         self.setting.places.len() * self.setting.spec.runs_per_variation
     }
@@ -212,6 +207,14 @@ impl Experiment for ScenarioBatch {
             let base_url = spec.judge.as_ref().and_then(|judge| judge.base_url.as_deref());
             speaker.judging(base_url, &prompt::judge_brief(&spec.scenario), schema.as_ref(), spec.judge_max_tokens)
         });
+        // Columns of projections, each name once.
+        let mut projections: Vec<String> = Vec::new();
+        for probe in self.setting.probes.values().flat_map(|plan| &plan.probes) {
+            let name = format!("{}@{}", probe.name, probe.site);
+            if !projections.contains(&name) {
+                projections.push(name);
+            }
+        }
         json!({
             "kind": "scenario",
             "experiment": spec.experiment,
@@ -231,6 +234,7 @@ impl Experiment for ScenarioBatch {
             "max_new_tokens": spec.max_new_tokens,
             "world_max_tokens": spec.world_max_tokens,
             "axes": axes,
+            "projections": projections,
             "token_span": spec.readouts.span,
             "save_individual_runs": spec.save_individual_runs,
             "aggregate_metrics": spec.aggregate_metrics,
@@ -285,10 +289,6 @@ impl Experiment for ScenarioBatch {
 
     fn forecast(&self) -> &Forecast {
         &self.forecast
-    }
-
-    fn collect(&self, outcomes: &[(RunKey, Outcome)]) -> Collected {
-        collect::collect(&self.setting, &self.numbers, outcomes)
     }
 }
 

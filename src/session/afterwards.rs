@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::exports;
 use super::keeping::write_file;
 use super::pages::write_report;
-use tiltmeter_experiments::{BatchAnalysis, Ledger, Recorder, RunEnd, RunRecord, recorder};
+use tiltmeter_experiments::{BatchAnalysis, Kind, Ledger, RunEnd, RunRecord, kind_of};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::Options;
 use tiltmeter_scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
@@ -43,9 +43,9 @@ pub fn collect(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let folder = find_folder(path)?;
     let recorded = recorded(&folder)?;
     let runs = runs(&recorded);
-    let recorder = recorder(recorded.plan.document());
-    let mut files = exports::records(&folder, &runs, &books(&recorded), recorder.as_ref(), None)?;
-    write_text_atomic(&folder.methods(), &methods(recorder.as_ref(), &recorded.plan, &runs, &recorded.sessions))?;
+    let kind = kind_of(recorded.plan.document())?;
+    let mut files = exports::records(&folder, &runs, &books(&recorded), kind.as_ref(), None)?;
+    write_text_atomic(&folder.methods(), &methods(kind.as_ref(), &recorded.plan, &runs, &recorded.sessions))?;
     files.push(folder.methods());
     if let Some(reported) = super::report::of_folder(&folder, &Options::default())? {
         let name = recorded.plan.document()["experiment"].as_str().unwrap_or("experiment").to_owned();
@@ -79,8 +79,8 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
     }
     let place = || folder.dir().display().to_string();
     let document = recorded.plan.document();
-    let Some(analysis) = recorder(document).analysis(&runs, &books(&recorded)) else {
-        let kind = document["kind"].as_str().unwrap_or("projection");
+    let Some(analysis) = kind_of(document)?.analysis(&runs, &books(&recorded)) else {
+        let kind = document["kind"].as_str().unwrap_or_default();
         return Err(Problem::new(format!("`kind: {kind}` has no analysis of its own"))
             .at(place())
             .hint(format!("its numbers are in its report: tiltmeter report {}", place())));
@@ -208,8 +208,8 @@ pub fn validate(path: &Path) -> Result<Validation, Problem> {
             defects.push(Problem { what: format!("{} failed: {}", run.key.id(), problem.what), ..problem.clone() });
         }
     }
-    let recorder = recorder(recorded.plan.document());
-    let flawed: Vec<Problem> = runs.iter().flat_map(|run| recorder.defects(run)).collect();
+    let kind = kind_of(recorded.plan.document())?;
+    let flawed: Vec<Problem> = runs.iter().flat_map(|run| kind.defects(run)).collect();
     if flawed.is_empty() {
         sound.push("no run has a defect that its kind knows".to_owned());
     }
@@ -265,10 +265,10 @@ fn interruptions(sessions: &[Session]) -> Vec<String> {
 }
 
 /// The methods section: what was done, by whom, with what, and what deviated.
-pub fn methods(recorder: &dyn Recorder, plan: &Plan, runs: &[RunRecord], sessions: &[Session]) -> String {
+pub fn methods(kind: &dyn Kind, plan: &Plan, runs: &[RunRecord], sessions: &[Session]) -> String {
     let document = plan.document();
     let mut text = format!("# Methods: {}\n\n", document["experiment"].as_str().unwrap_or("experiment"));
-    for paragraph in recorder.methods() {
+    for paragraph in kind.methods() {
         text += &format!("{paragraph}\n\n");
     }
     let of = |end: fn(&RunEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();

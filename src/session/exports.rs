@@ -10,8 +10,8 @@ use std::{
 use super::afterwards::methods;
 use super::keeping::{ArtifactWriter, write_file};
 use super::pages::write_report;
-use super::report::{Reported, analyse_outcomes};
-use tiltmeter_experiments::{Collected, Experiment, Ledger, NamedTensor, Recorder, RunEnd, RunRecord};
+use super::report::{Reported, analyse_outcomes, title};
+use tiltmeter_experiments::{Exports, Kind, Ledger, NamedTensor, RunRecord, finished};
 use tiltmeter_model::Work;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::Options;
@@ -30,7 +30,6 @@ pub struct Written {
 
 /// Writes everything that the outcomes give.
 pub fn write(
-    experiment: &dyn Experiment,
     plan: &Plan,
     folder: &RunFolder,
     ran: &[RunRecord],
@@ -39,11 +38,10 @@ pub fn write(
     work: Work,
     manifest: &mut Manifest,
 ) -> Result<Written, Problem> {
-    let done = ran.iter().filter(|run| run.end == RunEnd::Done);
-    let outcomes: Vec<(RunKey, Outcome)> = done.filter_map(|r| Some((r.key.clone(), r.outcome.clone()?))).collect();
+    let outcomes: Vec<(RunKey, Outcome)> = finished(ran).map(|(key, outcome)| (key.clone(), outcome.clone())).collect();
     let outcomes = outcomes.as_slice();
-    let Collected { documents, tables, tensors, notes } = experiment.collect(outcomes);
-    let mut files = records(folder, ran, books, keeper.recorder(), keeper.backups())?;
+    let Exports { documents, tables, tensors, notes } = keeper.kind().exports(ran, books);
+    let mut files = records(folder, ran, books, keeper.kind(), keeper.backups())?;
     for (stem, document) in &documents {
         for path in folder.transcript_places(&format!("{stem}.json"))? {
             write_json_atomic(&path, document)?;
@@ -61,7 +59,7 @@ pub fn write(
     }
     let reported = analyse_outcomes(plan, outcomes, &Options::default(), &notes)?;
     if let Some(reported) = &reported {
-        write_report(experiment.name(), folder, reported, &mut files)?;
+        write_report(title(plan), folder, reported, &mut files)?;
     }
     manifest.work.extend([
         ("forward_tokens".to_owned(), work.forward_tokens),
@@ -73,18 +71,14 @@ pub fn write(
     manifest.write(&folder.manifest())?;
     files.push(folder.manifest());
     // It tells how the runs were interrupted, so it is no result that the manifest could vouch for.
-    write_text_atomic(&folder.methods(), &methods(keeper.recorder(), plan, ran, &manifest.sessions))?;
+    write_text_atomic(&folder.methods(), &methods(keeper.kind(), plan, ran, &manifest.sessions))?;
     files.push(folder.methods());
     Ok(Written { reported, files })
 }
 
 /// What a kind makes of its plan alone.
-pub fn plan_files(
-    folder: &RunFolder,
-    recorder: &dyn Recorder,
-    backups: Option<&Path>,
-) -> Result<Vec<PathBuf>, Problem> {
-    recorder.plan_files().iter().map(|file| write_file(folder, backups, file)).collect()
+pub fn plan_files(folder: &RunFolder, kind: &dyn Kind, backups: Option<&Path>) -> Result<Vec<PathBuf>, Problem> {
+    kind.plan_files().iter().map(|file| write_file(folder, backups, file)).collect()
 }
 
 /// What a kind leaves besides: files of runs and of the batch, one record a run.
@@ -92,27 +86,27 @@ pub fn records(
     folder: &RunFolder,
     ran: &[RunRecord],
     books: &Ledger,
-    recorder: &dyn Recorder,
+    kind: &dyn Kind,
     backups: Option<&Path>,
 ) -> Result<Vec<PathBuf>, Problem> {
-    let mut files = plan_files(folder, recorder, backups)?;
-    for file in ran.iter().flat_map(|run| recorder.run_files(run)) {
+    let mut files = plan_files(folder, kind, backups)?;
+    for file in ran.iter().flat_map(|run| kind.run_files(run)) {
         files.push(write_file(folder, backups, &file)?);
     }
-    for file in recorder.batch_files(ran) {
+    for file in kind.batch_files(ran) {
         files.push(write_file(folder, backups, &file)?);
     }
     // Some of these take the place of what was written above.
     let mut written: BTreeSet<PathBuf> = files.iter().cloned().collect();
-    for file in recorder.accounts(ran, books) {
+    for file in kind.accounts(ran, books) {
         let path = write_file(folder, backups, &file)?;
         if written.insert(path.clone()) {
             files.push(path);
         }
     }
     // What is not finished may still change, and a dataset is only ever added to; backups hold it.
-    let done = ran.iter().filter(|run| run.end == RunEnd::Done);
-    let records: Vec<_> = done.filter_map(|run| recorder.record(run)).collect();
+    let done = ran.iter().filter(|run| run.end == tiltmeter_experiments::RunEnd::Done);
+    let records: Vec<_> = done.filter_map(|run| kind.record(run)).collect();
     if !records.is_empty() {
         let lines: String = records.iter().map(|record| format!("{}\n", record.value)).collect();
         write_text_atomic(&folder.game_logs(), &lines)?;

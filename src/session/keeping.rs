@@ -16,7 +16,7 @@ use std::{
 
 use time::OffsetDateTime;
 
-use tiltmeter_experiments::{BACKUPS, Recorder, RunEnd, RunFile, RunRecord};
+use tiltmeter_experiments::{BACKUPS, Kind, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Model;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Scrubber;
@@ -29,7 +29,7 @@ pub type Pause = Arc<dyn Fn(&str) -> Pin<Box<dyn Future<Output = ()> + Send>> + 
 /// Writes the files of runs.
 pub struct ArtifactWriter {
     folder: RunFolder,
-    recorder: Box<dyn Recorder>,
+    kind: Box<dyn Kind>,
     /// Where backups go instead of the run folder.
     backups: Option<PathBuf>,
     pause: Option<Pause>,
@@ -50,26 +50,17 @@ struct Standing {
 impl ArtifactWriter {
     pub fn new(
         folder: RunFolder,
-        recorder: Box<dyn Recorder>,
+        kind: Box<dyn Kind>,
         backups: Option<PathBuf>,
         pause: Option<Pause>,
         opening: Vec<RunFile>,
         progress: Arc<Progress>,
     ) -> Self {
-        Self {
-            folder,
-            recorder,
-            backups,
-            pause,
-            opening,
-            progress,
-            refused: Mutex::default(),
-            standing: Mutex::default(),
-        }
+        Self { folder, kind, backups, pause, opening, progress, refused: Mutex::default(), standing: Mutex::default() }
     }
 
-    pub fn recorder(&self) -> &dyn Recorder {
-        self.recorder.as_ref()
+    pub fn kind(&self) -> &dyn Kind {
+        self.kind.as_ref()
     }
 
     /// Where backups go instead of the run folder.
@@ -90,13 +81,13 @@ impl ArtifactWriter {
         }
         standing.written = Some(Instant::now());
         let done: Vec<String> = standing.done.iter().cloned().collect();
-        self.recorder.standing(&done)
+        self.kind.standing(&done)
     }
 
     /// Writes the files of a run, and what the batch has to show with it.
     pub fn write(&self, ran: &RunRecord) {
         let standing = if ran.end == RunEnd::Done { self.standing(ran.key.id()) } else { Vec::new() };
-        for file in self.recorder.run_files(ran).into_iter().chain(standing) {
+        for file in self.kind.run_files(ran).into_iter().chain(standing) {
             if let Err(problem) = write_file(&self.folder, self.backups(), &file) {
                 let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
                 if refused.is_none() {

@@ -12,7 +12,7 @@ use time::{OffsetDateTime, macros::format_description};
 use super::afterwards::runs;
 use super::keeping::place;
 use super::{ModelOptions, PreparedRun, RunOptions, find_folder, load, prepare};
-use tiltmeter_experiments::{Recorder, RunEnd, RunFile, RunRecord, recorder};
+use tiltmeter_experiments::{Kind, RunEnd, RunFile, RunRecord, kind_of};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::recorded;
 use tiltmeter_store::RunFolder;
@@ -88,9 +88,9 @@ pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Pr
             .hint("go on from another one with: tiltmeter run FILE --resume --out DIR"))
     })?;
     let prepared = prepare(load(&invocation.file, &invocation.set)?, opening)?;
-    let recorder = recorder(recorded.plan.document());
+    let kind = kind_of(recorded.plan.document()).map_err(one)?;
     let backups = prepared.conduct().local_backup_dir.clone();
-    let archive = put_aside(&folder, recorder.as_ref(), &failed, backups.as_deref()).map_err(one)?;
+    let archive = put_aside(&folder, kind.as_ref(), &failed, backups.as_deref()).map_err(one)?;
     let not_finished = recorded.planned.saturating_sub(done + failed.len());
     let running = RunOptions { out: Some(dir), resume: true, invocation: Some(invocation), ..RunOptions::default() };
     Ok(Some(Retry { prepared, running, failed: failed.len(), not_finished, archive }))
@@ -99,7 +99,7 @@ pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Pr
 /// Moves what these runs left to a folder named after the moment.
 fn put_aside(
     folder: &RunFolder,
-    recorder: &dyn Recorder,
+    kind: &dyn Kind,
     failed: &[&RunRecord],
     backups: Option<&Path>,
 ) -> Result<Option<PathBuf>, Problem> {
@@ -107,7 +107,7 @@ fn put_aside(
     let moment = OffsetDateTime::now_utc().format(&format).unwrap_or_default();
     let archive = folder.dir().join("archive").join(moment);
     let mut any = false;
-    for file in failed.iter().flat_map(|run| recorder.run_files(run)) {
+    for file in failed.iter().flat_map(|run| kind.run_files(run)) {
         let path = place(folder, backups, &file)?;
         if !path.is_file() {
             continue;
@@ -128,7 +128,7 @@ fn put_aside(
 
 /// Finished runs whose flag a person removed. A flag is written before the other files of a finished run, so one that is missing
 /// beside them was there once; where the others are missing, too, somebody tidied up, and the journal stands.
-pub fn asked_again(folder: &RunFolder, recorder: &dyn Recorder, backups: Option<&Path>) -> Vec<String> {
+pub fn asked_again(folder: &RunFolder, kind: &dyn Kind, backups: Option<&Path>) -> Vec<String> {
     // Whatever is wrong with the journal is said when it is gone on with.
     let Ok(recorded) = recorded(folder) else { return Vec::new() };
     let found = |file: &RunFile| fs::read_to_string(place(folder, backups, file).ok()?).ok();
@@ -136,8 +136,8 @@ pub fn asked_again(folder: &RunFolder, recorder: &dyn Recorder, backups: Option<
     let gone =
         |file: &RunFile| place(folder, backups, file).is_ok_and(|path| path.try_exists().is_ok_and(|there| !there));
     let asked = |run: &&RunRecord| {
-        let Some(flag) = recorder.flag(run) else { return false };
-        let (flags, others): (Vec<_>, Vec<_>) = recorder.run_files(run).into_iter().partition(|file| file.path == flag);
+        let Some(flag) = kind.flag(run) else { return false };
+        let (flags, others): (Vec<_>, Vec<_>) = kind.run_files(run).into_iter().partition(|file| file.path == flag);
         let whole = |file: &RunFile| found(file).is_some_and(|found| found.trim_end() == file.text.trim_end());
         flags.first().is_some_and(gone) && !others.is_empty() && others.iter().all(whole)
     };

@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{RunEnd, RunRecord, recorder},
+    experiment::{RunEnd, RunRecord, kind_of},
     problem::Problem,
     scheduler::{EventKind, Progress, RunState, StopSignal},
     session::{self, ModelOptions, RunOptions, RunReport},
@@ -111,7 +111,7 @@ impl Desk {
     }
 }
 
-/// The run folder's runs, as a recorder sees them.
+/// The run folder's runs, as a kind sees them.
 fn ran(sitting: &RunReport) -> Vec<RunRecord> {
     let runs = sitting.summary.outcomes.iter();
     runs.map(|(key, state)| {
@@ -183,8 +183,8 @@ fn all_five_variants_run_and_the_end_is_said_as_promised() {
     let records = desk.records();
     assert_eq!(records.len(), 10);
     assert!(records.iter().all(|record| texts(record, "user").len() == 5));
-    let recorder = recorder(&plan_of(&desk.out()));
-    assert!(ran(&sitting).iter().all(|run| recorder.defects(run).is_empty()));
+    let kind = kind_of(&plan_of(&desk.out())).unwrap();
+    assert!(ran(&sitting).iter().all(|run| kind.defects(run).is_empty()));
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn a_reply_without_text_ends_the_questions_and_is_a_defect() {
     let RunState::Done(outcome) = &sitting.summary.outcomes[0].1 else { panic!("it is done") };
     let statuses: Vec<&str> = outcome.turns[..5].iter().map(|turn| turn["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["ok", "empty", "not_asked", "not_asked", "not_asked"]);
-    let defects = recorder(&plan_of(&desk.out())).defects(&ran(&sitting)[0]);
+    let defects = kind_of(&plan_of(&desk.out())).unwrap().defects(&ran(&sitting)[0]);
     assert_eq!(defects.len(), 1, "{defects:?}");
     assert_eq!(defects[0].what, "reply 2 is empty");
 }
@@ -409,11 +409,11 @@ fn a_reply_without_text_ends_the_questions_and_is_a_defect() {
 fn what_does_not_fit_the_plan_is_found() {
     let desk = Desk::new();
     let sitting = desk.run(&only_baseline(json!({})));
-    let recorder = recorder(&plan_of(&desk.out()));
+    let kind = kind_of(&plan_of(&desk.out())).unwrap();
     let found = |change: &dyn Fn(&mut RunRecord)| {
         let mut run = ran(&sitting).remove(0);
         change(&mut run);
-        recorder.defects(&run).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+        kind.defects(&run).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
     };
     let outcome = |run: &mut RunRecord| run.outcome.clone().unwrap();
     let turned = |place: &str, value: Value| {

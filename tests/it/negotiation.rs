@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{RunEnd, RunRecord, recorder},
+    experiment::{RunEnd, RunRecord, kind_of},
     problem::Problem,
     scheduler::{Progress, RunState, StopSignal, TOO_LONG},
     session::{self, ModelOptions, RunOptions, RunReport},
@@ -168,9 +168,9 @@ fn the_files_of_a_sweep_are_those_of_the_guide() {
     for name in ["runs.parquet", "turns.parquet", "methods.md"] {
         assert!(desk.out().join(name).is_file(), "{name}");
     }
-    let recorder = recorder(&plan_of(&desk.out()));
-    assert_eq!(ran(&sitting).iter().flat_map(|run| recorder.defects(run)).collect::<Vec<_>>(), []);
-    assert_eq!(recorder.plan_files().len(), 12, "configs are made of the plan alone");
+    let kind = kind_of(&plan_of(&desk.out())).unwrap();
+    assert_eq!(ran(&sitting).iter().flat_map(|run| kind.defects(run)).collect::<Vec<_>>(), []);
+    assert_eq!(kind.plan_files().len(), 12, "configs are made of the plan alone");
 }
 
 #[test]
@@ -306,16 +306,16 @@ fn a_run_that_used_up_its_time_is_a_timeout() {
 
     let desk = Desk::new();
     let sitting = desk.run(&experiment(json!({})));
-    let recorder = recorder(&plan_of(&desk.out()));
+    let kind = kind_of(&plan_of(&desk.out())).unwrap();
     let mut run = ran(&sitting).remove(0);
     run.end = RunEnd::Failed(Problem::new(format!("{TOO_LONG} 600 s")).hint("allow more time per run"));
-    let files = recorder.run_files(&run);
+    let files = kind.run_files(&run);
     let text = |ending: &str| files.iter().find(|file| file.path.ends_with(ending)).map(|file| file.text.as_str());
     assert!(text("logs/experiment_0.log").unwrap().contains("\nTIMEOUT: the run took longer than 600 s"));
     assert!(text("result_0.json").unwrap().contains("\"status\": \"TIMEOUT\""));
     assert_eq!(text(".flag"), None);
     run.end = RunEnd::Pending;
-    let names: Vec<String> = recorder.run_files(&run).into_iter().map(|file| file.path).collect();
+    let names: Vec<String> = kind.run_files(&run).into_iter().map(|file| file.path).collect();
     assert_eq!(names, ["logs/experiment_0.log"], "what goes on has a log and no result");
 }
 
@@ -379,11 +379,11 @@ fn the_same_sweep_comes_to_the_same_results() {
 fn what_does_not_follow_from_the_game_is_found() {
     let desk = Desk::new();
     let sitting = desk.run(&experiment(json!({})));
-    let recorder = recorder(&plan_of(&desk.out()));
+    let kind = kind_of(&plan_of(&desk.out())).unwrap();
     let found = |change: &dyn Fn(&mut RunRecord)| {
         let mut run = ran(&sitting).remove(0);
         change(&mut run);
-        recorder.defects(&run).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+        kind.defects(&run).into_iter().map(|problem| problem.what).collect::<Vec<_>>()
     };
     assert_eq!(found(&|_| ()), [""; 0]);
     let utility = found(&|run| {

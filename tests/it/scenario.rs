@@ -19,7 +19,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{Experiment, Ledger, ModelClient, RunEnd, RunRecord, recorder, scenario::ScenarioBatch},
+    experiment::{Experiment, Ledger, ModelClient, RunEnd, RunRecord, kind_of, scenario::ScenarioBatch},
     failure::{Class, Failure},
     model::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, Usage},
     problem::Problem,
@@ -229,10 +229,10 @@ impl Left {
 
     /// Files as a sitting writes them.
     fn write(&self) {
-        let recorder = recorder(&self.plan);
+        let kind = kind_of(&self.plan).unwrap();
         let ran = self.ran();
-        let of_runs = ran.iter().flat_map(|run| recorder.run_files(run));
-        for file in of_runs.chain(recorder.accounts(&ran, &self.books())) {
+        let of_runs = ran.iter().flat_map(|run| kind.run_files(run));
+        for file in of_runs.chain(kind.accounts(&ran, &self.books())) {
             let path = self.home.path().join(&file.path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, file.text).unwrap();

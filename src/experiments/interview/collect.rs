@@ -1,71 +1,61 @@
-//! Owns what the interviews mean together: a table of runs, a table of questions, and, where replies were projected, one document a
-//! variant in the schema that `report` reads.
-//! Must not know: engine, provider, run folders, terminal.
+//! Exports of interviews: a table of runs, a table of questions, and, where replies were projected, one document a variant in the schema
+//! that `report` reads.
 
 use serde_json::{Value, json};
 
-use super::{Setting, Turn, record::ParsedOutcome};
-use crate::Collected;
-use crate::config::Variant;
-use tiltmeter_model::probe::Axis;
+use super::{InterviewPlan, Turn, plan::VariantPlan, record::ParsedOutcome};
+use crate::plan::AxisPlan;
+use crate::{Exports, RunRecord, finished};
 use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
 
-/// One finished interview, read back.
+/// One finished interview, parsed.
 struct Interviewed<'a> {
     key: &'a RunKey,
     outcome: &'a Outcome,
-    told: ParsedOutcome,
+    parsed: ParsedOutcome,
 }
 
-pub fn collect(setting: &Setting, axes: &[Axis], outcomes: &[(RunKey, Outcome)]) -> Collected {
-    let runs: Vec<Interviewed> =
-        outcomes.iter().map(|(key, outcome)| Interviewed { key, outcome, told: ParsedOutcome::of(outcome) }).collect();
-    let spec = &setting.spec;
-    let of = |variant: &Variant| runs.iter().filter(|run| run.key.cell == variant.id).collect::<Vec<_>>();
-    let documents = spec.variants.iter().filter(|_| !axes.is_empty());
-    let documents = documents
-        .map(|variant| (format!("{}_{}", spec.experiment, variant.id), document(setting, axes, variant, &of(variant))));
-    let mut notes = Vec::new();
-    for variant in &spec.variants {
-        let done = of(variant).len();
-        if done < spec.runs_per_variant {
-            let (id, planned) = (&variant.id, spec.runs_per_variant);
-            notes.push(format!("variant `{id}`: {done} of {planned} runs are finished, and only those are counted"));
+pub fn exports(plan: &InterviewPlan, runs: &[RunRecord]) -> Exports {
+    let interviewed = |(key, outcome)| Interviewed { key, outcome, parsed: ParsedOutcome::of(outcome) };
+    let runs: Vec<Interviewed> = finished(runs).map(interviewed).collect();
+    let mut exports = Exports { tables: vec![runs_table(&runs), turns_table(&plan.axes, &runs)], ..Exports::default() };
+    for variant in &plan.conditions {
+        let own: Vec<&Interviewed> = runs.iter().filter(|run| run.key.cell == variant.label).collect();
+        let (id, done, planned) = (&variant.label, own.len(), plan.runs_per_variant);
+        if done < planned {
+            exports
+                .notes
+                .push(format!("variant `{id}`: {done} of {planned} runs are finished, and only those are counted"));
+        }
+        if !plan.axes.is_empty() {
+            exports.documents.push((format!("{}_{id}", plan.experiment), document(plan, variant, &own)));
         }
     }
-    Collected {
-        documents: documents.collect(),
-        tables: vec![runs_table(&runs), turns_table(axes, &runs)],
-        tensors: Vec::new(),
-        notes,
-    }
+    exports
 }
 
-fn document(setting: &Setting, axes: &[Axis], variant: &Variant, runs: &[&Interviewed]) -> Value {
-    let spec = &setting.spec;
+fn document(plan: &InterviewPlan, variant: &VariantPlan, runs: &[&Interviewed]) -> Value {
+    let axes = &plan.axes;
     let series = |probe: usize| {
         runs.iter().map(|run| run.outcome.series.get(probe).map(|series| &series.values)).collect::<Vec<_>>()
     };
-    let by_axis: serde_json::Map<String, Value> = axes
-        .iter()
-        .enumerate()
-        .map(|(probe, axis)| (format!("{}@{}", axis.name, axis.site), json!(series(probe))))
-        .collect();
+    let by_axis: serde_json::Map<String, Value> =
+        axes.iter().enumerate().map(|(probe, axis)| (axis.series(), json!(series(probe)))).collect();
     json!({
-        "model": setting.steward.model.card().name,
-        "condition": format!("{}_{}", spec.experiment, variant.id),
+        "model": plan.steward.name,
+        "condition": format!("{}_{}", plan.experiment, variant.label),
         "n_samples": runs.len(),
-        "temperature": spec.sampling.temperature,
-        "seed": spec.seed,
-        "system_prompt": spec.briefing,
+        "temperature": plan.sampling.temperature,
+        "seed": plan.seed,
+        "system_prompt": plan.briefing,
         "projections": series(0),
         "conversations": runs.iter().map(|run| &run.outcome.transcript).collect::<Vec<_>>(),
-        "experiment": spec.experiment,
-        "label": variant.id,
+        "experiment": plan.experiment,
+        "label": variant.label,
         "axis": axes[0].name,
         "site": axes[0].site,
-        "token_span": spec.readouts.span,
-        "span": axes[0].mean_neg.zip(axes[0].mean_pos),
+        "token_span": plan.token_span,
+        "span": axes[0].span,
         "statuses": runs.iter().map(|run| run.outcome.series.first().map(|series| &series.statuses)).collect::<Vec<_>>(),
         "strategies": runs.iter().map(|run| run.outcome.labels.get("strategy")).collect::<Vec<_>>(),
         "projections_by_axis": by_axis,
@@ -81,10 +71,10 @@ fn runs_table(runs: &[Interviewed]) -> Table {
         ColumnData::Bool(runs.iter().map(|run| run.outcome.metrics.get(name).map(|value| *value == 1.0)).collect())
     };
     let verdict = |said: fn(&super::Verdict) -> &String| {
-        let verdict = |run: &Interviewed| run.told.judgement.as_ref().map(|judged| said(&judged.verdict).clone());
+        let verdict = |run: &Interviewed| run.parsed.judgement.as_ref().map(|judged| said(&judged.verdict).clone());
         ColumnData::Text(runs.iter().map(verdict).collect())
     };
-    let seed = |run: &Interviewed| run.told.turns.first().map(|turn| turn.reply_record.seed_key as i64);
+    let seed = |run: &Interviewed| run.parsed.turns.first().map(|turn| turn.reply_record.seed_key as i64);
     Table::new("runs")
         .with("run_id", label("run_id"))
         .with("variant", label("variant"))
@@ -104,9 +94,9 @@ fn runs_table(runs: &[Interviewed]) -> Table {
         .with("cost_usd", ColumnData::Float(runs.iter().map(|r| r.outcome.metrics.get("cost_usd").copied()).collect()))
 }
 
-fn turns_table(axes: &[Axis], runs: &[Interviewed]) -> Table {
+fn turns_table(axes: &[AxisPlan], runs: &[Interviewed]) -> Table {
     let rows: Vec<(&Interviewed, &Turn)> =
-        runs.iter().flat_map(|run| run.told.turns.iter().map(move |turn| (run, turn))).collect();
+        runs.iter().flat_map(|run| run.parsed.turns.iter().map(move |turn| (run, turn))).collect();
     let text = |f: &dyn Fn(&Interviewed, &Turn) -> Option<String>| {
         ColumnData::Text(rows.iter().map(|(run, turn)| f(run, turn)).collect())
     };
@@ -125,7 +115,7 @@ fn turns_table(axes: &[Axis], runs: &[Interviewed]) -> Table {
     for (probe, axis) in axes.iter().enumerate() {
         let value = |turn: &Turn| Some(turn.reply_record.readout.as_ref()?.projections.get(probe)?.mean);
         let values = rows.iter().map(|(_, turn)| value(turn)).collect();
-        let name = format!("projection.{}@{}", axis.name, axis.site);
+        let name = format!("projection.{}", axis.series());
         table.columns.push(Column::new(name, ColumnData::FloatF32(values)));
     }
     table

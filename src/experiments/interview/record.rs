@@ -1,6 +1,5 @@
-//! Owns what is made of interviews from the frozen plan and the journal alone: the record of a run in the schema of the published
-//! study, its backup, the summary of the batch, the closing words, and what `validate` finds wrong.
-//! Must not know: engine, provider, run folders, terminal.
+//! Files of interviews: the record of a run in the schema of the published study, its backup, the summary of the batch and on the
+//! terminal, and defects for `validate`.
 
 mod defects;
 
@@ -8,24 +7,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::InterviewPlan;
 use super::{
-    LEVELS, OUTCOMES, judge, methods, rule,
-    run::{Judgement, Row, Turn, run_seed},
+    LEVELS, OUTCOMES, collect, judge, methods, rule,
+    run::{Judgement, Row, Turn},
     tally::{Tally, distribution},
 };
-use crate::config::RunSeeding;
-use crate::{BACKUPS, DatasetRecord, Recorder, RunEnd, RunFile, RunRecord};
+use crate::plan::ModelPlan;
+use crate::{BACKUPS, DatasetRecord, Exports, Kind, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Role;
 use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::canonical;
 use tiltmeter_store::Outcome;
 
 /// No Python takes part.
 const NO_PYTHON: &str = "n/a";
-
-/// The files and records of one frozen plan.
-pub struct Records {
-    plan: Value,
-}
 
 /// A run's questions and verdict, read back.
 pub struct ParsedOutcome {
@@ -68,53 +64,31 @@ fn status(end: &RunEnd) -> &'static str {
     }
 }
 
-impl Records {
-    pub fn of(plan: &Value) -> Self {
-        Self { plan: plan.clone() }
+/// What a model was, as exactly as it is known: the name it answered under, the hash of its weights, or its name.
+fn version<'a>(model: &'a ModelPlan, answered: &'a str) -> &'a str {
+    match &model.fingerprint {
+        _ if !answered.is_empty() => answered,
+        Some(fingerprint) => fingerprint,
+        None => &model.name,
     }
+}
 
-    fn menu(&self) -> Vec<String> {
-        let entries = self.plan["menu"].as_array().into_iter().flatten();
-        entries.filter_map(|entry| entry["name"].as_str().map(str::to_owned)).collect()
-    }
-
-    fn base_seed(&self) -> u64 {
-        self.plan["seed"].as_u64().unwrap_or_default()
-    }
-
-    /// The seed that the run has by the plan.
-    fn seed_of(&self, run: &RunRecord) -> u64 {
-        let seeding: RunSeeding = serde_json::from_value(self.plan["seeding"].clone()).unwrap_or_default();
-        run_seed(self.base_seed(), seeding, &run.key.id())
-    }
-
-    /// What a model was, as exactly as it is known: the name it answered under, the hash of its weights, or its name.
-    fn version(&self, part: &str, answered: &str) -> Value {
-        let model = &self.plan[part];
-        match &model["fingerprint"] {
-            _ if !answered.is_empty() => json!(answered),
-            Value::Null => model["name"].clone(),
-            fingerprint => fingerprint.clone(),
-        }
-    }
-
+impl InterviewPlan {
     fn value(&self, run: &RunRecord, outcome: &Outcome) -> Value {
-        let plan = &self.plan;
         let told = ParsedOutcome::of(outcome);
         let judged_as = told.judgement.as_ref().and_then(|judged| judged.version.clone()).unwrap_or_default();
         let label = |name: &str| outcome.labels.get(name);
-        let mut config = json!({
-            "temperature": plan["sampling"]["temperature"],
-            "top_p": plan["sampling"]["top_p"],
-            "seed": self.seed_of(run),
-            "max_tokens": plan["max_new_tokens"],
-            "steward_version": self.version("steward", &told.versions().join(", ")),
-            "judge_version": self.version("judge", &judged_as),
-        });
-        for key in ["top_k", "min_p"] {
-            if !plan["sampling"][key].is_null() {
-                config[key] = plan["sampling"][key].clone();
-            }
+        // Whole numbers without a fraction, as in the plan.
+        let mut config = canonical(json!({"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}));
+        config["seed"] = json!(self.seed_of(run));
+        config["max_tokens"] = json!(self.max_new_tokens);
+        config["steward_version"] = json!(version(&self.steward, &told.versions().join(", ")));
+        config["judge_version"] = json!(version(&self.judge.model, &judged_as));
+        if let Some(top_k) = self.sampling.top_k {
+            config["top_k"] = json!(top_k);
+        }
+        if let Some(min_p) = self.sampling.min_p {
+            config["min_p"] = canonical(json!(min_p));
         }
         let error = match &run.end {
             RunEnd::Failed(problem) => Some(problem.to_string()),
@@ -124,9 +98,9 @@ impl Records {
         json!({
             "run_id": label("run_id"),
             "timestamp": label("timestamp"),
-            "experiment_version": plan["experiment_version"],
+            "experiment_version": self.experiment_version,
             "code_commit": label("code_commit"),
-            "steward_model": plan["steward"]["name"],
+            "steward_model": self.steward.name,
             "prompt_variant": run.key.cell,
             "model_config": config,
             "python_version": NO_PYTHON,
@@ -135,8 +109,8 @@ impl Records {
             "conversation_log": log(outcome, &told),
             "status": status(&run.end),
             "error": error,
-            "base_seed": self.base_seed(),
-            "seed_support": plan["steward"]["seed_support"],
+            "base_seed": self.seed,
+            "seed_support": self.steward.seed_support,
             "usage": {"prompt_tokens": tokens("prompt_tokens"), "completion_tokens": tokens("completion_tokens")},
             "cost_usd": outcome.metrics.get("cost_usd"),
         })
@@ -169,7 +143,11 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-impl Recorder for Records {
+impl Kind for InterviewPlan {
+    fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
+        collect::exports(self, runs)
+    }
+
     fn run_files(&self, run: &RunRecord) -> Vec<RunFile> {
         let Some(outcome) = &run.outcome else { return Vec::new() };
         let label = |name: &str| outcome.labels.get(name).map(String::as_str).unwrap_or_default();
@@ -185,7 +163,7 @@ impl Recorder for Records {
     }
 
     fn batch_files(&self, runs: &[RunRecord]) -> Vec<RunFile> {
-        let menu = self.menu();
+        let menu = self.strategies();
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (outcomes, levels) = (words(&OUTCOMES), words(&LEVELS));
         let found = |runs: &[&RunRecord]| {
@@ -201,14 +179,10 @@ impl Recorder for Records {
             counts
         };
         let all: Vec<&RunRecord> = runs.iter().collect();
-        let conditions = self.plan["conditions"].as_array().into_iter().flatten();
-        let by_variant: serde_json::Map<String, Value> = conditions
-            .filter_map(|condition| {
-                let id = condition["label"].as_str()?;
-                let own: Vec<&RunRecord> = runs.iter().filter(|run| run.key.cell == id).collect();
-                Some((id.to_owned(), Value::Object(found(&own))))
-            })
-            .collect();
+        let of_variant = |id: &String| runs.iter().filter(|run| run.key.cell == *id).collect::<Vec<_>>();
+        let ids = self.conditions.iter().map(|variant| &variant.label);
+        let by_variant: serde_json::Map<String, Value> =
+            ids.map(|id| (id.clone(), Value::Object(found(&of_variant(id))))).collect();
         let sum =
             |metric: &str| -> f64 { runs.iter().filter_map(|run| run.outcome.as_ref()?.metrics.get(metric)).sum() };
         let failed: Vec<Value> = runs
@@ -222,10 +196,10 @@ impl Recorder for Records {
             })
             .collect();
         let mut summary = json!({
-            "experiment": self.plan["experiment"],
-            "experiment_version": self.plan["experiment_version"],
-            "steward_model": self.plan["steward"]["name"],
-            "judge_model": self.plan["judge"]["name"],
+            "experiment": self.experiment,
+            "experiment_version": self.experiment_version,
+            "steward_model": self.steward.name,
+            "judge_model": self.judge.model.name,
         });
         if let Value::Object(summary) = &mut summary {
             summary.extend(found(&all));
@@ -242,7 +216,7 @@ impl Recorder for Records {
 
     fn closing(&self, runs: &[RunRecord]) -> Option<String> {
         let tally = Tally::of(runs);
-        if let (false, [run]) = (self.plan["batch"] == true, runs) {
+        if let (false, [run]) = (self.batch, runs) {
             return Some(single(run));
         }
         let state = if tally.pending > 0 { "INCOMPLETE" } else { "COMPLETE" };
@@ -254,7 +228,7 @@ impl Recorder for Records {
             lines.push(format!("Pending: {}", tally.pending));
         }
         lines.extend([String::new(), "Strategy distribution:".to_owned()]);
-        let counts = distribution(runs, "strategy", &self.menu());
+        let counts = distribution(runs, "strategy", &self.strategies());
         lines.extend(counts.into_iter().map(|(strategy, count)| format!("  {strategy}: {count}")));
         lines.push(rule());
         Some(lines.join("\n"))
@@ -265,7 +239,7 @@ impl Recorder for Records {
     }
 
     fn methods(&self) -> Vec<String> {
-        methods::methods(&self.plan)
+        methods::methods(self)
     }
 }
 

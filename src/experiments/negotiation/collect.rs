@@ -2,8 +2,10 @@
 //! Must not know: engine, provider, run folders, terminal.
 
 use super::rows::{ParsedOutcome, Said, Side};
-use super::{Setting, cast};
-use crate::Collected;
+use serde_json::Value;
+
+use super::{Matrix, cast};
+use crate::{Exports, RunRecord, finished};
 use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
 
 /// One finished game, read back.
@@ -13,24 +15,23 @@ struct Played<'a> {
     told: ParsedOutcome,
 }
 
-pub fn collect(setting: &Setting, outcomes: &[(RunKey, Outcome)]) -> Collected {
+pub fn collect(matrix: &Matrix, axes: &Value, runs: &[RunRecord]) -> Exports {
     let runs: Vec<Played> =
-        outcomes.iter().map(|(key, outcome)| Played { key, outcome, told: ParsedOutcome::of(outcome) }).collect();
-    let planned = setting.matrix.total_runs();
+        finished(runs).map(|(key, outcome)| Played { key, outcome, told: ParsedOutcome::of(outcome) }).collect();
+    let planned = matrix.total_runs();
     let mut notes = Vec::new();
     if runs.len() < planned {
         notes.push(format!("{} of {planned} games are finished, and only those are counted", runs.len()));
     }
-    Collected {
+    Exports {
         documents: Vec::new(),
-        tables: vec![runs_table(setting, &runs), turns_table(setting, &runs)],
+        tables: vec![runs_table(matrix, &runs), turns_table(axes, &runs)],
         tensors: Vec::new(),
         notes,
     }
 }
 
-fn runs_table(setting: &Setting, runs: &[Played]) -> Table {
-    let matrix = &setting.matrix;
+fn runs_table(matrix: &Matrix, runs: &[Played]) -> Table {
     let index = |run: &Played| Some(matrix.index(matrix.find(&run.key.cell)?, run.key.sample) as i64);
     let label = |name: &str| ColumnData::Text(runs.iter().map(|run| run.outcome.labels.get(name).cloned()).collect());
     let number =
@@ -87,7 +88,7 @@ const NUMBERS: &[&str] = &[
     "cosine_similarity",
 ];
 
-fn turns_table(setting: &Setting, runs: &[Played]) -> Table {
+fn turns_table(axes: &Value, runs: &[Played]) -> Table {
     let rows: Vec<(&Played, &Said)> =
         runs.iter().flat_map(|run| run.told.said().map(move |said| (run, said))).collect();
     let text = |f: &dyn Fn(&Played, &Said) -> Option<String>| {
@@ -107,11 +108,24 @@ fn turns_table(setting: &Setting, runs: &[Played]) -> Table {
         .with("prompt_tokens", int(&|said| said.reply_record.usage.prompt_tokens))
         .with("generated_tokens", int(&|said| said.reply_record.usage.completion_tokens))
         .with("text", text(&|_, said| Some(said.text.clone())));
-    for (probe, axis) in setting.axes().iter().enumerate() {
+    for (probe, axis) in probe_names(axes).into_iter().enumerate() {
         let value = |said: &Said| Some(said.reply_record.readout.as_ref()?.projections.get(probe)?.mean);
         let values = rows.iter().map(|(_, said)| value(said)).collect();
-        let name = format!("projection.{}@{}", axis.name, axis.site);
-        table.columns.push(Column::new(name, ColumnData::FloatF32(values)));
+        table.columns.push(Column::new(format!("projection.{axis}"), ColumnData::FloatF32(values)));
     }
     table
+}
+
+/// Names `axis@site` of the probes, in the order of the requests. The plan lists every axis once a side, as `weak.axis`.
+fn probe_names(axes: &Value) -> Vec<String> {
+    let of = |side: Side| -> Vec<String> {
+        let prefix = format!("{}.", side.name());
+        let listed = axes.as_array().into_iter().flatten();
+        let name = |axis: &Value| {
+            Some(format!("{}@{}", axis["name"].as_str()?.strip_prefix(&prefix)?, axis["site"].as_str()?))
+        };
+        listed.filter_map(name).collect()
+    };
+    let weak = of(Side::Weak);
+    if weak.is_empty() { of(Side::Strong) } else { weak }
 }

@@ -20,8 +20,8 @@ mod summary;
 use serde_json::{Value, json};
 
 use super::matrix::{Cell, Matrix};
-use super::{methods, run};
-use crate::{DatasetRecord, Ledger, Recorder, RunEnd, RunFile, RunRecord};
+use super::{collect, methods, run};
+use crate::{DatasetRecord, Exports, Kind, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::TOO_LONG;
 
@@ -105,7 +105,11 @@ fn file(path: String, text: String) -> RunFile {
     RunFile { path, text }
 }
 
-impl Recorder for Records {
+impl Kind for Records {
+    fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
+        self.matrix.as_ref().map(|matrix| collect::collect(matrix, &self.plan["axes"], runs)).unwrap_or_default()
+    }
+
     fn run_files(&self, run: &RunRecord) -> Vec<RunFile> {
         let Some((matrix, placed)) = self.placed(run) else { return Vec::new() };
         let index = placed.index;

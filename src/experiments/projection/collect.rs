@@ -1,101 +1,88 @@
-//! Owns what the rollouts mean together: one measure per probe, the documents in the schema of the published experiment, the tables
-//! of turns and tokens, and the turn-mean vectors from which a new axis can be projected without running the model again.
-//! Must not know: engine, provider, run folders, terminal.
+//! Exports of a projection experiment: one document a condition in the schema of the published experiment, the tables of turns and
+//! tokens, and the turn-mean vectors.
 
 use ndarray::{Array3, ArrayView1, s};
 use serde_json::{Value, json};
 
-use super::{Projection, REFERENCE, TurnRecord};
-use crate::config::Condition;
-use crate::{Collected, NamedTensor};
+use super::plan::{ConditionPlan, ProjectionPlan};
+use super::{REFERENCE, TurnRecord};
+use crate::{Exports, NamedTensor, RunRecord, finished};
 use tiltmeter_model::probe::{Site, Span};
 use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
 
-/// One finished rollout with its turns read back.
+/// One finished rollout with its turns parsed.
 struct Rollout<'a> {
     key: &'a RunKey,
     outcome: &'a Outcome,
     turns: Vec<TurnRecord>,
 }
 
-pub fn collect(experiment: &Projection, outcomes: &[(RunKey, Outcome)]) -> Collected {
-    let rollouts: Vec<Rollout> = outcomes
-        .iter()
-        .map(|(key, outcome)| {
-            // Written by the same type; a turn that does not read back would be a defect, and then its row is left empty.
-            let turns = outcome.turns.iter().map(|turn| serde_json::from_value(turn.clone()).unwrap_or_default());
-            Rollout { key, outcome, turns: turns.collect() }
-        })
-        .collect();
-    let conditions = &experiment.spec.conditions;
-    let of = |label: &str| rollouts.iter().filter(|r| r.key.cell == label).collect::<Vec<_>>();
-    let reference = of(REFERENCE).first().map(|rollout| rollout.outcome.series[0].values.clone());
-    let documents = conditions
-        .iter()
-        .map(|condition| {
-            let stem = format!("{}_{}", experiment.spec.experiment, condition.label);
-            (stem, document(experiment, condition, &of(&condition.label), reference.as_ref()))
-        })
-        .collect();
-    let mut notes = Vec::new();
-    for condition in conditions {
-        let done = of(&condition.label).len();
-        if done < experiment.spec.samples {
-            notes.push(format!(
-                "condition `{}`: {done} of {} samples are finished, and only those are counted",
-                condition.label, experiment.spec.samples
-            ));
-        }
-    }
-    Collected {
-        documents,
-        tables: vec![turns_table(experiment, &rollouts), tokens_table(experiment, &rollouts)],
-        tensors: conditions.iter().flat_map(|c| vectors(experiment, &c.label, &of(&c.label))).collect(),
-        notes,
+impl<'a> Rollout<'a> {
+    fn of((key, outcome): (&'a RunKey, &'a Outcome)) -> Self {
+        // `TurnRecord` wrote these; a turn that cannot be parsed is a defect, and its row stays empty.
+        let turns = outcome.turns.iter().map(|turn| serde_json::from_value(turn.clone()).unwrap_or_default());
+        Self { key, outcome, turns: turns.collect() }
     }
 }
 
-/// The published experiment's schema, and what it left out: statuses, further axes, the reference, token counts.
+pub fn exports(plan: &ProjectionPlan, runs: &[RunRecord]) -> Exports {
+    let rollouts: Vec<Rollout> = finished(runs).map(Rollout::of).collect();
+    let of = |label: &str| rollouts.iter().filter(|r| r.key.cell == label).collect::<Vec<_>>();
+    let reference = of(REFERENCE).first().map(|rollout| rollout.outcome.series[0].values.clone());
+    let mut exports = Exports {
+        tables: vec![turns_table(plan, &rollouts), tokens_table(plan, &rollouts)],
+        tensors: vectors(plan, &rollouts),
+        ..Exports::default()
+    };
+    for condition in &plan.conditions {
+        let own = of(&condition.label);
+        if own.len() < plan.samples {
+            exports.notes.push(format!(
+                "condition `{}`: {} of {} samples are finished, and only those are counted",
+                condition.label,
+                own.len(),
+                plan.samples
+            ));
+        }
+        let stem = format!("{}_{}", plan.experiment, condition.label);
+        exports.documents.push((stem, document(plan, condition, &own, reference.as_ref())));
+    }
+    exports
+}
+
+/// The published experiment's schema, extended by statuses, further axes, the reference and token counts.
 fn document(
-    experiment: &Projection,
-    condition: &Condition,
+    plan: &ProjectionPlan,
+    condition: &ConditionPlan,
     rollouts: &[&Rollout],
     reference: Option<&Vec<Option<f64>>>,
 ) -> Value {
-    let spec = &experiment.spec;
-    let card = experiment.model.card();
-    let cell = experiment.forecast.cells.iter().find(|cell| cell.cell == condition.label);
-    let prompt = cell.map(|cell| &cell.first_prompt);
     let series = |probe: usize| rollouts.iter().map(|r| &r.outcome.series[probe].values).collect::<Vec<_>>();
-    let by_axis: serde_json::Map<String, Value> = experiment
-        .axes
-        .iter()
-        .enumerate()
-        .map(|(probe, axis)| (format!("{}@{}", axis.name, axis.site), json!(series(probe))))
-        .collect();
+    let by_axis: serde_json::Map<String, Value> =
+        plan.axes.iter().enumerate().map(|(probe, axis)| (axis.series(), json!(series(probe)))).collect();
     let counts = |count: fn(&TurnRecord) -> u64| -> Vec<Vec<u64>> {
         rollouts.iter().map(|r| r.turns.iter().map(count).collect()).collect()
     };
     json!({
-        "model": card.name,
-        "transcript_source": experiment.source(),
-        "condition": format!("{}_{}", spec.experiment, condition.label),
+        "model": plan.model.name,
+        "transcript_source": plan.transcript.source,
+        "condition": format!("{}_{}", plan.experiment, condition.label),
         "n_samples": rollouts.len(),
-        "temperature": spec.sampling.temperature,
-        "seed": spec.seed,
+        "temperature": plan.sampling.temperature,
+        "seed": plan.seed,
         "system_prompt": condition.system_prompt,
         "projections": series(0),
         "conversations": rollouts.iter().map(|r| &r.outcome.transcript).collect::<Vec<_>>(),
-        "experiment": spec.experiment,
+        "experiment": plan.experiment,
         "label": condition.label,
         "placement": condition.placement,
-        "model_fingerprint": card.fingerprint,
-        "axis": experiment.axes[0].name,
-        "site": experiment.axes[0].site,
-        "token_span": spec.readouts.span,
-        "span": experiment.axes[0].mean_neg.zip(experiment.axes[0].mean_pos),
+        "model_fingerprint": plan.model.fingerprint,
+        "axis": plan.axes[0].name,
+        "site": plan.axes[0].site,
+        "token_span": plan.token_span,
+        "span": plan.axes[0].span,
         "reference": reference,
-        "rendered_prompt": prompt,
+        "rendered_prompt": condition.rendered_prompt,
         "samples": rollouts.iter().map(|r| r.key.sample).collect::<Vec<_>>(),
         "statuses": rollouts.iter().map(|r| &r.outcome.series[0].statuses).collect::<Vec<_>>(),
         "prompt_tokens": counts(|turn| turn.prompt_tokens),
@@ -105,12 +92,12 @@ fn document(
     })
 }
 
-/// The names of the value columns: one per probe.
-fn projection_names(experiment: &Projection) -> impl Iterator<Item = String> {
-    experiment.axes.iter().map(|axis| format!("projection.{}@{}", axis.name, axis.site))
+/// Column names, one per probe.
+fn projection_names(plan: &ProjectionPlan) -> impl Iterator<Item = String> {
+    plan.axes.iter().map(|axis| format!("projection.{}", axis.series()))
 }
 
-fn turns_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
+fn turns_table(plan: &ProjectionPlan, rollouts: &[Rollout]) -> Table {
     let rows: Vec<(&RunKey, &TurnRecord)> =
         rollouts.iter().flat_map(|r| r.turns.iter().map(move |turn| (r.key, turn))).collect();
     let text = |f: &dyn Fn(&RunKey, &TurnRecord) -> Option<String>| {
@@ -134,14 +121,14 @@ fn turns_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
         .with("seed_key", int(&|_, turn| turn.seed_key))
         .with("seed_stream", int(&|_, turn| turn.seed_stream))
         .with("reply", text(&|_, turn| turn.reply.clone()));
-    for (probe, name) in projection_names(experiment).enumerate() {
+    for (probe, name) in projection_names(plan).enumerate() {
         let value = |turn: &TurnRecord| Some(turn.readout.as_ref()?.projections.get(probe)?.mean);
         table.columns.push(Column::new(name, ColumnData::FloatF32(rows.iter().map(|(_, turn)| value(turn)).collect())));
     }
     table
 }
 
-fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
+fn tokens_table(plan: &ProjectionPlan, rollouts: &[Rollout]) -> Table {
     let mut rows = Vec::new();
     for rollout in rollouts {
         for turn in &rollout.turns {
@@ -149,7 +136,7 @@ fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
             rows.extend((0..measured).map(|index| (rollout.key, turn, index)));
         }
     }
-    let generated = matches!(experiment.spec.readouts.span, Span::Content | Span::ContentAndStop | Span::FirstK(_));
+    let generated = matches!(plan.token_span, Span::Content | Span::ContentAndStop | Span::FirstK(_));
     // Only generated spans consist of the turn's own tokens; of a prompt span the ids are not the reply's.
     let id = |turn: &TurnRecord, index: usize| turn.token_ids.get(index).filter(|_| generated).map(|&id| i64::from(id));
     let mut table = Table::new("tokens")
@@ -159,7 +146,7 @@ fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
         .with("turn", ColumnData::Int(rows.iter().map(|(_, turn, _)| Some(turn.turn as i64)).collect()))
         .with("index", ColumnData::Int(rows.iter().map(|(.., index)| Some(*index as i64)).collect()))
         .with("token_id", ColumnData::Int(rows.iter().map(|(_, turn, index)| id(turn, *index)).collect()));
-    for (probe, name) in projection_names(experiment).enumerate() {
+    for (probe, name) in projection_names(plan).enumerate() {
         let value = |turn: &TurnRecord, index: usize| {
             turn.readout.as_ref()?.projections.get(probe)?.per_token.get(index).copied()
         };
@@ -171,20 +158,31 @@ fn tokens_table(experiment: &Projection, rollouts: &[Rollout]) -> Table {
     table
 }
 
-/// `<condition>.<site>`: `[samples, turns, hidden]`, NaN where a turn was not measured.
-fn vectors(experiment: &Projection, label: &str, rollouts: &[&Rollout]) -> Vec<NamedTensor> {
-    let Some(width) = experiment.model.card().hidden_size else { return Vec::new() };
-    let turns = experiment.transcript.turns.len();
-    let of_site = |(index, site): (usize, &Site)| {
-        let mut values = Array3::from_elem((rollouts.len(), turns, width), f32::NAN);
-        for (sample, rollout) in rollouts.iter().enumerate() {
-            for (turn, record) in rollout.turns.iter().enumerate() {
-                if let Some(vector) = record.readout.as_ref().and_then(|readout| readout.vectors.get(index)) {
-                    values.slice_mut(s![sample, turn, ..]).assign(&ArrayView1::from(&vector.mean[..]));
+/// Tensors `<condition>.<site>` of `[samples, turns, hidden]`, NaN where a turn was not measured; none if no turn of any rollout has a
+/// vector.
+fn vectors(plan: &ProjectionPlan, rollouts: &[Rollout]) -> Vec<NamedTensor> {
+    let readouts = |turn: &TurnRecord| turn.readout.as_ref().and_then(|readout| readout.vectors.first().cloned());
+    let first = rollouts.iter().flat_map(|rollout| &rollout.turns).find_map(readouts);
+    let Some(width) = first.map(|vector| vector.mean.len()) else { return Vec::new() };
+    // In the order of the requests' probe plan.
+    let mut sites: Vec<Site> = plan.axes.iter().map(|axis| axis.site).collect();
+    sites.sort_unstable();
+    sites.dedup();
+    let turns = plan.transcript.users.len();
+    let mut tensors = Vec::new();
+    for condition in &plan.conditions {
+        let own: Vec<&Rollout> = rollouts.iter().filter(|rollout| rollout.key.cell == condition.label).collect();
+        for (index, site) in sites.iter().enumerate() {
+            let mut values = Array3::from_elem((own.len(), turns, width), f32::NAN);
+            for (sample, rollout) in own.iter().enumerate() {
+                for (turn, record) in rollout.turns.iter().enumerate() {
+                    if let Some(vector) = record.readout.as_ref().and_then(|readout| readout.vectors.get(index)) {
+                        values.slice_mut(s![sample, turn, ..]).assign(&ArrayView1::from(&vector.mean[..]));
+                    }
                 }
             }
+            tensors.push((format!("{}.{site}", condition.label), values.into_dyn()));
         }
-        (format!("{label}.{site}"), values.into_dyn())
-    };
-    experiment.probes.vectors.iter().enumerate().map(of_site).collect()
+    }
+    tensors
 }

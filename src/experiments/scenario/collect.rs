@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::{Setting, Turn, cell_id, turn::Decision, variation_id};
-use crate::Collected;
+use super::{Records, Turn, turn::Decision};
+use crate::{Exports, RunRecord, finished};
 use tiltmeter_store::{Column, ColumnData, Outcome, RunKey, Table};
 
 /// One finished run, read back.
@@ -14,26 +14,23 @@ struct Played<'a> {
     turns: Vec<Turn>,
 }
 
-pub fn collect(setting: &Setting, numbers: &[usize], outcomes: &[(RunKey, Outcome)]) -> Collected {
+pub fn collect(records: &Records, runs: &[RunRecord]) -> Exports {
     let played = |(key, outcome)| Played { key, outcome, turns: super::record::turns_of(outcome) };
-    let runs: Vec<Played> = outcomes.iter().map(|(key, outcome)| (key, outcome)).map(played).collect();
-    let planned = setting.spec.runs_per_variation;
+    let runs: Vec<Played> = finished(runs).map(played).collect();
+    let planned = records.runs_per_variation();
     let mut notes = Vec::new();
-    for (place, number) in setting.places.iter().zip(numbers) {
-        let done = runs.iter().filter(|run| run.key.cell == cell_id(*number)).count();
+    for variation in &records.variations {
+        let done = runs.iter().filter(|run| run.key.cell == variation.cell).count();
         if done < planned {
-            let what = &place.title;
-            notes.push(format!(
-                "{} ({what}): {done} of {planned} runs are finished, and only those are counted",
-                variation_id(*number)
-            ));
+            let (id, what) = (&variation.id, &variation.description);
+            notes.push(format!("{id} ({what}): {done} of {planned} runs are finished, and only those are counted"));
         }
     }
-    let tables = vec![runs_table(setting, &runs), decisions_table(setting, &runs)];
-    Collected { tables, notes, ..Collected::default() }
+    let tables = vec![runs_table(records, &runs), decisions_table(records, &runs)];
+    Exports { tables, notes, ..Exports::default() }
 }
 
-fn runs_table(setting: &Setting, runs: &[Played]) -> Table {
+fn runs_table(records: &Records, runs: &[Played]) -> Table {
     let label = |name: &str| ColumnData::Text(runs.iter().map(|run| run.outcome.labels.get(name).cloned()).collect());
     let metric =
         |name: &str| ColumnData::Float(runs.iter().map(|run| run.outcome.metrics.get(name).copied()).collect());
@@ -48,7 +45,7 @@ fn runs_table(setting: &Setting, runs: &[Played]) -> Table {
         .with("prompt_tokens", count("prompt_tokens"))
         .with("completion_tokens", count("completion_tokens"))
         .with("cost_usd", metric("cost_usd"));
-    for one in &setting.spec.scenario.metrics {
+    for one in records.base.iter().flat_map(|base| &base.metrics) {
         let last =
             |run: &Played| run.turns.last().and_then(|turn| turn.metrics.get(&one.id)).map(|found| found.value.clone());
         let data = match one.kind.is_number() {
@@ -68,7 +65,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-fn decisions_table(setting: &Setting, runs: &[Played]) -> Table {
+fn decisions_table(records: &Records, runs: &[Played]) -> Table {
     let turns = || runs.iter().flat_map(|run| run.turns.iter().map(move |turn| (run, turn)));
     let rows: Vec<(&Played, &Turn, &Decision)> =
         turns().flat_map(|(run, turn)| turn.decisions.iter().map(move |decision| (run, turn, decision))).collect();
@@ -89,13 +86,7 @@ fn decisions_table(setting: &Setting, runs: &[Played]) -> Table {
         .with("generated_tokens", int(&|_, decision| decision.taken.reply_record.usage.completion_tokens))
         .with("action", column(&|_, _, decision| decision.sections.action.clone()))
         .with("reply", column(&|_, _, decision| Some(decision.text.clone())));
-    let mut probes: Vec<String> = Vec::new();
-    for probe in setting.probes.values().flat_map(|plan| &plan.probes) {
-        let name = format!("{}@{}", probe.name, probe.site);
-        if !probes.contains(&name) {
-            probes.push(name);
-        }
-    }
+    let probes = records.plan["projections"].as_array().into_iter().flatten().filter_map(Value::as_str);
     for name in probes {
         let value = |decision: &Decision| {
             let readout = decision.taken.reply_record.readout.as_ref()?;

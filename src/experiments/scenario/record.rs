@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{analysis, methods, play::JUDGE_FAILURE, turn::Turn};
+use super::{analysis, collect, methods, play::JUDGE_FAILURE, turn::Turn};
 use crate::config::{Cell, Scenario};
-use crate::{BatchAnalysis, Ledger, Recorder, RunEnd, RunFile, RunRecord};
+use crate::{BatchAnalysis, Exports, Kind, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::{Account, HaltReason};
 use tiltmeter_store::Outcome;
@@ -32,9 +32,9 @@ pub struct Variation {
 
 /// The files of one frozen plan.
 pub struct Records {
-    plan: Value,
-    base: Option<Scenario>,
-    variations: Vec<Variation>,
+    pub plan: Value,
+    pub base: Option<Scenario>,
+    pub variations: Vec<Variation>,
 }
 
 /// The turns of a run, read back. Rows that do not read back would be a defect of the program; `defects` counts what is missing.
@@ -96,7 +96,7 @@ impl Records {
         self.variations.len() * self.runs_per_variation()
     }
 
-    fn runs_per_variation(&self) -> usize {
+    pub fn runs_per_variation(&self) -> usize {
         self.plan["runs_per_variation"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
     }
 
@@ -106,7 +106,11 @@ impl Records {
     }
 }
 
-impl Recorder for Records {
+impl Kind for Records {
+    fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
+        collect::collect(self, runs)
+    }
+
     fn run_files(&self, run: &RunRecord) -> Vec<RunFile> {
         let (Some(outcome), Some(variation)) = (&run.outcome, self.variation(run)) else { return Vec::new() };
         if self.plan["save_individual_runs"] == false {

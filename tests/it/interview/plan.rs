@@ -209,6 +209,6 @@ fn the_opening_and_the_plan_say_everything_that_decides() {
     assert!(plan["judge"]["instructions"].as_str().unwrap().contains(plan["briefing"].as_str().unwrap().trim()));
     let conduct = ["parallel", "order", "inter_run_delay", "hf_repo_id", "budget_limit"];
     assert!(conduct.iter().all(|key| plan.get(*key).is_none()), "how it is carried out decides nothing");
-    let paragraphs = tiltmeter::experiment::recorder(&plan).methods();
+    let paragraphs = tiltmeter::experiment::kind_of(&plan).unwrap().methods();
     assert!(paragraphs[0].contains("5 framings") && paragraphs[2].contains("Technical Truth"), "{paragraphs:?}");
 }

@@ -92,7 +92,7 @@ fn the_folder_holds_every_file_of_the_guide() {
         found.keys()
     );
     assert!(found.contains_key("batch-summary.json"));
-    let analysis = tiltmeter::experiment::recorder(&none.plan).analysis(&none.ran(), &none.books()).unwrap();
+    let analysis = tiltmeter::experiment::kind_of(&none.plan).unwrap().analysis(&none.ran(), &none.books()).unwrap();
     assert_eq!(analysis.document()["patterns"]["successful_runs"], 6, "it can still be asked for");
 }
 
@@ -129,7 +129,7 @@ fn the_files_of_the_batch_have_every_field() {
     assert_eq!(keys(&state["variations"][0]), ["variation_id", "description", "modifications"]);
     holds(&state["variations"][0]["modifications"], &["actor_models", "scenario_overrides"]);
 
-    let under_way = tiltmeter::experiment::recorder(&left.plan).standing(&["var-001-run-002".to_owned()]);
+    let under_way = tiltmeter::experiment::kind_of(&left.plan).unwrap().standing(&["var-001-run-002".to_owned()]);
     assert_eq!(under_way[0].path, "batch-state.json", "the state is not saved at the end alone");
     let under_way: Value = serde_json::from_str(&under_way[0].text).unwrap();
     assert_eq!((&under_way["completed_runs"], &under_way["failed_runs"]), (&json!(["var-001-run-002"]), &Value::Null));
@@ -255,7 +255,7 @@ fn the_numbers_of_the_analysis_are_right() {
 #[test]
 fn a_person_is_told_how_the_batch_ended() {
     let left = compared(json!({}));
-    let closing = tiltmeter::experiment::recorder(&left.plan).closing(&left.ran()).unwrap();
+    let closing = tiltmeter::experiment::kind_of(&left.plan).unwrap().closing(&left.ran()).unwrap();
     assert!(closing.contains("SCENARIO BATCH COMPLETE - SUMMARY"), "{closing}");
     assert!(closing.contains("Planned runs: 6\nCompleted: 6\nFailed: 0\n"), "{closing}");
     assert!(closing.contains("var-002: 3/3 regulator=soft"), "{closing}");

@@ -267,7 +267,7 @@ fn the_plan_holds_what_decides_and_nothing_of_how_it_is_carried_out() {
         "two actors and the world, three turns, two runs"
     );
     assert_eq!(batch.kept_config(), Some("batch-config.yaml"));
-    let methods = tiltmeter::experiment::recorder(&plan).methods();
+    let methods = tiltmeter::experiment::kind_of(&plan).unwrap().methods();
     assert!(
         methods[0].contains("simultaneously") && methods.iter().any(|p| p.contains("cooperation_level")),
         "{methods:?}"

@@ -216,7 +216,7 @@ fn a_decision_without_an_action_does_nothing_and_is_told_of() {
         (&decisions[0]["taken"]["status"], &decisions[1]["taken"]["status"]),
         (&json!("no_action"), &json!("unstructured"))
     );
-    let defects = tiltmeter::experiment::recorder(&left.plan).defects(&left.ran()[0]);
+    let defects = tiltmeter::experiment::kind_of(&left.plan).unwrap().defects(&left.ran()[0]);
     let said: Vec<&str> = defects.iter().map(|problem| problem.what.as_str()).collect();
     assert_eq!(said, ["turn 1: the decision of ann has no action"]);
 }

@@ -1,23 +1,19 @@
-//! Owns what can be wrong with a finished interview: what the plan says and the record does not hold, and what should give a reader
-//! pause.
-//! Must not know: engine, provider, run folders, terminal.
+//! Defects of a finished interview: deviations from the plan, and findings that a reader should check.
 
-use serde_json::Value;
-
-use super::{ParsedOutcome, Records};
+use super::{InterviewPlan, ParsedOutcome};
 use crate::interview::{LEVELS, OUTCOMES, run::status};
 use crate::{RunEnd, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::Outcome;
 
-pub fn of(records: &Records, run: &RunRecord) -> Vec<Problem> {
+pub fn of(plan: &InterviewPlan, run: &RunRecord) -> Vec<Problem> {
     let (RunEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
     let name = outcome.labels.get("run_id").cloned().unwrap_or_else(|| run.key.id());
     let told = ParsedOutcome::of(outcome);
     let mut found = fields(outcome);
-    found.extend(questions(records, run, &told));
-    found.extend(seeds(records, run, &told));
-    found.extend(verdict(records, &told));
+    found.extend(questions(plan, run, &told));
+    found.extend(seeds(plan, run, &told));
+    found.extend(verdict(plan, &told));
     found.into_iter().map(|(what, hint)| Problem::new(what).at(name.clone()).hint(hint)).collect()
 }
 
@@ -32,15 +28,12 @@ fn fields(outcome: &Outcome) -> Vec<Defect> {
     missing.map(|label| (format!("the record lacks `{label}`"), BROKEN)).collect()
 }
 
-fn questions(records: &Records, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
+fn questions(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
     let mut found = Vec::new();
-    let conditions = records.plan["conditions"].as_array().into_iter().flatten();
-    let prompts = conditions.filter(|c| c["label"] == *run.key.cell).filter_map(|c| c["prompts"].as_array()).next();
-    let Some(prompts) = prompts else {
+    let Some(variant) = plan.conditions.iter().find(|variant| variant.label == run.key.cell) else {
         return vec![(format!("the plan has no variant `{}`", run.key.cell), BROKEN)];
     };
-    let asked: Vec<Value> = told.turns.iter().map(|turn| turn.question.clone().into()).collect();
-    if asked != *prompts {
+    if !told.turns.iter().map(|turn| &turn.question).eq(&variant.prompts) {
         found.push(("the questions are not those of the plan".to_owned(), BROKEN));
     }
     for turn in &told.turns {
@@ -73,8 +66,8 @@ fn questions(records: &Records, run: &RunRecord, told: &ParsedOutcome) -> Vec<De
 }
 
 /// A seed that is not the run's own may be another run's, and then the two are no independent repetitions.
-fn seeds(records: &Records, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
-    let own = records.seed_of(run);
+fn seeds(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
+    let own = plan.seed_of(run);
     let strange = told
         .turns
         .iter()
@@ -91,7 +84,7 @@ fn seeds(records: &Records, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect
         .collect()
 }
 
-fn verdict(records: &Records, told: &ParsedOutcome) -> Vec<Defect> {
+fn verdict(plan: &InterviewPlan, told: &ParsedOutcome) -> Vec<Defect> {
     let Some(judged) = &told.judgement else {
         return vec![("the run counts as finished and has no verdict".to_owned(), BROKEN)];
     };
@@ -99,7 +92,7 @@ fn verdict(records: &Records, told: &ParsedOutcome) -> Vec<Defect> {
     let off = |what: &str, said: &str, menu: &[&str]| {
         (!menu.contains(&said)).then(|| (format!("the verdict's {what} `{said}` is not on the menu"), BROKEN))
     };
-    let menu = records.menu();
+    let menu = plan.strategies();
     let menu: Vec<&str> = menu.iter().map(String::as_str).collect();
     let mut found: Vec<Defect> = [
         off("strategy", &verdict.strategy, &menu),
