@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_status_says_how_far_and_how_to_go_on() {
-        let session = |how| Session { started: "2000-01-01T00:00:00Z".into(), ended: None, how };
+        let session = |how| Session { started: "2000-01-01T00:00:00Z".into(), how, ..Session::default() };
         let status = Status {
             plan_hash: Some("0123456789abcdef".into()),
             planned: 48,

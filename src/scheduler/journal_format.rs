@@ -150,11 +150,17 @@ pub(super) struct SessionStart {
     pub limit_micro_usd: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_limit_micro_usd: Option<u64>,
+    /// What the program ran on and with.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub environment: Value,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SessionStop {
     pub how: SessionEnd,
+    /// Engine work of the session by unit.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub work: Counts,
 }
 
 /// A `Problem` on its way in.

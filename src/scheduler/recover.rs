@@ -26,7 +26,7 @@ use super::{
     plan::Plan,
 };
 use tiltmeter_model::problem::Problem;
-use tiltmeter_store::{Drift, Outcome, Session, SessionEnd};
+use tiltmeter_store::{Drift, Outcome, Session};
 
 /// Everything the journals of a folder say.
 #[derive(Default)]
@@ -207,6 +207,15 @@ pub(super) struct FileEnd {
 }
 
 impl Recovered {
+    /// Counted work of all runs by unit; of a run under way, as of its latest step.
+    pub fn work(&self) -> Counts {
+        let mut work = Counts::new();
+        for (unit, n) in self.runs.values().flat_map(|run| &run.counts) {
+            *work.entry(unit.clone()).or_default() += n;
+        }
+        work
+    }
+
     /// Everything read so far is another writer's doing.
     pub fn is_of_others(&mut self) {
         for run in self.runs.values_mut() {
@@ -268,7 +277,8 @@ impl Recovered {
                     return Err(format!("format {} is of a newer version of this program", start.format));
                 }
                 end.has_session = true;
-                self.sessions.push((at, Session { started: moment(at), ended: None, how: SessionEnd::Unknown }));
+                let (started, environment) = (moment(at), start.environment);
+                self.sessions.push((at, Session { started, environment, ..Session::default() }));
                 *open_session = Some(self.sessions.len() - 1);
                 self.accepted_drift.extend(start.accepted_drift);
                 if self.plan.as_ref().is_none_or(|(latest, _)| *latest <= at) {
@@ -286,6 +296,7 @@ impl Recovered {
                 if let Some(index) = open_session.take() {
                     self.sessions[index].1.ended = Some(moment(at));
                     self.sessions[index].1.how = stop.how;
+                    self.sessions[index].1.work = stop.work;
                 }
                 return Ok(());
             }

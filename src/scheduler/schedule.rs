@@ -24,6 +24,7 @@ use super::{
     workers::Claims,
 };
 use serde::Serialize;
+use serde_json::Value;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{Drift, RunFolder, RunKey, Session, SessionEnd, timestamp};
 
@@ -57,6 +58,8 @@ pub struct Schedule {
     pub(super) planned: Option<usize>,
     pub(super) again: Vec<String>,
     pub(super) claims: Option<Arc<Claims>>,
+    environment: Value,
+    work: Option<Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>>,
 }
 
 impl Schedule {
@@ -80,6 +83,8 @@ impl Schedule {
             planned: None,
             again: Vec::new(),
             claims: None,
+            environment: Value::Null,
+            work: None,
         }
     }
 
@@ -162,6 +167,18 @@ impl Schedule {
         self
     }
 
+    /// What the program runs on and with: model cards, axis hashes, versions, host. Journaled when the session starts.
+    pub fn environment(mut self, environment: Value) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Counts the engine's work of this session by unit. Called once, when the session ends, and journaled then.
+    pub fn work(mut self, work: impl Fn() -> BTreeMap<String, u64> + Send + Sync + 'static) -> Self {
+        self.work = Some(Box::new(work));
+        self
+    }
+
     /// Who is told what runs leave.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -198,6 +215,7 @@ impl Schedule {
             totals: self.progress.totals(),
             limit_micro_usd: limits.limit_micro_usd,
             run_limit_micro_usd: limits.run_limit_micro_usd,
+            environment: mem::take(&mut self.environment),
         };
         commit_own(&journal, Kind::Session, session_at, &start).await?;
         if !self.folder.is_shared() || !self.folder.plan().is_file() {
@@ -279,7 +297,8 @@ impl Schedule {
             StopLevel::Abort => SessionEnd::Aborted,
         };
         let ended_at = shared.journal.now();
-        let ended = commit_own(&shared.journal, Kind::End, ended_at, &SessionStop { how }).await;
+        let stop = SessionStop { how, work: self.work.as_ref().map(|work| work()).unwrap_or_default() };
+        let ended = commit_own(&shared.journal, Kind::End, ended_at, &stop).await;
         shared.journal.close();
         ended?;
         self.budget.leave()?;
@@ -287,7 +306,8 @@ impl Schedule {
 
         let mut sessions = recovered.sessions;
         let moment = |at| timestamp(time_of(at));
-        sessions.push((session_at, Session { started: moment(session_at), ended: Some(moment(ended_at)), how }));
+        let (started, ended) = (moment(session_at), Some(moment(ended_at)));
+        sessions.push((session_at, Session { started, ended, how, environment: start.environment, work: stop.work }));
         sessions.sort_by_key(|(at, _)| *at);
         let mut accounts = self.budget.accounts();
         for (id, halt) in mem::take(&mut *shared.halted.lock().unwrap_or_else(PoisonError::into_inner)) {

@@ -58,12 +58,6 @@ pub struct Status {
 /// Reads the journals of a folder and says how far it is.
 pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
     let (recovered, writer_active) = read(folder)?;
-    let mut work: BTreeMap<String, u64> = BTreeMap::new();
-    for run in recovered.runs.values() {
-        for (unit, n) in &run.counts {
-            *work.entry(unit.clone()).or_default() += n;
-        }
-    }
     let spending = spending(&recovered);
     let done = recovered.runs.values().filter(|run| run.done.is_some()).count();
     let failures: BTreeMap<_, _> =
@@ -77,7 +71,7 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
         pending: recovered.planned_runs.saturating_sub(done + failures.len()),
         steps: recovered.runs.values().map(|run| run.results).sum(),
         uncertain_steps: recovered.runs.values().map(|run| run.uncertain_steps()).sum(),
-        work,
+        work: recovered.work(),
         totals: recovered.totals,
         failures,
         spending,
@@ -97,7 +91,10 @@ pub struct Recorded {
     /// Runs the latest session planned.
     pub planned: usize,
     pub spending: Spending,
+    /// Of all journals, by start.
     pub sessions: Vec<Session>,
+    /// Work by unit, as in `Summary::work`.
+    pub work: BTreeMap<String, u64>,
     pub accepted_drifts: Vec<Drift>,
 }
 
@@ -131,7 +128,8 @@ pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
         runs,
         planned: recovered.planned_runs,
         spending: spending(&recovered),
-        sessions: recovered.sessions.iter().map(|(_, session)| session.clone()).collect(),
+        work: recovered.work(),
+        sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),
         accepted_drifts: recovered.accepted_drift,
     })
 }

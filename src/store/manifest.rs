@@ -94,8 +94,9 @@ impl SourceVersion {
     }
 }
 
-/// One start of the program on a run folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One start of the program on a run folder. `environment` and `work` stay out of the manifest's list of sessions: the manifest has
+/// fields of its own for what they contain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     /// RFC 3339 in UTC.
     pub started: String,
@@ -103,6 +104,12 @@ pub struct Session {
     pub ended: Option<String>,
     /// How it ended.
     pub how: SessionEnd,
+    /// Model cards, axis hashes, program version and host, as passed to the scheduler; `Null` if nothing was.
+    #[serde(skip)]
+    pub environment: Value,
+    /// Engine work of this session by unit; empty while it runs, and where the program was killed.
+    #[serde(skip)]
+    pub work: BTreeMap<String, u64>,
 }
 
 /// How a session ended.
@@ -258,7 +265,7 @@ mod tests {
         assert_eq!(started, "1970-01-01T00:00:00Z");
         let manifest = Manifest {
             plan_hash: "ab".to_owned(),
-            sessions: vec![Session { started, ended: None, how: SessionEnd::Unknown }],
+            sessions: vec![Session { started, ..Session::default() }],
             accepted_drifts: vec![Drift { path: "a".to_owned(), was: None, is: Some(1.into()) }],
             files: vec![entry],
             host: Host::this(),

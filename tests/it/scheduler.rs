@@ -5,6 +5,7 @@ mod speed;
 mod talk;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     sync::{Arc, Mutex},
     time::Duration,
@@ -16,7 +17,7 @@ use tiltmeter::{
     record::{Outcome, RunKey, SessionEnd},
     scheduler::{
         Disk, Order, Plan, Progress, Run, RunContext, RunError, RunState, Schedule, StopLevel, StopSignal,
-        finished_runs, seed_for, status,
+        finished_runs, recorded, seed_for, status,
     },
 };
 
@@ -66,6 +67,24 @@ async fn all_runs_are_done_and_kept() {
         "finished runs are not carried out"
     );
     assert_eq!((again.sessions.len(), again.work["turns"], again.resumed), (2, 24, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_journal_holds_the_environment_and_the_work_of_every_session() {
+    let bench = Bench::new(1, 2, 3);
+    let begin = |device: &str, tokens: u64| {
+        let work = BTreeMap::from([("forward_tokens".to_owned(), tokens)]);
+        bench.schedule().resume(true).environment(json!({ "device": device })).work(move || work.clone())
+    };
+    begin("cpu", 7).run(bench.runs()).await.unwrap();
+    let summary = begin("cuda:0", 0).run(bench.runs()).await.unwrap();
+    let recorded = recorded(&bench.folder()).unwrap();
+    assert_eq!(recorded.sessions, summary.sessions);
+    assert_eq!(recorded.work, summary.work);
+    let seen: Vec<_> = summary.sessions.iter().map(|s| (&s.environment["device"], s.work["forward_tokens"])).collect();
+    assert_eq!(seen, [(&json!("cpu"), 7), (&json!("cuda:0"), 0)]);
+    assert!(recorded.sessions.iter().all(|session| session.ended.is_some()));
+    assert_eq!(json!(summary.sessions[0]).as_object().unwrap().len(), 3, "the manifest lists start, end and how");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
