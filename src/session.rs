@@ -46,14 +46,12 @@ use sharing::Share;
 use tiltmeter_dataset::Dataset;
 pub use tiltmeter_experiments::Forecast;
 use tiltmeter_experiments::config::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
-use tiltmeter_experiments::{Experiment, Ledger, RunEnd, RunFile, RunRecord};
+use tiltmeter_experiments::{Experiment, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{Keys, read_env_file};
 use tiltmeter_model::{ChatRequest, Message, Model, Role, Work};
-use tiltmeter_scheduler::{
-    Budget, Lane, Order, Plan, Progress, Run, RunState, Schedule, StopSignal, Summary, recorded,
-};
-use tiltmeter_store::{Host, Manifest, RunFolder, RunKey, SessionEnd, SourceVersion, Tool, timestamp};
+use tiltmeter_scheduler::{Budget, Lane, Order, Plan, Progress, Run, Schedule, StopSignal, Summary, recorded};
+use tiltmeter_store::{Host, Manifest, RunFolder, SessionEnd, SourceVersion, Tool, timestamp};
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -345,7 +343,7 @@ impl PreparedRun {
             .progress(progress.clone())
             .resume(running.resume)
             .accept_drift(running.accept_drift)
-            .observer(keeper.clone())
+            .hooks(keeper.clone())
             .planned(self.experiment.runs().len());
         if let Some(seconds) = conduct.timeout_per_run {
             schedule = schedule.run_time_limit(Duration::from_secs_f64(seconds));
@@ -365,21 +363,20 @@ impl PreparedRun {
         if let Some(share) = share {
             share.explain(&mut summary);
             // Those that are done or kept something have theirs already.
-            for (key, state) in summary.outcomes.iter().filter(|(_, state)| matches!(state, RunState::Failed(_))) {
-                keeper.write(&ran(key, state, &summary));
+            for run in summary.runs.iter().filter(|run| run.failure().is_some()) {
+                keeper.write(run);
             }
             let (work, files) = (self.work(), Vec::new());
             let closing = share.closing;
             return Ok(RunReport { folder, summary, work, reported: None, closing, uploaded: None, files });
         }
         let ran: Vec<RunRecord> = match &only {
-            None => summary.outcomes.iter().map(|(key, state)| ran(key, state, &summary)).collect(),
+            None => summary.runs.clone(),
             // What is exported is of all runs, whoever carried them out.
             Some(_) => afterwards::runs(&recorded(&folder)?),
         };
         let mut manifest = self.manifest(&plan, &summary);
-        let books = books(&summary);
-        let written = exports::write(&plan, &folder, &ran, &books, &keeper, self.work(), &mut manifest)?;
+        let written = exports::write(&plan, &folder, &ran, &summary.ledger, &keeper, self.work(), &mut manifest)?;
         let closing = keeper.kind().closing(&ran);
         let exports::Written { reported, files } = written;
         let uploaded = match &self.dataset {
@@ -452,11 +449,11 @@ impl PreparedRun {
         let all_done = summary.pending == 0 && !summary.interrupted;
         Manifest {
             tool: Tool { name: "tiltmeter".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), source },
-            started: summary.sessions.first().map(|session| session.started.clone()),
+            started: summary.ledger.sessions.first().map(|session| session.started.clone()),
             finished: all_done.then(|| timestamp(OffsetDateTime::now_utc())),
             plan_hash: plan.hash().to_owned(),
             accepted_drifts: summary.accepted_drifts.clone(),
-            sessions: summary.sessions.clone(),
+            sessions: summary.ledger.sessions.clone(),
             models: cards.iter().map(|card| json!(card)).collect(),
             axis_hashes: self.axis_hashes.clone(),
             device: own.and_then(|card| card.device.clone()),
@@ -474,24 +471,7 @@ impl PreparedRun {
     }
 }
 
-/// A run as far as it came.
-fn ran(key: &RunKey, state: &RunState, summary: &Summary) -> RunRecord {
-    let kept = || summary.kept.get(&key.id()).cloned();
-    let (outcome, end) = match state {
-        RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
-        RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
-        RunState::Pending => (kept(), RunEnd::Pending),
-    };
-    RunRecord { key: key.clone(), outcome, end }
-}
-
-/// What the journal knows besides outcomes.
-fn books(summary: &Summary) -> Ledger {
-    let Summary { sessions, spending, accounts, .. } = summary;
-    Ledger { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
-}
-
 /// How often a sitting ended before its work.
 fn interruptions(summary: &Summary) -> usize {
-    summary.sessions.iter().filter(|session| session.how != SessionEnd::Finished).count()
+    summary.ledger.sessions.iter().filter(|session| session.how != SessionEnd::Finished).count()
 }

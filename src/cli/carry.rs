@@ -19,7 +19,7 @@ use crate::session::{PreparedRun, RunOptions, RunReport, Uploaded};
 use tiltmeter_model::Work;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::{distribution_terminal, response_terminal, terminal as tables};
-use tiltmeter_scheduler::{HaltReason, Progress, RunState, StopLevel, StopSignal};
+use tiltmeter_scheduler::{HaltReason, Progress, StopLevel, StopSignal};
 use tiltmeter_store::RunFolder;
 
 /// Carries out what is not done yet; `again` is the command that goes on where this one stops.
@@ -123,7 +123,7 @@ fn finish(sitting: &RunReport, again: &str) -> Result<Exit, Failure> {
     if let Some(memory) = memory(&work) {
         stdout(&format!("memory     {memory}\n"))?;
     }
-    let spending = &sitting.summary.spending;
+    let spending = &sitting.summary.ledger.spending;
     if spending.held_micro_usd() > 0 || spending.limit_micro_usd.is_some() {
         stdout(&format!("spent      {}\n", status::money(spending)))?;
     }
@@ -134,10 +134,10 @@ fn finish(sitting: &RunReport, again: &str) -> Result<Exit, Failure> {
     }
     let sent = sitting.uploaded.as_ref().map_or(Ok(true), tell_upload)?;
     let summary = &sitting.summary;
-    for (key, state) in &summary.outcomes {
-        if let RunState::Failed(problem) = state {
+    for run in &summary.runs {
+        if let Some(problem) = run.failure() {
             errors::print(std::slice::from_ref(&Problem {
-                what: format!("{}: {}", key.id(), problem.what),
+                what: format!("{}: {}", run.key.id(), problem.what),
                 ..problem.clone()
             }));
         }

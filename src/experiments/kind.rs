@@ -1,41 +1,11 @@
 //! The trait `Kind`: everything that a frozen plan and the journal of its runs give without a model, namely files of runs and of the
 //! batch, exports, records for a dataset, the analysis, the summary on the terminal, the methods section.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
 use tiltmeter_model::problem::Problem;
-use tiltmeter_scheduler::{Account, Spending};
-use tiltmeter_store::{Outcome, RunKey, Session, Table};
-
-/// One run, complete or not.
-#[derive(Clone, Debug)]
-pub struct RunRecord {
-    pub key: RunKey,
-    /// The outcome; for a run that is not done, the last partial outcome it saved.
-    pub outcome: Option<Outcome>,
-    pub end: RunEnd,
-}
-
-/// State of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RunEnd {
-    Done,
-    Failed(Problem),
-    Pending,
-}
-
-/// The journal's records of a batch other than its outcomes.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    /// All sessions, oldest first.
-    pub sessions: Vec<Session>,
-    /// Total spending, and the limits of the latest session.
-    pub spending: Spending,
-    /// Cost of each run and the reason it was halted, by run id.
-    pub runs: BTreeMap<String, Account>,
-}
+pub use tiltmeter_scheduler::{Ledger, RunEnd, RunRecord};
+use tiltmeter_store::{Outcome, RunKey, Table};
 
 /// A file below the run folder.
 #[derive(Clone, Debug, PartialEq)]

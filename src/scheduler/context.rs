@@ -72,9 +72,9 @@ impl From<Problem> for RunError {
     }
 }
 
-/// How many steps were replayed and how many were carried out.
+/// Counts of replayed and executed steps.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct StepCounters {
     pub replayed: AtomicU64,
     pub executed: AtomicU64,
 }
@@ -84,54 +84,54 @@ pub(super) struct Shared {
     pub journal: Journal,
     pub progress: Arc<Progress>,
     pub stop: StopSignal,
-    pub tally: Tally,
+    pub steps: StepCounters,
     pub lanes: Vec<Lane>,
     pub budget: Budget,
     /// The latest halt of each reason.
     pub halts: Mutex<BTreeMap<HaltReason, Problem>>,
     /// Runs that were left although nobody asked, and why, by run id.
     pub halted: Mutex<BTreeMap<String, Halt>>,
-    /// What runs without an outcome have of it, by run id.
-    pub kept: Mutex<BTreeMap<String, Outcome>>,
-    pub observer: Option<Arc<dyn Observer>>,
+    /// Latest checkpoint of each run without an outcome, by run id.
+    pub checkpoints: Mutex<BTreeMap<String, Outcome>>,
+    pub hooks: Option<Arc<dyn RunHooks>>,
 }
 
-/// Somebody who is told what runs leave, when it is durable in the journal; of a resumed run, told again.
+/// Callbacks of a schedule. Checkpoints and outcomes are passed on once they are durable in the journal; a resumed schedule passes
+/// them on again.
 #[async_trait::async_trait]
-pub trait Observer: Send + Sync {
-    /// The folder is this process's, its plan is accepted, and no run has begun. An error ends the schedule.
-    fn begun(&self) -> Result<(), Problem> {
+pub trait RunHooks: Send + Sync {
+    /// The folder is locked, the plan is accepted, and no run has started. An error ends the schedule.
+    fn on_start(&self) -> Result<(), Problem> {
         Ok(())
     }
 
-    /// The run has this much of an outcome and goes on.
-    fn kept(&self, key: &RunKey, outcome: &Outcome);
+    /// A run saved a partial outcome and continues.
+    fn on_checkpoint(&self, key: &RunKey, outcome: &Outcome);
 
-    /// The run is done.
-    fn done(&self, key: &RunKey, outcome: &Outcome);
+    /// A run is done.
+    fn on_done(&self, key: &RunKey, outcome: &Outcome);
 
-    /// The run waits here until a person lets it go on; at once, unless a person was asked for.
-    async fn pause(&self, _text: &str) {}
+    /// A run asks for confirmation before it continues. Returns at once unless overridden.
+    async fn confirm(&self, _text: &str) {}
 }
 
-/// How the problem of a run that used up its time begins, so that a kind can tell it from other failures.
+/// Prefix of the problem of a run that exceeded its time limit, so that a kind can tell this failure from others.
 pub const TOO_LONG: &str = "the run took longer than";
 
-/// Name of the step that keeps what there is of an outcome.
-pub(super) const KEEP: &str = "keep";
+/// Name of the step that saves a partial outcome.
+pub(super) const CHECKPOINT: &str = "checkpoint";
 
-/// An outcome as a run keeps it on its way.
+/// A partial outcome as the journal has it: turns are stored as the difference to the previous checkpoint.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Kept {
-    /// How many turns of what was kept before stand before these.
-    #[serde(default)]
+pub(super) struct Checkpoint {
+    /// Number of leading turns taken over from the previous checkpoint.
     after: usize,
     #[serde(flatten)]
     outcome: Outcome,
 }
 
-impl Kept {
-    /// What is new in an outcome; all of it, where it does not go on with the turns before.
+impl Checkpoint {
+    /// The difference to the turns `before`; the whole outcome if it does not extend them.
     fn since(before: &[serde_json::Value], outcome: &Outcome) -> Self {
         let after = if outcome.turns.starts_with(before) { before.len() } else { 0 };
         let Outcome { labels, metrics, series, transcript, turns } = outcome;
@@ -141,7 +141,7 @@ impl Kept {
         Self { after, outcome }
     }
 
-    /// The whole outcome, with the turns of what was kept before.
+    /// The whole outcome, given the turns of the previous checkpoint.
     pub fn whole(mut self, mut before: Vec<serde_json::Value>) -> Outcome {
         before.truncate(self.after);
         before.append(&mut self.outcome.turns);
@@ -169,16 +169,16 @@ struct State {
     counts: Counts,
     /// The schedule's own reason to end this run, which the run cannot overrule.
     ended: Option<RunError>,
-    /// Turns of the outcome that the run kept last.
-    kept_turns: Vec<serde_json::Value>,
+    /// Turns of the latest checkpoint.
+    checkpoint_turns: Vec<serde_json::Value>,
 }
 
 impl RunContext {
     pub(super) fn new(key: RunKey, shared: Arc<Shared>, record: RecoveredRun) -> Self {
         let (pass, recorded) = (record.pass(), record.steps);
         let live = recorded.values().all(|step| step.result.is_none());
-        let (counts, kept_turns) = (Counts::new(), Vec::new());
-        let state = State { recorded, next: 0, in_step: false, live, counts, ended: None, kept_turns };
+        let (counts, checkpoint_turns) = (Counts::new(), Vec::new());
+        let state = State { recorded, next: 0, in_step: false, live, counts, ended: None, checkpoint_turns };
         Self { id: key.id(), pass, key, shared, state: Mutex::new(state) }
     }
 
@@ -267,32 +267,32 @@ impl RunContext {
         Ok(out)
     }
 
-    /// Keeps what there is of the outcome, so that it is not lost if a later step fails for good. A step like any other. The journal
-    /// gets the turns that are new since the last one: however often a run keeps what it has, its journal grows with its turns.
-    pub async fn keep(&self, outcome: &Outcome) -> Result<(), RunError> {
-        let before = mem::take(&mut self.state().kept_turns);
-        let new = Kept::since(&before, outcome);
-        let kept: Kept = self.numbered(false, KEEP, &(), || async { Ok(new) }).await?;
-        let kept = kept.whole(before);
-        self.state().kept_turns.clone_from(&kept.turns);
-        if let Some(observer) = &self.shared.observer {
-            observer.kept(&self.key, &kept);
+    /// Saves a partial outcome, which remains if a later step fails. Counts as a step. Only turns since the last checkpoint are
+    /// journaled, so the journal grows with the turns and not with the number of checkpoints.
+    pub async fn checkpoint(&self, outcome: &Outcome) -> Result<(), RunError> {
+        let before = mem::take(&mut self.state().checkpoint_turns);
+        let new = Checkpoint::since(&before, outcome);
+        let saved: Checkpoint = self.numbered(false, CHECKPOINT, &(), || async { Ok(new) }).await?;
+        let saved = saved.whole(before);
+        self.state().checkpoint_turns.clone_from(&saved.turns);
+        if let Some(hooks) = &self.shared.hooks {
+            hooks.on_checkpoint(&self.key, &saved);
         }
-        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id.clone(), kept);
+        self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id.clone(), saved);
         Ok(())
     }
 
-    /// A line of the experiment for whoever watches, unless the run was here before.
+    /// Shows a line of the experiment, except while replaying.
     pub fn say(&self, text: impl Into<String>) {
         if self.state().live {
             self.shared.progress.say(text);
         }
     }
 
-    /// Waits until a person lets the run go on, where one was asked for.
-    pub async fn pause(&self, text: &str) -> Result<(), RunError> {
-        match &self.shared.observer {
-            Some(observer) if self.state().live => self.unless_stopped(observer.pause(text)).await,
+    /// Waits for confirmation, except while replaying; see `RunHooks::confirm`.
+    pub async fn confirm(&self, text: &str) -> Result<(), RunError> {
+        match &self.shared.hooks {
+            Some(hooks) if self.state().live => self.unless_stopped(hooks.confirm(text)).await,
             _ => Ok(()),
         }
     }
@@ -379,8 +379,8 @@ impl RunContext {
     }
 
     pub(super) fn finish_step(&self, live: bool) {
-        let tally = &self.shared.tally;
-        let counter = if live { &tally.executed } else { &tally.replayed };
+        let steps = &self.shared.steps;
+        let counter = if live { &steps.executed } else { &steps.replayed };
         counter.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         state.in_step = false;
@@ -401,10 +401,10 @@ impl RunContext {
                 .hint("a metric that is not a number has to be left out")
         })?;
         self.commit(json).await?;
-        if let Some(observer) = &self.shared.observer {
-            observer.done(&self.key, &outcome);
+        if let Some(hooks) = &self.shared.hooks {
+            hooks.on_done(&self.key, &outcome);
         }
-        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
         Ok(outcome)
     }
 

@@ -19,7 +19,7 @@ mod workers;
 mod budget;
 mod context;
 mod call;
-mod flight;
+mod run_tasks;
 mod summary;
 mod schedule;
 mod run_loop;
@@ -27,15 +27,15 @@ mod status;
 
 pub use budget::{Budget, Exhausted, Reservation, Spending, dollars};
 pub use call::{Call, CallPolicy, Cost, Halt, HaltReason};
-pub use context::{Observer, Run, RunContext, RunError, TOO_LONG};
+pub use context::{Run, RunContext, RunError, RunHooks, TOO_LONG};
 pub use journal::Disk;
 pub use lane::{Lane, LaneLimits, LaneOff, LaneState, LaneView, OffReason, Permit};
 pub use plan::{Plan, canonical, seed_for};
 pub use progress::{CounterView, Event, EventKind, Progress, Snapshot};
 pub use schedule::{Order, Schedule};
-pub use status::{Recorded, RecordedRun, Status, finished_runs, paid_by_writer, recorded, status};
+pub use status::{Recorded, Status, finished_runs, paid_by_writer, recorded, status};
 pub use stop::{StopLevel, StopSignal};
-pub use summary::{Account, RunState, Summary};
+pub use summary::{Account, Ledger, RunEnd, RunRecord, Summary};
 pub use workers::{BudgetLeases, Claims};
 
 pub use tiltmeter_store::Drift;

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use super::{
     budget::Sums,
     call::Halt,
-    context::{KEEP, Kept},
+    context::{CHECKPOINT, Checkpoint},
     journal_format::{
         AttemptCharge, Counts, Envelope, FORMAT, HaltValue, Kind, ProblemValue, SessionStart, SessionStop, unseal,
         value_of,
@@ -143,11 +143,11 @@ impl RecoveredRun {
         self.done.as_deref().map(|json| parsed(json, || format!("outcome of run {run}"))).transpose()
     }
 
-    /// What the run has of an outcome it did not come to.
-    pub fn kept(&self) -> Option<Outcome> {
-        let kept = self.steps.values().filter(|step| step.name == KEEP);
-        let kept = kept.map_while(|step| value_of::<Kept>(step.result.as_deref()?).ok());
-        kept.fold(None, |before, kept| Some(kept.whole(before.map_or_else(Vec::new, |o: Outcome| o.turns))))
+    /// The latest checkpoint of a run that is not done.
+    pub fn checkpoint(&self) -> Option<Outcome> {
+        let saved = self.steps.values().filter(|step| step.name == CHECKPOINT);
+        let saved = saved.map_while(|step| value_of::<Checkpoint>(step.result.as_deref()?).ok());
+        saved.fold(None, |before, saved| Some(saved.whole(before.map_or_else(Vec::new, |o: Outcome| o.turns))))
     }
 
     /// Intents without an end: nobody knows whether the act took place.

@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     context::{Run, RunContext, Shared},
-    flight::Flight,
     progress::EventKind,
     recover::RecoveredRun,
+    run_tasks::RunTasks,
     schedule::{Order, Schedule},
     stop::StopLevel,
-    summary::RunState,
+    summary::{RunEnd, RunRecord},
 };
 use tiltmeter_model::problem::Problem;
 
@@ -51,22 +51,22 @@ impl Schedule {
 
     /// Starts runs and collects their ends until there is nothing left to start or to wait for. An error: it cannot be found out
     /// which runs are this process's.
-    pub(super) async fn carry_out(
+    pub(super) async fn execute_all(
         &self,
         runs: &[Arc<dyn Run>],
         queue: &mut VecDeque<usize>,
         records: &mut HashMap<String, RecoveredRun>,
-        states: &mut [RunState],
+        results: &mut [RunRecord],
         of_others: &mut HashSet<usize>,
         shared: &Arc<Shared>,
     ) -> Result<(), Problem> {
         let mut unshared = Ok(());
-        let mut flight = Flight::default();
+        let mut running = RunTasks::default();
         let mut level = StopLevel::None;
         let mut next_start = Instant::now();
         loop {
             let mut delayed = false;
-            while level == StopLevel::None && flight.tasks.len() < self.parallel && self.admits() {
+            while level == StopLevel::None && running.tasks.len() < self.parallel && self.admits() {
                 delayed = next_start > Instant::now();
                 if delayed {
                     break;
@@ -87,15 +87,15 @@ impl Schedule {
                 next_start = Instant::now() + self.inter_run_delay;
                 let run = Arc::clone(&runs[index]);
                 let record = records.remove(&run.key().id()).unwrap_or_default();
-                flight.start(
+                running.start(
                     index,
                     run,
                     RunContext::new(runs[index].key().clone(), Arc::clone(shared), record),
                     self.run_time_limit,
                 );
-                self.progress.running.store(flight.tasks.len(), Relaxed);
+                self.progress.running.store(running.tasks.len(), Relaxed);
             }
-            if flight.tasks.is_empty() && !delayed {
+            if running.tasks.is_empty() && !delayed {
                 return unshared;
             }
             let watched = match level {
@@ -109,22 +109,22 @@ impl Schedule {
                     level = self.stop.level();
                     None
                 }
-                Some(ended) = flight.tasks.join_next_with_id() => Some(ended),
+                Some(ended) = running.tasks.join_next_with_id() => Some(ended),
                 () = sleep_until(next_start), if delayed => None,
             };
             if let Some(ended) = ended {
-                self.take(flight.end_of(ended).await, runs, states);
-                self.progress.running.store(flight.tasks.len(), Relaxed);
+                self.record(running.finished(ended).await, results);
+                self.progress.running.store(running.tasks.len(), Relaxed);
             }
             // Without a journal nothing that is still under way could be kept.
             if level == StopLevel::Abort || shared.journal.failure().is_some() {
                 break;
             }
         }
-        flight.tasks.abort_all();
+        running.tasks.abort_all();
         let drop_all = async {
-            while let Some(ended) = flight.tasks.join_next_with_id().await {
-                self.take(flight.end_of(ended).await, runs, states);
+            while let Some(ended) = running.tasks.join_next_with_id().await {
+                self.record(running.finished(ended).await, results);
             }
         };
         // A run inside a long computation cannot be dropped; its later lines find the journal closed.
@@ -133,22 +133,22 @@ impl Schedule {
         unshared
     }
 
-    fn take(&self, ended: Option<(usize, RunState)>, runs: &[Arc<dyn Run>], states: &mut [RunState]) {
-        let Some((index, state)) = ended else { return };
-        let id = runs[index].key().id();
-        match &state {
-            RunState::Done(_) => {
+    fn record(&self, ended: Option<(usize, RunRecord)>, results: &mut [RunRecord]) {
+        let Some((index, record)) = ended else { return };
+        let id = record.key.id();
+        match &record.end {
+            RunEnd::Done => {
                 self.progress.done.fetch_add(1, Relaxed);
                 self.progress.ended_live.fetch_add(1, Relaxed);
                 self.progress.event(EventKind::Done, Some(&id), format!("{id} done"));
             }
-            RunState::Failed(problem) => {
+            RunEnd::Failed(problem) => {
                 self.progress.failed.fetch_add(1, Relaxed);
                 self.progress.ended_live.fetch_add(1, Relaxed);
                 self.progress.event(EventKind::Failed, Some(&id), format!("{id} failed: {problem}"));
             }
-            RunState::Pending => {}
+            RunEnd::Pending => {}
         }
-        states[index] = state;
+        results[index] = record;
     }
 }

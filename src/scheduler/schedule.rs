@@ -12,7 +12,7 @@ use std::{
 use super::{
     budget::{Budget, Sums},
     call::Halt,
-    context::{Observer, Run, Shared, Tally},
+    context::{Run, RunHooks, Shared, StepCounters},
     journal::{Disk, Journal, WrapDisk},
     journal_format::{FORMAT, Kind, Line, SessionStart, SessionStop},
     lane::Lane,
@@ -20,13 +20,13 @@ use super::{
     progress::Progress,
     recover::{Recovered, RecoveredRun, time_of},
     stop::{StopLevel, StopSignal},
-    summary::{RunState, Summary},
+    summary::{Ledger, RunEnd, RunRecord, Summary},
     workers::Claims,
 };
 use serde::Serialize;
 use serde_json::Value;
 use tiltmeter_model::problem::Problem;
-use tiltmeter_store::{Drift, RunFolder, RunKey, Session, SessionEnd, timestamp};
+use tiltmeter_store::{Drift, RunFolder, Session, SessionEnd, timestamp};
 
 /// In which order runs start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -54,7 +54,7 @@ pub struct Schedule {
     pub(super) inter_run_delay: Duration,
     pub(super) run_time_limit: Option<Duration>,
     pub(super) disk: Option<WrapDisk>,
-    pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) hooks: Option<Arc<dyn RunHooks>>,
     pub(super) planned: Option<usize>,
     pub(super) again: Vec<String>,
     pub(super) claims: Option<Arc<Claims>>,
@@ -79,7 +79,7 @@ impl Schedule {
             inter_run_delay: Duration::ZERO,
             run_time_limit: None,
             disk: None,
-            observer: None,
+            hooks: None,
             planned: None,
             again: Vec::new(),
             claims: None,
@@ -179,9 +179,9 @@ impl Schedule {
         self
     }
 
-    /// Who is told what runs leave.
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Some(observer);
+    /// Callbacks for checkpoints and outcomes of runs.
+    pub fn hooks(mut self, hooks: Arc<dyn RunHooks>) -> Self {
+        self.hooks = Some(hooks);
         self
     }
 
@@ -222,9 +222,10 @@ impl Schedule {
             self.plan.write(&self.folder.plan())?;
         }
 
-        self.observer.as_ref().map_or(Ok(()), |observer| observer.begun())?;
+        self.hooks.as_ref().map_or(Ok(()), |hooks| hooks.on_start())?;
 
-        let mut states = vec![RunState::Pending; runs.len()];
+        let record = |run: &Arc<dyn Run>| RunRecord { key: run.key().clone(), outcome: None, end: RunEnd::Pending };
+        let mut results: Vec<RunRecord> = runs.iter().map(record).collect();
         let mut records: HashMap<String, RecoveredRun> = mem::take(&mut recovered.runs);
         self.begin_anew(&journal, &mut records).await?;
         let uncertain_steps = records.values().map(|record| record.uncertain_steps()).sum();
@@ -232,7 +233,7 @@ impl Schedule {
         self.progress.watch(&self.lanes, &self.budget);
         let mut queue = VecDeque::new();
         let mut known = 0;
-        let mut kept = BTreeMap::new();
+        let mut checkpoints = BTreeMap::new();
         let mut of_others = HashSet::new();
         for index in self.sequence(&runs) {
             let id = runs[index].key().id();
@@ -244,18 +245,19 @@ impl Schedule {
             }
             match record.map(|record| record.outcome(&id)).transpose()?.flatten() {
                 Some(outcome) => {
-                    // Whoever was stopped between the journal and a file of the run makes up for it now.
-                    if let Some(observer) = &self.observer {
-                        observer.done(runs[index].key(), &outcome);
+                    // The process may have been killed between the journal entry and the files of the run.
+                    if let Some(hooks) = &self.hooks {
+                        hooks.on_done(runs[index].key(), &outcome);
                     }
-                    states[index] = RunState::Done(outcome);
+                    results[index] =
+                        RunRecord { key: runs[index].key().clone(), outcome: Some(outcome), end: RunEnd::Done };
                     self.progress.done.fetch_add(1, Relaxed);
                     for (unit, n) in record.iter().flat_map(|record| &record.counts) {
                         self.progress.count(unit, *n, false);
                     }
                 }
                 None => {
-                    kept.extend(record.and_then(RecoveredRun::kept).map(|outcome| (id, outcome)));
+                    checkpoints.extend(record.and_then(RecoveredRun::checkpoint).map(|outcome| (id, outcome)));
                     queue.push_back(index);
                 }
             }
@@ -266,26 +268,29 @@ impl Schedule {
             journal,
             progress: Arc::clone(&self.progress),
             stop: self.stop.clone(),
-            tally: Tally::default(),
+            steps: StepCounters::default(),
             lanes: self.lanes.clone(),
             budget: self.budget.clone(),
             halts: Mutex::default(),
             halted: Mutex::default(),
-            kept: Mutex::new(kept),
-            observer: self.observer.take(),
+            checkpoints: Mutex::new(checkpoints),
+            hooks: self.hooks.take(),
         });
-        let unshared = self.carry_out(&runs, &mut queue, &mut records, &mut states, &mut of_others, &shared).await;
+        let unshared = self.execute_all(&runs, &mut queue, &mut records, &mut results, &mut of_others, &shared).await;
 
         let mut number = 0..;
-        let mut outcomes: Vec<(RunKey, RunState)> = runs.iter().map(|run| run.key().clone()).zip(states).collect();
-        outcomes.retain(|_| number.next().is_some_and(|index| !of_others.contains(&index)));
-        let states: Vec<&RunState> = outcomes.iter().map(|(_, state)| state).collect();
-        let pending = states.iter().filter(|state| matches!(state, RunState::Pending)).count();
-        let completed = states.iter().filter(|state| matches!(state, RunState::Done(_))).count();
+        results.retain(|_| number.next().is_some_and(|index| !of_others.contains(&index)));
+        let mut checkpoints = mem::take(&mut *shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner));
+        for run in results.iter_mut().filter(|run| run.outcome.is_none()) {
+            run.outcome = checkpoints.remove(&run.key.id());
+        }
+        let count = |end: fn(&RunEnd) -> bool| results.iter().filter(|run| end(&run.end)).count();
+        let pending = count(|end| *end == RunEnd::Pending);
+        let completed = count(|end| *end == RunEnd::Done);
         let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
         let halt = halts.into_iter().next().filter(|_| pending > 0);
         let halt = halt.map(|(reason, problem)| {
-            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, outcomes.len())
+            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, results.len())
         });
         let level = self.stop.level();
         let how = match level {
@@ -314,23 +319,24 @@ impl Schedule {
             accounts.entry(id).or_default().halt = Some(halt);
         }
         Ok(Summary {
-            accounts,
+            ledger: Ledger {
+                sessions: sessions.into_iter().map(|(_, session)| session).collect(),
+                spending: self.budget.spending(),
+                runs: accounts,
+            },
             completed,
-            failed: states.into_iter().filter(|state| matches!(state, RunState::Failed(_))).count(),
+            failed: count(|end| matches!(end, RunEnd::Failed(_))),
             pending,
             halt,
-            spending: self.budget.spending(),
             interrupted: level > StopLevel::None && pending > 0,
             resumed,
-            replayed_steps: shared.tally.replayed.load(Relaxed),
-            executed_steps: shared.tally.executed.load(Relaxed),
+            replayed_steps: shared.steps.replayed.load(Relaxed),
+            executed_steps: shared.steps.executed.load(Relaxed),
             uncertain_steps,
             unplanned_runs,
-            sessions: sessions.into_iter().map(|(_, session)| session).collect(),
             accepted_drifts: recovered.accepted_drift,
             work: self.progress.work(),
-            kept: mem::take(&mut *shared.kept.lock().unwrap_or_else(PoisonError::into_inner)),
-            outcomes,
+            runs: results,
         })
     }
 

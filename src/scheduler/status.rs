@@ -13,10 +13,10 @@ use super::{
     budget::{Spending, Sums},
     plan::Plan,
     recover::{Recovered, time_of},
-    summary::Account,
+    summary::{Account, Ledger, RunEnd, RunRecord},
 };
 use tiltmeter_model::problem::Problem;
-use tiltmeter_store::{Drift, Outcome, RunFolder, Session, cannot_read, timestamp};
+use tiltmeter_store::{Drift, Outcome, RunFolder, RunKey, Session, cannot_read, timestamp};
 
 /// How far a run folder is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -82,54 +82,56 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
     })
 }
 
-/// Everything the journals of a folder hold: whatever else was deleted from it can be made again from this.
+/// Contents of all journals of a run folder. Every other file of the folder can be written again from this.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub plan: Plan,
-    /// By run id, for every run that was begun.
-    pub runs: BTreeMap<String, RecordedRun>,
-    /// Runs the latest session planned.
+    /// Every run that was started, by run id.
+    pub runs: Vec<RunRecord>,
+    /// Number of runs planned by the latest session.
     pub planned: usize,
-    pub spending: Spending,
-    /// Of all journals, by start.
-    pub sessions: Vec<Session>,
+    /// Costs and sessions of all journals.
+    pub ledger: Ledger,
     /// Work by unit, as in `Summary::work`.
     pub work: BTreeMap<String, u64>,
     pub accepted_drifts: Vec<Drift>,
 }
 
-/// A run as the journal has it.
-#[derive(Clone, Debug)]
-pub struct RecordedRun {
-    /// The outcome; of a run that is not done, what it kept of one.
-    pub outcome: Option<Outcome>,
-    pub done: bool,
-    pub failure: Option<Problem>,
-    pub account: Account,
-}
-
-/// Reads the journals of a folder.
+/// Reads all journals of a folder.
 pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
     let (recovered, _) = read(folder)?;
     let (_, plan) = recovered.plan.as_ref().ok_or_else(|| {
         Problem::new("the journal has no plan: nothing was begun here").at(folder.dir().display().to_string())
     })?;
-    let mut runs = BTreeMap::new();
+    let experiment = plan.document()["experiment"].as_str().unwrap_or_default();
+    let (mut runs, mut accounts) = (Vec::new(), BTreeMap::new());
     for (id, run) in &recovered.runs {
-        let outcome = run.outcome(id)?;
-        let done = outcome.is_some();
-        let outcome = outcome.or_else(|| run.kept());
+        let key = RunKey::from_id(experiment, id).ok_or_else(|| {
+            Problem::new(format!("the journal has a run {id:?}, which is not of the form CELL-NUMBER"))
+                .at(folder.dir().display().to_string())
+        })?;
+        let done = run.outcome(id)?;
+        let end = match (&done, run.failure()) {
+            (Some(_), _) => RunEnd::Done,
+            (None, Some(problem)) => RunEnd::Failed(problem),
+            (None, None) => RunEnd::Pending,
+        };
+        runs.push(RunRecord { key, outcome: done.or_else(|| run.checkpoint()), end });
         let Sums { settled, uncertain, .. } = run.money();
         let account = Account { settled_micro_usd: settled, uncertain_micro_usd: uncertain, halt: run.halt() };
-        runs.insert(id.clone(), RecordedRun { outcome, done, failure: run.failure(), account });
+        accounts.insert(id.clone(), account);
     }
+    runs.sort_by_cached_key(|run| run.key.id());
     Ok(Recorded {
         plan: plan.clone(),
         runs,
         planned: recovered.planned_runs,
-        spending: spending(&recovered),
         work: recovered.work(),
-        sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),
+        ledger: Ledger {
+            spending: spending(&recovered),
+            runs: accounts,
+            sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),
+        },
         accepted_drifts: recovered.accepted_drift,
     })
 }
@@ -149,8 +151,8 @@ pub fn paid_by_writer(folder: &RunFolder) -> Result<u64, Problem> {
 /// The frozen plan and the outcome of every finished run by its id.
 pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outcome>), Problem> {
     let Recorded { plan, runs, .. } = recorded(folder)?;
-    let done = runs.into_iter().filter(|(_, run)| run.done);
-    Ok((plan, done.filter_map(|(id, run)| Some((id, run.outcome?))).collect()))
+    let done = runs.into_iter().filter(|run| run.end == RunEnd::Done);
+    Ok((plan, done.filter_map(|run| Some((run.key.id(), run.outcome?))).collect()))
 }
 
 fn spending(recovered: &Recovered) -> Spending {

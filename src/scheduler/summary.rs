@@ -1,5 +1,4 @@
-//! Owns what a schedule leaves behind, and what a person is told when runs are left over although nobody asked to stop.
-//! Must not know: models, kinds, how runs are carried out.
+//! `RunRecord`, `Ledger` and `Summary`: the result of a schedule, in the types that are also read back from the journal.
 
 use std::collections::BTreeMap;
 
@@ -10,69 +9,97 @@ use super::{
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{Drift, Outcome, RunKey, Session};
 
-/// How a run stands.
+/// One run, complete or not.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RunState {
-    /// It has its outcome.
-    Done(Outcome),
-    /// It failed in this session.
+pub struct RunRecord {
+    pub key: RunKey,
+    /// The outcome; for a run that is not done, its last checkpoint.
+    pub outcome: Option<Outcome>,
+    pub end: RunEnd,
+}
+
+/// State of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEnd {
+    Done,
+    /// Failed, and not retried since.
     Failed(Problem),
-    /// It was not begun, or was left before its end.
+    /// Not started, or interrupted.
     Pending,
 }
 
-/// What the books say of a run, sessions before this one included.
+impl RunRecord {
+    /// The outcome of a finished run.
+    pub fn done(&self) -> Option<&Outcome> {
+        self.outcome.as_ref().filter(|_| self.end == RunEnd::Done)
+    }
+
+    /// The reason a run failed.
+    pub fn failure(&self) -> Option<&Problem> {
+        match &self.end {
+            RunEnd::Failed(problem) => Some(problem),
+            RunEnd::Done | RunEnd::Pending => None,
+        }
+    }
+}
+
+/// Cost and halt of one run, over all sessions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Account {
-    /// What its calls cost, those that failed and were billed included.
+    /// Cost of its calls, including failed calls that were billed.
     pub settled_micro_usd: u64,
-    /// Worst case of its calls of which nobody knows whether they were billed.
+    /// Worst-case cost of calls that may or may not have been billed.
     pub uncertain_micro_usd: u64,
-    /// Why it was left although nobody asked to stop.
+    /// Why the scheduler interrupted the run.
     pub halt: Option<Halt>,
 }
 
-/// What a schedule leaves behind.
+/// The journal's records of a batch other than its outcomes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    /// All sessions, oldest first.
+    pub sessions: Vec<Session>,
+    /// Total spending, and the limits of the latest session.
+    pub spending: Spending,
+    /// Cost of each run and the reason it was halted, by run id.
+    pub runs: BTreeMap<String, Account>,
+}
+
+/// Result of `Schedule::run`.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Every run, in the order they were given.
-    pub outcomes: Vec<(RunKey, RunState)>,
-    /// What runs that are not done have of an outcome, by run id.
-    pub kept: BTreeMap<String, Outcome>,
-    /// What runs cost and why they were left, by run id.
-    pub accounts: BTreeMap<String, Account>,
-    /// Runs with an outcome, those of earlier sessions included.
+    /// All runs, in the order in which they were passed in; without those that other workers claimed.
+    pub runs: Vec<RunRecord>,
+    /// Costs and sessions, earlier sessions included.
+    pub ledger: Ledger,
+    /// Runs with an outcome, including those of earlier sessions.
     pub completed: usize,
     /// Runs that failed in this session.
     pub failed: usize,
-    /// Runs left over.
+    /// Runs that are neither done nor failed.
     pub pending: usize,
-    /// Somebody asked to stop, and runs are left over because of it.
+    /// Whether a stop signal left runs pending.
     pub interrupted: bool,
-    /// Why runs are left over although nobody asked to stop: budget, quota or rate.
+    /// The limit that left runs pending: budget, quota or rate limit.
     pub halt: Option<Halt>,
-    /// The books of all sessions.
-    pub spending: Spending,
     /// Whether the folder already had a journal.
     pub resumed: bool,
     /// Steps whose result came from the journal.
     pub replayed_steps: u64,
-    /// Steps that were carried out.
+    /// Steps executed in this session.
     pub executed_steps: u64,
-    /// Steps found at the start with an intent and no result: nobody knows whether they took place.
+    /// Steps that had an intent and no result when the session started: they may or may not have taken effect.
     pub uncertain_steps: usize,
-    /// Runs the journal knows and the plan no longer has. They are kept and take no part.
+    /// Runs in the journal that are no longer in the plan; ignored.
     pub unplanned_runs: usize,
-    /// Every session on this folder, this one included.
-    pub sessions: Vec<Session>,
-    /// Every plan change that was accepted, in this session or before.
+    /// Every plan change accepted in this session or before.
     pub accepted_drifts: Vec<Drift>,
-    /// Work by unit, replayed work included.
+    /// Work by unit, including replayed work.
     pub work: BTreeMap<String, u64>,
 }
 
 impl Halt {
-    /// What a person is told when runs are left over for want of money or leave.
+    /// The message shown when a limit leaves runs pending.
     pub(super) fn of_schedule(
         reason: HaltReason,
         cause: Problem,
@@ -99,7 +126,7 @@ impl Halt {
                 "raise the budget limit of a run and run --resume; no finished call is paid again",
             ),
             HaltReason::Quota => (
-                format!("the account has run dry, {}: {kept}", cause.what),
+                format!("the account is out of credit, {}: {kept}", cause.what),
                 "add credit to the account and run --resume; no finished call is paid again",
             ),
             HaltReason::RateLimit => {

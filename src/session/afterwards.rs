@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 use super::exports;
 use super::keeping::write_file;
 use super::pages::write_report;
-use tiltmeter_experiments::{BatchAnalysis, Kind, Ledger, RunEnd, RunRecord, kind_of};
+use tiltmeter_experiments::{BatchAnalysis, Kind, RunEnd, RunRecord, kind_of};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::Options;
-use tiltmeter_scheduler::{Plan, Recorded, RecordedRun, Snapshot, recorded, status};
-use tiltmeter_store::{FileEntry, Manifest, RunFolder, RunKey, Session, SessionEnd, SourceVersion, write_text_atomic};
+use tiltmeter_scheduler::{Plan, Recorded, Snapshot, recorded, status};
+use tiltmeter_store::{FileEntry, Manifest, RunFolder, Session, SessionEnd, SourceVersion, write_text_atomic};
 
 /// A run folder; the folder of an experiment stands for the newest run in it.
 pub fn find_folder(path: &Path) -> Result<RunFolder, Problem> {
@@ -44,8 +44,8 @@ pub fn collect(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     let recorded = recorded(&folder)?;
     let runs = runs(&recorded);
     let kind = kind_of(recorded.plan.document())?;
-    let mut files = exports::records(&folder, &runs, &books(&recorded), kind.as_ref(), None)?;
-    write_text_atomic(&folder.methods(), &methods(kind.as_ref(), &recorded.plan, &runs, &recorded.sessions))?;
+    let mut files = exports::records(&folder, &runs, &recorded.ledger, kind.as_ref(), None)?;
+    write_text_atomic(&folder.methods(), &methods(kind.as_ref(), &recorded.plan, &runs, &recorded.ledger.sessions))?;
     files.push(folder.methods());
     if let Some(reported) = super::report::of_folder(&folder, &Options::default())? {
         let name = recorded.plan.document()["experiment"].as_str().unwrap_or("experiment").to_owned();
@@ -79,7 +79,7 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
     }
     let place = || folder.dir().display().to_string();
     let document = recorded.plan.document();
-    let Some(analysis) = kind_of(document)?.analysis(&runs, &books(&recorded)) else {
+    let Some(analysis) = kind_of(document)?.analysis(&runs, &recorded.ledger) else {
         let kind = document["kind"].as_str().unwrap_or_default();
         return Err(Problem::new(format!("`kind: {kind}` has no analysis of its own"))
             .at(place())
@@ -122,17 +122,6 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
 
 /// The runs of a journal as a kind's recorder takes them: cell by cell in the order of the plan, as a sitting has them.
 pub fn runs(recorded: &Recorded) -> Vec<RunRecord> {
-    let keyed = recorded.runs.iter().filter_map(|(id, run)| {
-        let (cell, sample) = id.rsplit_once('-')?;
-        let experiment = recorded.plan.document()["experiment"].as_str().unwrap_or_default().to_owned();
-        let key = RunKey { experiment, cell: cell.to_owned(), sample: sample.parse().ok()? };
-        let end = match (&run.failure, run.done) {
-            (_, true) => RunEnd::Done,
-            (Some(problem), false) => RunEnd::Failed(problem.clone()),
-            (None, false) => RunEnd::Pending,
-        };
-        Some(RunRecord { key, outcome: run.outcome.clone(), end })
-    });
     let plan = recorded.plan.document();
     let list = |key: &str| plan[key].as_array().map(Vec::as_slice).unwrap_or_default();
     // A kind whose cells are no conditions to compare lists their names alone.
@@ -140,16 +129,9 @@ pub fn runs(recorded: &Recorded) -> Vec<RunRecord> {
     let names = names.filter_map(Value::as_str).enumerate();
     let places: HashMap<&str, usize> = names.map(|(place, name)| (name, place)).collect();
     let place = |cell: &str| places.get(cell).copied().unwrap_or(places.len());
-    let mut runs: Vec<RunRecord> = keyed.collect();
+    let mut runs = recorded.runs.clone();
     runs.sort_by_cached_key(|run| (place(&run.key.cell), run.key.cell.clone(), run.key.sample));
     runs
-}
-
-/// What the journal knows besides outcomes.
-fn books(recorded: &Recorded) -> Ledger {
-    let account = |(id, run): (&String, &RecordedRun)| (id.clone(), run.account.clone());
-    let runs = recorded.runs.iter().map(account).collect();
-    Ledger { sessions: recorded.sessions.clone(), spending: recorded.spending, runs }
 }
 
 /// What a sitting that is under way last said of itself; `None` if nobody writes the folder.
@@ -215,7 +197,7 @@ pub fn validate(path: &Path) -> Result<Validation, Problem> {
     }
     defects.extend(flawed);
     files(&folder, &mut sound, &mut defects);
-    let stops = interruptions(&recorded.sessions);
+    let stops = interruptions(&recorded.ledger.sessions);
     if stops.is_empty() {
         sound.push("never interrupted".to_owned());
     } else {

@@ -20,7 +20,7 @@ use tiltmeter_experiments::{BACKUPS, Kind, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Model;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Scrubber;
-use tiltmeter_scheduler::{EventKind, Observer, Progress};
+use tiltmeter_scheduler::{EventKind, Progress, RunHooks};
 use tiltmeter_store::{Outcome, RunFolder, RunKey, safe_name, timestamp, write_json_atomic, write_text_atomic};
 
 /// Asks a person to let a run go on.
@@ -140,8 +140,8 @@ pub fn write_file(folder: &RunFolder, backups: Option<&Path>, file: &RunFile) ->
 }
 
 #[async_trait::async_trait]
-impl Observer for ArtifactWriter {
-    fn begun(&self) -> Result<(), Problem> {
+impl RunHooks for ArtifactWriter {
+    fn on_start(&self) -> Result<(), Problem> {
         for file in &self.opening {
             // What several processes share is written by the first of them.
             if !(self.folder.is_shared() && place(&self.folder, self.backups(), file)?.is_file()) {
@@ -151,15 +151,15 @@ impl Observer for ArtifactWriter {
         Ok(())
     }
 
-    fn kept(&self, key: &RunKey, outcome: &Outcome) {
+    fn on_checkpoint(&self, key: &RunKey, outcome: &Outcome) {
         self.write(&RunRecord { key: key.clone(), outcome: Some(outcome.clone()), end: RunEnd::Pending });
     }
 
-    fn done(&self, key: &RunKey, outcome: &Outcome) {
+    fn on_done(&self, key: &RunKey, outcome: &Outcome) {
         self.write(&RunRecord { key: key.clone(), outcome: Some(outcome.clone()), end: RunEnd::Done });
     }
 
-    async fn pause(&self, text: &str) {
+    async fn confirm(&self, text: &str) {
         if let Some(pause) = &self.pause {
             pause(text).await;
         }

@@ -165,7 +165,7 @@ impl Share {
 
     /// A budget that is reached is reached by all together.
     pub fn explain(&self, summary: &mut Summary) {
-        let spending = summary.spending;
+        let spending = summary.ledger.spending;
         if let (Some(limit), Some(halt)) = (spending.limit_micro_usd, &mut summary.halt)
             && halt.reason == HaltReason::Budget
         {

@@ -237,7 +237,7 @@ fn done(folder: &RunFolder) -> Result<BTreeSet<String>, Problem> {
         return Ok(BTreeSet::new());
     }
     let recorded = recorded(folder)?;
-    Ok(recorded.runs.into_iter().filter(|(_, run)| run.done).map(|(id, _)| id).collect())
+    Ok(recorded.runs.iter().filter(|run| run.done().is_some()).map(|run| run.key.id()).collect())
 }
 
 /// The folder itself, or the newest of an experiment.

@@ -23,6 +23,12 @@ impl RunKey {
     pub fn id(&self) -> String {
         format!("{}-{:03}", self.cell, self.sample)
     }
+
+    /// The key of a run with this id; `None` if the id does not end in a number.
+    pub fn from_id(experiment: &str, id: &str) -> Option<Self> {
+        let (cell, sample) = id.rsplit_once('-')?;
+        Some(Self { experiment: experiment.to_owned(), cell: cell.to_owned(), sample: sample.parse().ok()? })
+    }
 }
 
 /// A measured sequence, one entry per turn. A turn whose status is not `ok` keeps its value (if it has one) and its status.

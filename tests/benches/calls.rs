@@ -133,9 +133,9 @@ async fn carry_out(case: &Case, base_url: &str, folder: &Path) -> f64 {
     let began = Instant::now();
     let summary = schedule.run(runs).await.unwrap();
     let seconds = began.elapsed().as_secs_f64();
-    assert_eq!((summary.completed, summary.spending.uncertain_micro_usd), (case.runs, 0));
+    assert_eq!((summary.completed, summary.ledger.spending.uncertain_micro_usd), (case.runs, 0));
     let bill = price.cost(server::PROMPT_TOKENS, server::REPLY_TOKENS) * case.runs as u64;
-    assert_eq!(summary.spending.settled_micro_usd, bill, "the books are the server's bill");
+    assert_eq!(summary.ledger.spending.settled_micro_usd, bill, "the books are the server's bill");
     seconds
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use tiltmeter::{
     failure::{Class, Failure},
-    scheduler::{Budget, Disk, HaltReason, Lane, LaneLimits, Progress, RunState, Spending, Summary, seed_for, status},
+    scheduler::{Budget, Disk, HaltReason, Lane, LaneLimits, Progress, RunEnd, Spending, Summary, seed_for, status},
 };
 
 use crate::{
@@ -49,17 +49,17 @@ async fn the_end_of_the_budget_says_what_is_kept_and_a_higher_limit_completes() 
     assert!(words.starts_with("Budget limit reached: $0.848 of $0.85 are spent; "), "{words}");
     assert!(words.contains("raise budget_limit and run --resume: 212 of 300 are kept"), "{words}");
     assert_eq!((summary.failed, summary.pending, summary.interrupted), (0, 88, false));
-    assert!(!summary.outcomes.iter().any(|(_, state)| matches!(state, RunState::Failed(_))));
+    assert!(!summary.runs.iter().any(|run| run.failure().is_some()));
     let snapshot = progress.snapshot();
-    assert_eq!(snapshot.spending, Some(summary.spending));
+    assert_eq!(snapshot.spending, Some(summary.ledger.spending));
     let seen = status(&bench.folder()).unwrap();
-    assert_eq!(seen.spending, summary.spending);
+    assert_eq!(seen.spending, summary.ledger.spending);
     assert_eq!((seen.done, seen.failed, seen.pending), (212, 0, 88));
 
     let raised = bench.schedule().lanes(lanes()).budget(Budget::limited(Some(1_250_000), None));
     let summary = raised.run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, summary.pending, summary.halt), (300, 0, None));
-    assert_eq!(summary.spending.settled_micro_usd, 300 * 4_000, "no call was paid twice");
+    assert_eq!(summary.ledger.spending.settled_micro_usd, 300 * 4_000, "no call was paid twice");
     assert_eq!(status(&bench.folder()).unwrap().spending.limit_micro_usd, Some(1_250_000));
 }
 
@@ -71,9 +71,9 @@ async fn wherever_the_money_ends_the_cells_have_equal_n() {
         let schedule = bench.schedule().lanes(lanes()).budget(Budget::limited(Some(limit), None));
         let summary = schedule.run(bench.runs()).await.unwrap();
         let mut done = [0_usize; 4];
-        for (key, state) in &summary.outcomes {
-            let cell: usize = key.cell[1..].parse().unwrap();
-            done[cell] += usize::from(matches!(state, RunState::Done(_)));
+        for run in &summary.runs {
+            let cell: usize = run.key.cell[1..].parse().unwrap();
+            done[cell] += usize::from(run.done().is_some());
         }
         let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
         // Four runs are in flight, one a cell: each cell is at most one round behind or ahead.
@@ -91,10 +91,10 @@ async fn a_run_that_uses_up_its_own_limit_stops_no_other() {
     let limited = || bench.schedule().lanes(lanes()).budget(Budget::limited(Some(10_000), Some(200)));
     let summary = limited().run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, summary.failed, summary.pending), (3, 0, 1));
-    assert_eq!(summary.outcomes[1].1, RunState::Pending);
+    assert_eq!(summary.runs[1].end, RunEnd::Pending);
     assert_eq!(summary.halt.unwrap().reason, HaltReason::RunBudget);
     let again = limited().run(bench.runs()).await.unwrap();
-    assert_eq!((again.pending, again.spending.settled_micro_usd), (1, 3 * 60 + 2 * 90));
+    assert_eq!((again.pending, again.ledger.spending.settled_micro_usd), (1, 3 * 60 + 2 * 90));
     let raised = bench.schedule().lanes(lanes()).budget(Budget::limited(Some(10_000), Some(300)));
     assert_eq!(raised.run(bench.runs()).await.unwrap().completed, 4);
 }
@@ -125,7 +125,7 @@ async fn an_older_journal_is_read_and_gone_on_with() {
     assert_eq!(status(&bench.folder()).unwrap().spending, Spending::default());
     let summary = bench.schedule().lanes(lanes()).run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, summary.halt), (2, None));
-    assert!(summary.spending.settled_micro_usd < 120, "what an older journal does not say is not made up");
+    assert!(summary.ledger.spending.settled_micro_usd < 120, "what an older journal does not say is not made up");
 }
 
 /// A disk that looks at the books whenever it makes something last.
@@ -165,7 +165,7 @@ async fn room_is_given_away_only_when_no_crash_can_take_it_back() {
     let looking = Arc::clone(&looks);
     let schedule =
         schedule.disk(move |file| Box::new(Looking { file, budget, results: 0, unsynced: 0, looks: looking }));
-    assert_eq!(schedule.run(bench.runs()).await.unwrap().spending.settled_micro_usd, 6 * 7);
+    assert_eq!(schedule.run(bench.runs()).await.unwrap().ledger.spending.settled_micro_usd, 6 * 7);
     assert_eq!(looks.load(SeqCst), 6, "as long as a result is not durable, its worst case stays reserved");
 }
 
@@ -285,7 +285,7 @@ impl Trial {
             self.session(&bench, &ledger, self.limit, 1_000 + left as usize).await;
         }
         let summary = self.session(&bench, &ledger, self.limit, usize::MAX).await.unwrap();
-        let spending = summary.spending;
+        let spending = summary.ledger.spending;
         assert!(ledger.billed.load(SeqCst) <= held(&spending), "trial {seed}");
         assert_eq!(status(&bench.folder()).unwrap().spending, spending, "trial {seed}: the journal has the same books");
         let halted = summary.halt.is_some();
@@ -303,9 +303,10 @@ impl Trial {
             summary = self.session(&bench, &ledger, plenty, usize::MAX).await.unwrap();
         }
         assert_eq!(summary.completed, bench.callers.len(), "trial {seed}: a higher limit completes");
-        for (key, state) in &summary.outcomes {
-            let RunState::Done(outcome) = state else { panic!("trial {seed}: {state:?}") };
-            let expected: Vec<serde_json::Value> = (0..self.turns).map(|turn| reply(&key.id(), turn).into()).collect();
+        for run in &summary.runs {
+            let Some(outcome) = run.done() else { panic!("trial {seed}: {run:?}") };
+            let expected: Vec<serde_json::Value> =
+                (0..self.turns).map(|turn| reply(&run.key.id(), turn).into()).collect();
             assert_eq!(outcome.turns, expected, "trial {seed}");
         }
         let planned = 3 * self.samples * self.turns;

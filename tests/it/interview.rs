@@ -15,9 +15,9 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{RunEnd, RunRecord, kind_of},
+    experiment::{RunRecord, kind_of},
     problem::Problem,
-    scheduler::{EventKind, Progress, RunState, StopSignal},
+    scheduler::{EventKind, Progress, StopSignal},
     session::{self, ModelOptions, RunOptions, RunReport},
 };
 
@@ -113,17 +113,7 @@ impl Desk {
 
 /// The run folder's runs, as a kind sees them.
 fn ran(sitting: &RunReport) -> Vec<RunRecord> {
-    let runs = sitting.summary.outcomes.iter();
-    runs.map(|(key, state)| {
-        let kept = || sitting.summary.kept.get(&key.id()).cloned();
-        let (outcome, end) = match state {
-            RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
-            RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
-            RunState::Pending => (kept(), RunEnd::Pending),
-        };
-        RunRecord { key: key.clone(), outcome, end }
-    })
-    .collect()
+    sitting.summary.runs.clone()
 }
 
 fn plan_of(folder: &Path) -> Value {
@@ -254,7 +244,7 @@ fn a_verdict_off_the_menu_is_a_judge_failure_and_the_transcript_is_kept() {
     let judge = scripted(&[("routine inspection", &verdict("Bluffing")), (".", &verdict("Evasion"))]);
     let sitting = desk.run(&experiment(json!({"judge": judge, "variants": ["baseline", "empathetic"]})));
     assert_eq!((sitting.summary.completed, sitting.summary.failed), (2, 2));
-    let RunState::Failed(problem) = &sitting.summary.outcomes[0].1 else { panic!("a failure") };
+    let problem = sitting.summary.runs[0].failure().expect("a failure");
     assert!(
         problem.what.starts_with("judge failure: the strategy \"Bluffing\" is not on the menu (Total Honesty, "),
         "{problem}"
@@ -303,7 +293,7 @@ fn a_verdict_that_is_cut_off_incomplete_or_no_json_is_a_judge_failure() {
     ] {
         let desk = Desk::new();
         let sitting = desk.run(&only_baseline(json!({"judge": {"name": "scripted", "script": [{"reply": reply}]}})));
-        let RunState::Failed(problem) = &sitting.summary.outcomes[0].1 else { panic!("a failure") };
+        let problem = sitting.summary.runs[0].failure().expect("a failure");
         assert!(problem.what.starts_with("judge failure: ") && problem.what.contains(expected), "{problem}");
         assert_eq!(desk.backups()[0].1["status"], "judge_failure");
     }
@@ -320,7 +310,7 @@ fn the_last_question_is_asked_unless_the_fourth_reply_refuses() {
         let steward = scripted(&[("I will ask plainly", fourth), (".", "No. I cannot say more.")]);
         let stop = json!({"after": 4, "rule": rule});
         let sitting = desk.run(&only_baseline(json!({"steward": steward, "stop_on_refusal": stop})));
-        let RunState::Done(outcome) = &sitting.summary.outcomes[0].1 else { panic!("it is done") };
+        let outcome = sitting.summary.runs[0].done().expect("a finished run");
         let statuses: Vec<Value> = outcome.turns[..5].iter().map(|turn| turn["status"].clone()).collect();
         assert_eq!(statuses[3], "ok");
         let asked = texts(&desk.records()[0], "user").len();
@@ -384,7 +374,7 @@ fn a_person_is_waited_for_before_every_question() {
     });
     let whole = experiment(json!({"batch": false, "runs_per_variant": 30}));
     let sitting = desk.run_so(&whole, RunOptions { pause: Some(pause), ..RunOptions::default() });
-    assert_eq!(sitting.summary.outcomes.len(), 1, "one run of the first variant");
+    assert_eq!(sitting.summary.runs.len(), 1, "one run of the first variant");
     assert_eq!(waits.load(Ordering::Relaxed), 5);
     assert!(desk.said().iter().any(|said| said == "[STEWARD]: I keep the halls in order."));
     let closing = sitting.closing.unwrap();
@@ -397,7 +387,7 @@ fn a_reply_without_text_ends_the_questions_and_is_a_defect() {
     let steward = scripted(&[("Our survey lists", " "), (".", "Error: quota")]);
     let sitting = desk.run(&only_baseline(json!({"steward": steward})));
     assert_eq!(sitting.summary.completed, 1, "`Error:` in a reply is just text");
-    let RunState::Done(outcome) = &sitting.summary.outcomes[0].1 else { panic!("it is done") };
+    let outcome = sitting.summary.runs[0].done().expect("a finished run");
     let statuses: Vec<&str> = outcome.turns[..5].iter().map(|turn| turn["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["ok", "empty", "not_asked", "not_asked", "not_asked"]);
     let defects = kind_of(&plan_of(&desk.out())).unwrap().defects(&ran(&sitting)[0]);

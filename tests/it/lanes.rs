@@ -17,8 +17,7 @@ use tiltmeter::{
     failure::{Class, Failure},
     record::SessionEnd,
     scheduler::{
-        Cost, HaltReason, Lane, LaneLimits, LaneState, OffReason, Progress, RunState, StopLevel, StopSignal, seed_for,
-        status,
+        Cost, HaltReason, Lane, LaneLimits, LaneState, OffReason, Progress, StopLevel, StopSignal, seed_for, status,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -298,7 +297,7 @@ async fn each_class_is_tried_again_as_often_as_it_should() {
         let bench = Bench::new(1, 1, 2, 10, answer);
         let summary = bench.schedule().lanes(shop(LaneLimits::default())).run(bench.runs()).await.unwrap();
         assert_eq!(acts.swap(0, SeqCst), expected_acts, "{what}");
-        let failed = matches!(&summary.outcomes[0].1, RunState::Failed(problem) if problem.what.contains("refused"));
+        let failed = summary.runs[0].failure().is_some_and(|problem| problem.what.contains("refused"));
         assert_eq!((summary.completed == 1, failed), (done, !done), "{what}: {summary:?}");
         let seen = status(&bench.folder()).unwrap();
         assert_eq!(seen.uncertain_steps, 0, "{what}: every attempt came to an end");
@@ -376,7 +375,7 @@ async fn an_attempt_that_takes_too_long_is_dropped_and_a_late_reply_is_not_count
     sleep(Duration::from_millis(200)).await;
     assert!(dropped.load(SeqCst) && !late.load(SeqCst), "the first attempt was really given up");
     assert_eq!(summary.completed, 1);
-    let spending = summary.spending;
+    let spending = summary.ledger.spending;
     assert_eq!((spending.settled_micro_usd, spending.uncertain_micro_usd, spending.reserved_micro_usd), (7, 10, 0));
 }
 
@@ -400,9 +399,9 @@ async fn a_run_has_its_time_and_starts_have_their_distance() {
     let summary = schedule.run_time_limit(limit).inter_run_delay(Duration::from_millis(40)).run(bench.runs()).await;
     let summary = summary.unwrap();
     assert_eq!((summary.completed, summary.failed), (2, 1));
-    let RunState::Failed(problem) = &summary.outcomes[1].1 else { panic!("{summary:?}") };
+    let problem = summary.runs[1].failure().expect("a failure");
     assert!(problem.what.contains("longer than 0.3 s"), "{problem}");
-    assert_eq!(summary.spending.uncertain_micro_usd, 10, "nobody knows what came of the dropped call");
+    assert_eq!(summary.ledger.spending.uncertain_micro_usd, 10, "nobody knows what came of the dropped call");
     assert_eq!(status(&bench.folder()).unwrap().spending.uncertain_micro_usd, 10);
     let starts = starts.lock().unwrap();
     // Against the schedule's own start: a first call that its journal delays would bring the others nearer to it.
@@ -427,10 +426,10 @@ async fn what_is_in_the_journal_is_not_asked_again() {
     let summary = bench.schedule().stop(stop).lanes(shop(LaneLimits::default())).run(bench.runs()).await.unwrap();
     assert!(summary.interrupted && summary.halt.is_none());
     let asked = acts.load(SeqCst);
-    assert_eq!(summary.spending.settled_micro_usd, 7 * asked as u64);
+    assert_eq!(summary.ledger.spending.settled_micro_usd, 7 * asked as u64);
     let summary = bench.schedule().lanes(shop(LaneLimits::default())).run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, acts.load(SeqCst)), (4, 16));
-    assert_eq!((summary.spending.settled_micro_usd, summary.spending.uncertain_micro_usd), (7 * 16, 0));
+    assert_eq!((summary.ledger.spending.settled_micro_usd, summary.ledger.spending.uncertain_micro_usd), (7 * 16, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -447,6 +446,6 @@ async fn a_stop_ends_calls_that_wait() {
     let began = std::time::Instant::now();
     let summary = bench.schedule().stop(stop).lanes(lanes).run(bench.runs()).await.unwrap();
     assert!(began.elapsed() < seconds(20.0), "the lane is closed for a minute");
-    assert_eq!((summary.pending, summary.interrupted, summary.spending.reserved_micro_usd), (4, true, 0));
+    assert_eq!((summary.pending, summary.interrupted, summary.ledger.spending.reserved_micro_usd), (4, true, 0));
     assert_eq!(status(&bench.folder()).unwrap().uncertain_steps, 0, "nothing was sent");
 }

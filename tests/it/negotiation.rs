@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tiltmeter::{
     experiment::{RunEnd, RunRecord, kind_of},
     problem::Problem,
-    scheduler::{Progress, RunState, StopSignal, TOO_LONG},
+    scheduler::{Progress, StopSignal, TOO_LONG},
     session::{self, ModelOptions, RunOptions, RunReport},
 };
 
@@ -103,17 +103,7 @@ fn plan_of(folder: &Path) -> Value {
 }
 
 fn ran(sitting: &RunReport) -> Vec<RunRecord> {
-    let runs = sitting.summary.outcomes.iter();
-    runs.map(|(key, state)| {
-        let kept = || sitting.summary.kept.get(&key.id()).cloned();
-        let (outcome, end) = match state {
-            RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
-            RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
-            RunState::Pending => (kept(), RunEnd::Pending),
-        };
-        RunRecord { key: key.clone(), outcome, end }
-    })
-    .collect()
+    sitting.summary.runs.clone()
 }
 
 #[test]
@@ -261,7 +251,7 @@ fn the_strong_side_opens_where_the_experiment_says_so() {
     assert_eq!((&order(2)["order"], &order(2)["repetition"]), (&json!("weak_first"), &json!(1)));
     assert_eq!(order(3)["random_seed"], 45);
     assert_ne!(order(0)["agents"][0]["values"], order(2)["agents"][0]["values"], "a repetition has values of its own");
-    let ids: Vec<String> = sitting.summary.outcomes.iter().map(|(key, _)| key.id()).collect();
+    let ids: Vec<String> = sitting.summary.runs.iter().map(|run| run.key.id()).collect();
     assert!(ids.contains(&format!("{pair}_comp_0.5_strong_first-001")), "{ids:?}");
 }
 
@@ -354,7 +344,7 @@ fn behaviours_are_the_judges_and_a_verdict_off_the_menu_is_a_failure_that_keeps_
 
     let desk = Desk::new();
     let sitting = judged(&desk, verdict("bluffing"));
-    let RunState::Failed(problem) = &sitting.summary.outcomes[0].1 else { panic!("a failure") };
+    let problem = sitting.summary.runs[0].failure().expect("a failure");
     assert!(problem.what.starts_with("judge failure: the behaviour \"bluffing\" is not on the menu"), "{problem}");
     let result = desk.result(pair, "0.5", 0);
     assert_eq!((&result["status"], &result["strategic_behaviors"]), (&json!("FAILED"), &Value::Null));

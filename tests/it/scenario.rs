@@ -19,12 +19,12 @@ use std::{
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    experiment::{Experiment, Ledger, ModelClient, RunEnd, RunRecord, kind_of, scenario::ScenarioBatch},
+    experiment::{Experiment, Ledger, ModelClient, RunRecord, kind_of, scenario::ScenarioBatch},
     failure::{Class, Failure},
     model::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, Usage},
     problem::Problem,
     record::RunFolder,
-    scheduler::{Budget, CallPolicy, Lane, LaneLimits, Plan, RunState, Schedule, StopSignal, Summary},
+    scheduler::{Budget, CallPolicy, Lane, LaneLimits, Plan, Schedule, StopSignal, Summary},
     spec::{self, ScenarioSpec, Spec},
 };
 
@@ -209,22 +209,11 @@ impl Stage {
 
 impl Left {
     fn ran(&self) -> Vec<RunRecord> {
-        let runs = self.summary.outcomes.iter();
-        runs.map(|(key, state)| {
-            let kept = || self.summary.kept.get(&key.id()).cloned();
-            let (outcome, end) = match state {
-                RunState::Done(outcome) => (Some(outcome.clone()), RunEnd::Done),
-                RunState::Failed(problem) => (kept(), RunEnd::Failed(problem.clone())),
-                RunState::Pending => (kept(), RunEnd::Pending),
-            };
-            RunRecord { key: key.clone(), outcome, end }
-        })
-        .collect()
+        self.summary.runs.clone()
     }
 
     fn books(&self) -> Ledger {
-        let Summary { sessions, spending, accounts, .. } = &self.summary;
-        Ledger { sessions: sessions.clone(), spending: *spending, runs: accounts.clone() }
+        self.summary.ledger.clone()
     }
 
     /// Files as a sitting writes them.

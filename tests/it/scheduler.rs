@@ -16,7 +16,7 @@ use tiltmeter::{
     problem::Problem,
     record::{Outcome, RunKey, SessionEnd},
     scheduler::{
-        Disk, Order, Plan, Progress, Run, RunContext, RunError, RunState, Schedule, StopLevel, StopSignal,
+        Disk, Order, Plan, Progress, Run, RunContext, RunError, RunRecord, Schedule, StopLevel, StopSignal,
         finished_runs, recorded, seed_for, status,
     },
 };
@@ -25,9 +25,9 @@ use crate::breaking_disk::Breaking;
 use talk::Bench;
 
 /// What an uninterrupted schedule of the same talks comes to.
-async fn uninterrupted(cells: usize, samples: usize, steps: usize) -> Vec<(RunKey, RunState)> {
+async fn uninterrupted(cells: usize, samples: usize, steps: usize) -> Vec<RunRecord> {
     let bench = Bench::new(cells, samples, steps);
-    bench.schedule().run(bench.runs()).await.unwrap().outcomes
+    bench.schedule().run(bench.runs()).await.unwrap().runs
 }
 
 fn failed(message: &str) -> RunError {
@@ -48,11 +48,11 @@ async fn all_runs_are_done_and_kept() {
     assert_eq!(progress.events_since(0).len(), 6);
 
     let given: Vec<RunKey> = bench.talks.iter().map(|talk| talk.key.clone()).collect();
-    assert_eq!(summary.outcomes.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), given);
+    assert_eq!(summary.runs.iter().map(|run| run.key.clone()).collect::<Vec<_>>(), given);
     let (plan, kept) = finished_runs(&bench.folder()).unwrap();
     assert_eq!(plan, Plan::read(&bench.folder().plan()).unwrap());
-    for (key, state) in &summary.outcomes {
-        assert_eq!(*state, RunState::Done(kept[&key.id()].clone()));
+    for run in &summary.runs {
+        assert_eq!(run.done(), Some(&kept[&run.key.id()]));
     }
     let status = status(&bench.folder()).unwrap();
     assert_eq!((status.planned, status.done, status.pending, status.steps, status.writer_active), (6, 6, 0, 24, false));
@@ -60,13 +60,13 @@ async fn all_runs_are_done_and_kept() {
     assert_eq!(status.sessions[0].how, SessionEnd::Finished);
 
     let again = bench.resume().await.unwrap();
-    assert_eq!(again.outcomes, summary.outcomes);
+    assert_eq!(again.runs, summary.runs);
     assert_eq!(
         (bench.acts(), again.executed_steps, again.replayed_steps),
         (0, 0, 0),
         "finished runs are not carried out"
     );
-    assert_eq!((again.sessions.len(), again.work["turns"], again.resumed), (2, 24, true));
+    assert_eq!((again.ledger.sessions.len(), again.work["turns"], again.resumed), (2, 24, true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,12 +79,17 @@ async fn the_journal_holds_the_environment_and_the_work_of_every_session() {
     begin("cpu", 7).run(bench.runs()).await.unwrap();
     let summary = begin("cuda:0", 0).run(bench.runs()).await.unwrap();
     let recorded = recorded(&bench.folder()).unwrap();
-    assert_eq!(recorded.sessions, summary.sessions);
+    assert_eq!(recorded.ledger.sessions, summary.ledger.sessions);
     assert_eq!(recorded.work, summary.work);
-    let seen: Vec<_> = summary.sessions.iter().map(|s| (&s.environment["device"], s.work["forward_tokens"])).collect();
+    let seen: Vec<_> =
+        summary.ledger.sessions.iter().map(|s| (&s.environment["device"], s.work["forward_tokens"])).collect();
     assert_eq!(seen, [(&json!("cpu"), 7), (&json!("cuda:0"), 0)]);
-    assert!(recorded.sessions.iter().all(|session| session.ended.is_some()));
-    assert_eq!(json!(summary.sessions[0]).as_object().unwrap().len(), 3, "the manifest lists start, end and how");
+    assert!(recorded.ledger.sessions.iter().all(|session| session.ended.is_some()));
+    assert_eq!(
+        json!(summary.ledger.sessions[0]).as_object().unwrap().len(),
+        3,
+        "the manifest lists start, end and how"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,12 +104,12 @@ async fn a_stopped_schedule_goes_on_in_mid_conversation() {
     });
     let summary = bench.schedule().stop(stop).run(bench.runs()).await.unwrap();
     assert!(summary.interrupted && summary.pending > 0);
-    assert_eq!(summary.sessions[0].how, SessionEnd::Stopped);
+    assert_eq!(summary.ledger.sessions[0].how, SessionEnd::Stopped);
     let before = bench.acts();
     assert_eq!(before as u64, status(&bench.folder()).unwrap().steps, "what was carried out is kept");
     bench = bench.hook(|_, _| Ok(()));
     let resumed = bench.resume().await.unwrap();
-    assert_eq!(resumed.outcomes, uninterrupted(2, 2, 5).await);
+    assert_eq!(resumed.runs, uninterrupted(2, 2, 5).await);
     assert_eq!(bench.acts() + before, 20, "no step is carried out twice");
     assert!(resumed.replayed_steps >= 3);
     assert_eq!(resumed.work["turns"], 20);
@@ -118,13 +123,13 @@ async fn another_request_is_a_desync_and_other_runs_go_on() {
     bench.acts();
     bench.talks[0].setting = "b".to_owned();
     let summary = bench.resume().await.unwrap();
-    let RunState::Failed(problem) = &summary.outcomes[0].1 else { panic!("{:?}", summary.outcomes[0]) };
+    let problem = summary.runs[0].failure().expect("a failure");
     assert!(problem.what.contains("no longer asks"), "{problem}");
     assert_eq!(problem.place.as_deref(), Some("run c0-000, step 1 (turn)"));
-    assert!(matches!(summary.outcomes[1].1, RunState::Done(_)));
+    assert!(summary.runs[1].done().is_some());
     assert_eq!(bench.acts(), 2, "the desynced run carried out nothing");
     bench.talks[0].setting = "a".to_owned();
-    assert_eq!(bench.resume().await.unwrap().outcomes, uninterrupted(2, 1, 4).await, "and its records are intact");
+    assert_eq!(bench.resume().await.unwrap().runs, uninterrupted(2, 1, 4).await, "and its records are intact");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +148,7 @@ async fn a_failed_run_stops_no_other_and_is_tried_again_from_where_it_failed() {
     assert_eq!(bench.acts(), 4 + 3 + 4 + 4);
     bench = bench.hook(|_, _| Ok(()));
     let resumed = bench.resume().await.unwrap();
-    assert_eq!(resumed.outcomes, uninterrupted(2, 2, 4).await);
+    assert_eq!(resumed.runs, uninterrupted(2, 2, 4).await);
     assert_eq!((bench.acts(), resumed.replayed_steps), (2 + 1, 2 + 3));
     assert!(status(&bench.folder()).unwrap().failures.is_empty());
 }
@@ -164,8 +169,8 @@ async fn a_torn_last_line_is_left_out_wherever_it_is_torn() {
         assert_eq!(status(&bench.folder()).unwrap().done, 1, "cut at {cut}");
         let summary = bench.resume().await.unwrap();
         assert_eq!((summary.replayed_steps, bench.acts()), (2, 0), "cut at {cut}");
-        assert_eq!(summary.outcomes, expected, "cut at {cut}");
-        assert_eq!(summary.sessions[0].how, SessionEnd::Unknown);
+        assert_eq!(summary.runs, expected, "cut at {cut}");
+        assert_eq!(summary.ledger.sessions[0].how, SessionEnd::Unknown);
         assert!(bench.journal().starts_with(&whole[..kept]), "what was good stays");
     }
 }
@@ -208,7 +213,7 @@ async fn draining_finishes_what_runs_and_starts_nothing() {
     });
     let summary = bench.schedule().stop(stop).run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, summary.pending, summary.interrupted), (3, 6, true));
-    assert_eq!(summary.sessions[0].how, SessionEnd::Drained);
+    assert_eq!(summary.ledger.sessions[0].how, SessionEnd::Drained);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,7 +329,7 @@ async fn whatever_byte_a_crash_comes_at_the_end_is_the_same() {
             crashes += 1;
             assert!(crashes < 200, "trial {trial} gets nowhere");
         };
-        assert_eq!(summary.outcomes, expected, "trial {trial}");
+        assert_eq!(summary.runs, expected, "trial {trial}");
         assert!(acts <= 24 + 3 * crashes, "trial {trial}: {acts} acts in {crashes} crashes, 3 runs in flight");
     }
 }
@@ -353,7 +358,7 @@ async fn journals_of_several_writers_are_one_set() {
     assert_eq!(status(&both.folder()).unwrap().done, 6);
     let summary = both.resume().await.unwrap();
     assert_eq!((summary.completed, both.acts()), (6, 0));
-    assert_eq!(summary.outcomes, uninterrupted(2, 3, 2).await);
+    assert_eq!(summary.runs, uninterrupted(2, 3, 2).await);
 }
 
 /// What a run may do wrong.
@@ -410,7 +415,7 @@ async fn a_run_that_breaks_the_rules_leaves_no_false_outcome() {
     ] {
         let bench = Bench::new(1, 1, 1);
         let summary = bench.schedule().run(vec![Arc::new(WrongRun(key.clone(), wrong))]).await.unwrap();
-        let RunState::Failed(problem) = &summary.outcomes[0].1 else { panic!("{expected}: {summary:?}") };
+        let Some(problem) = summary.runs[0].failure() else { panic!("{expected}: {summary:?}") };
         assert!(problem.what.contains(expected), "{problem}");
         assert!(finished_runs(&bench.folder()).unwrap().1.is_empty());
     }

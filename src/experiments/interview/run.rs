@@ -164,7 +164,7 @@ impl InterviewRun {
                 continue;
             }
             if !spec.batch {
-                ctx.pause("Press Enter to continue...").await?;
+                ctx.confirm("Press Enter to continue...").await?;
             }
             messages.push(Message::new(Role::User, question.clone()));
             let seed = self.seed(index);
@@ -269,7 +269,7 @@ impl Run for InterviewRun {
         let mut messages = vec![Message::new(Role::System, self.spec().briefing.clone())];
         let turns = self.ask(ctx, &mut messages).await?;
         // Before the judge: what was paid for is not lost with a verdict.
-        ctx.keep(&self.outcome(&began, &messages, &turns, None)).await?;
+        ctx.checkpoint(&self.outcome(&began, &messages, &turns, None)).await?;
         let judged = self.judge(ctx, &turns).await?;
         let outcome = self.outcome(&began, &messages, &turns, Some(&judged));
         let Verdict { strategy, outcome: became, .. } = &judged.verdict;

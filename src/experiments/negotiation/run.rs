@@ -282,13 +282,13 @@ impl Run for Bargain {
             let next_round = play.game.turn().is_some_and(|next| next.round > turn.round);
             // After rounds 1, 2, 4, …: what is kept is kept whole, and so it is at most twice what the run leaves.
             if next_round && turn.round.is_power_of_two() {
-                ctx.keep(&self.outcome(&started, &setup, &play, &table)).await?;
+                ctx.checkpoint(&self.outcome(&started, &setup, &play, &table)).await?;
             }
         }
         table.rows.extend(play.game.end().cloned().map(Row::End));
         if self.setting.judge.is_some() {
             // What was paid for is not lost with a verdict.
-            ctx.keep(&self.outcome(&started, &setup, &play, &table)).await?;
+            ctx.checkpoint(&self.outcome(&started, &setup, &play, &table)).await?;
             let judged = self.judge(ctx, &table).await?;
             table.rows.extend(judged.map(Row::Judge));
         }

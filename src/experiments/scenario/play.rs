@@ -396,7 +396,7 @@ impl Run for Play {
         let mut seeds = Seeds { key: run_seed(self.setting.spec.seed, &self.key.id()), calls: 0 };
         let mut turns: Vec<Turn> = Vec::new();
         // The world before the first turn is a result too, and the files of the run begin with it.
-        ctx.keep(&self.outcome(&began, &turns, false)).await?;
+        ctx.checkpoint(&self.outcome(&began, &turns, false)).await?;
         for number in 1..=scenario.turns {
             let written = self.correspond(ctx, &turns, &mut seeds).await?;
             let decisions = self.decide(ctx, &turns, &written, &mut seeds).await?;
@@ -409,7 +409,7 @@ impl Run for Play {
             ctx.count("turns", 1);
             // What was paid for is not lost with a later turn.
             if number < scenario.turns {
-                ctx.keep(&self.outcome(&began, &turns, false)).await?;
+                ctx.checkpoint(&self.outcome(&began, &turns, false)).await?;
             }
         }
         let outcome = self.outcome(&began, &turns, true);

@@ -42,8 +42,8 @@ pub async fn converse() {
     let said = json!({
         "completed": summary.completed, "failed": summary.failed, "pending": summary.pending,
         "calls": lane.view().calls, "failed_calls": lane.view().failed, "rate_limited": lane.view().rate_limited,
-        "settled_micro_usd": summary.spending.settled_micro_usd,
-        "uncertain_micro_usd": summary.spending.uncertain_micro_usd,
+        "settled_micro_usd": summary.ledger.spending.settled_micro_usd,
+        "uncertain_micro_usd": summary.ledger.spending.uncertain_micro_usd,
     });
     println!("{said}");
 }

@@ -42,6 +42,6 @@ async fn paid_calls() {
     println!("status of {} calls, {} MB: {:?}", seen.steps, bytes >> 20, began.elapsed());
     let began = Instant::now();
     let schedule = bench.schedule().lanes(vec![Lane::new("shop", LaneLimits::default())]);
-    assert_eq!(schedule.run(bench.runs()).await.unwrap().spending.settled_micro_usd, 700_000);
+    assert_eq!(schedule.run(bench.runs()).await.unwrap().ledger.spending.settled_micro_usd, 700_000);
     println!("resume: {:?}", began.elapsed());
 }

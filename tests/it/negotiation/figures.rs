@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 use tiltmeter::{
-    scheduler::{Progress, RunState, StopSignal},
+    scheduler::{Progress, StopSignal},
     session::{self, ModelOptions, RunOptions, RunReport},
 };
 
@@ -50,8 +50,8 @@ fn a_sweep_with_the_shipped_model_ends_with_a_trace_of_every_reply_and_the_utili
 
     // Every value of the trace is the one of the record.
     let mut by_pair: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
-    for (key, state) in &sitting.summary.outcomes {
-        let RunState::Done(outcome) = state else { panic!("{key:?}") };
+    for run in &sitting.summary.runs {
+        let (key, outcome) = (&run.key, run.done().expect("a finished run"));
         if !key.cell.starts_with("quay") {
             assert!(outcome.series.is_empty(), "a programmed bargainer has no hidden states");
             continue;

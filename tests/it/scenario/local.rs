@@ -46,8 +46,8 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
     let scripted = read_json(out.join("runs/var-002-run-001/metrics.json"));
     assert_eq!(scripted["final_metrics"]["cooperation_level"], 8);
     assert_eq!(scripted["final_metrics"]["agreement_reached"], true);
-    let series = &sitting.summary.outcomes.iter().find(|(key, _)| key.id() == "var-001-run-001").unwrap().1;
-    let tiltmeter::scheduler::RunState::Done(outcome) = series else { panic!("{series:?}") };
+    let run = sitting.summary.runs.iter().find(|run| run.key.id() == "var-001-run-001").unwrap();
+    let outcome = run.done().expect("a finished run");
     let projected = outcome.series.iter().find(|series| series.name == "regulator.quay-assistant@block.4.out").unwrap();
     assert!(projected.values.iter().all(Option::is_some), "{projected:?}");
     // The report shows the course of every metric and of the projection, and calls a variation by its name.
@@ -117,8 +117,8 @@ fn private_messages_of_a_local_actor_have_a_trace_of_their_own() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sitting =
         runtime.block_on(prepared.run(&running, Arc::new(Progress::default()), StopSignal::new())).expect("it runs");
-    let (_, state) = sitting.summary.outcomes.iter().find(|(key, _)| key.cell == "var-001-run").unwrap();
-    let tiltmeter::scheduler::RunState::Done(outcome) = state else { panic!("{state:?}") };
+    let run = sitting.summary.runs.iter().find(|run| run.key.cell == "var-001-run").unwrap();
+    let outcome = run.done().expect("a finished run");
     let name = "regulator.letters.quay-assistant@block.4.out";
     let letters = outcome.series.iter().find(|series| series.name == name).unwrap();
     let means: Vec<Option<f64>> = outcome

@@ -3,15 +3,13 @@
 //! Must not know: how files are named.
 
 use serde_json::{Value, json};
-use tiltmeter::{model::ChatRequest, model::Role, scheduler::RunState};
+use tiltmeter::{model::ChatRequest, model::Role};
 
 use super::{Left, Stage, decision, folder, small, whole};
 
 /// What is known of every turn of the first run.
 fn turns(left: &Left) -> Vec<Value> {
-    let (_, state) = &left.summary.outcomes[0];
-    let RunState::Done(outcome) = state else { panic!("{state:?}") };
-    outcome.turns.clone()
+    left.summary.runs[0].done().expect("a finished run").turns.clone()
 }
 
 #[test]
@@ -149,7 +147,7 @@ fn int_counts_as_a_number_and_the_last_match_counts() {
     let dir = folder("turns: 2\n", metrics);
     let world = "Cooperation was 1 before.\nNow COOPERATION stands at 7 of 10";
     let left = Stage::of(small(&dir, json!({}))).answers("world", move |_| Ok(world.to_owned())).run();
-    let RunState::Done(outcome) = &left.summary.outcomes[0].1 else { panic!("it is done") };
+    let outcome = left.summary.runs[0].done().expect("a finished run");
     assert_eq!(outcome.metrics["metric.cooperation_level"], 7.0);
     assert_eq!(outcome.series[0].values, [Some(7.0), Some(7.0)]);
     assert_eq!(left.json("analysis/metrics-analysis.json")["cooperation_level"]["mean"], 7.0);
@@ -226,8 +224,8 @@ fn every_call_of_every_run_is_drawn_for_itself() {
     let dir = folder("turns: 2\n", "");
     let left = Stage::of(small(&dir, json!({"runs_per_variation": 2}))).run();
     let mut drawn: Vec<(u64, u64)> = Vec::new();
-    for (_, state) in &left.summary.outcomes {
-        let RunState::Done(outcome) = state else { panic!("{state:?}") };
+    for run in &left.summary.runs {
+        let outcome = run.done().expect("a finished run");
         for turn in &outcome.turns {
             let taken =
                 turn["decisions"].as_array().unwrap().iter().map(|decision| &decision["taken"]).chain([&turn["world"]]);

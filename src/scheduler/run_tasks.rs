@@ -1,5 +1,4 @@
-//! Owns the runs under way: each is a task of its own, held to its time limit, and whatever it comes to is made durable.
-//! Must not know: which run is next, models, kinds.
+//! `RunTasks`: one tokio task per run in flight, with the time limit of a run; journals how each run ends.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,36 +9,36 @@ use tokio::{
 
 use super::{
     context::{Run, RunContext, RunError},
-    summary::RunState,
+    summary::{RunEnd, RunRecord},
 };
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::Outcome;
 
-/// Runs under way.
+/// Runs in flight.
 #[derive(Default)]
-pub(super) struct Flight {
-    pub tasks: JoinSet<(usize, RunState)>,
-    /// A task that panics takes its own context along, so another handle is kept here.
+pub(super) struct RunTasks {
+    pub tasks: JoinSet<(usize, RunRecord)>,
+    /// A panicking task drops its own handle to the context.
     contexts: HashMap<Id, (usize, Arc<RunContext>)>,
 }
 
-impl Flight {
+impl RunTasks {
     pub fn start(&mut self, index: usize, run: Arc<dyn Run>, context: RunContext, time_limit: Option<Duration>) {
         let context = Arc::new(context);
         let own = Arc::clone(&context);
         let task = self.tasks.spawn(async move {
             let result = match time_limit {
                 None => run.execute(&own).await,
-                // What the run was waiting for is dropped with it, so that a late reply is not counted.
+                // The timeout also drops the call in progress, so a late reply is not counted.
                 Some(limit) => timeout(limit, run.execute(&own)).await.unwrap_or_else(|_| Err(own.too_long(limit))),
             };
-            (index, settle(&own, result).await)
+            (index, journal_end(&own, result).await)
         });
         self.contexts.insert(task.id(), (index, context));
     }
 
-    /// How the task's run stands now; `None` if the task was dropped on purpose.
-    pub async fn end_of(&mut self, ended: Result<(Id, (usize, RunState)), JoinError>) -> Option<(usize, RunState)> {
+    /// Index and record of the run whose task ended; `None` if the task was aborted.
+    pub async fn finished(&mut self, ended: Result<(Id, (usize, RunRecord)), JoinError>) -> Option<(usize, RunRecord)> {
         match ended {
             Ok((id, end)) => {
                 self.contexts.remove(&id);
@@ -55,37 +54,45 @@ impl Flight {
                 let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
                 let problem = Problem::new(format!("the run panicked: {text}"))
                     .at(format!("run {}", context.id()))
-                    .hint("this is a mistake in the program; the other runs go on");
-                Some((index, settle(&context, Err(RunError::Failed(problem))).await))
+                    .hint("this is a bug in tiltmeter; the other runs continue");
+                Some((index, journal_end(&context, Err(RunError::Failed(problem))).await))
             }
         }
     }
 }
 
-/// Makes the end of a run durable. Where the schedule itself ended the run, what the run made of that does not count.
-async fn settle(context: &RunContext, result: Result<Outcome, RunError>) -> RunState {
+/// Journals how a run ended. If the scheduler ended the run, the run's own result is ignored.
+async fn journal_end(context: &RunContext, result: Result<Outcome, RunError>) -> RunRecord {
+    let (outcome, end) = match end_of(context, result).await {
+        Ok(outcome) => (Some(outcome), RunEnd::Done),
+        Err(end) => (None, end),
+    };
+    RunRecord { key: context.key().clone(), outcome, end }
+}
+
+async fn end_of(context: &RunContext, result: Result<Outcome, RunError>) -> Result<Outcome, RunEnd> {
     let result = match context.ended() {
         Some(reason) => Err(reason),
         None => result,
     };
     let failure = match result {
         Ok(outcome) => match context.commit_outcome(&outcome).await {
-            Ok(outcome) => return RunState::Done(outcome),
+            Ok(outcome) => return Ok(outcome),
             Err(failure) => failure,
         },
         Err(failure) => failure,
     };
-    match failure {
+    Err(match failure {
         RunError::Failed(problem) | RunError::Desync(problem) => match context.commit_failure(&problem).await {
-            Ok(()) => RunState::Failed(problem),
-            Err(_) => RunState::Pending,
+            Ok(()) => RunEnd::Failed(problem),
+            Err(_) => RunEnd::Pending,
         },
         RunError::Halted(halt) => {
-            // For whoever reads the folder later; a journal that refuses it has told of that itself.
+            // If the journal cannot be written, the schedule reports that error itself.
             let _ = context.commit_halt(&halt).await;
             context.note_halt(halt);
-            RunState::Pending
+            RunEnd::Pending
         }
-        RunError::Stopped | RunError::Journal(_) => RunState::Pending,
-    }
+        RunError::Stopped | RunError::Journal(_) => RunEnd::Pending,
+    })
 }
