@@ -9,7 +9,7 @@ use tiltmeter_engine::{bench, config::ModelConfig, hub::Checkpoint};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Keys;
 use tiltmeter_model::{ModelError, ScriptedModel};
-use tiltmeter_providers::{ApiModel, lane_name, lane_preset, parse_name, price};
+use tiltmeter_providers::{ApiModel, ApiName, price};
 
 pub use tiltmeter_engine::{
     Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, KvType, LocalModel, Measured, Rollouts,
@@ -38,7 +38,7 @@ fn path_of(name: &str) -> &str {
 
 /// Whether the name is of a model behind an API: `provider/model`. `local/` before it makes it a path or a hub id.
 pub fn is_api(name: &str) -> bool {
-    parse_name(name).is_some()
+    ApiName::parse(name).is_some()
 }
 
 /// Opens a model behind an API: checks its name, key and address, and sends nothing.
@@ -70,8 +70,8 @@ pub struct ApiFacts {
 
 /// `None`: not the name of a provider's model.
 pub fn api_facts(name: &str) -> Option<ApiFacts> {
-    let name = parse_name(name)?;
-    Some(ApiFacts { lane: lane_name(&name), preset: lane_preset(&name), price: price(&name) })
+    let name = ApiName::parse(name)?;
+    Some(ApiFacts { lane: name.lane(), preset: name.lane_preset(), price: price(&name) })
 }
 
 /// A model that answers by rules: the reply of the first whose pattern matches the last message, or has none.

@@ -1,25 +1,23 @@
-//! Owns one exchange over HTTP: time-outs that let go of the socket (connect, first byte, idle between bytes, whole attempt) and a
-//! cap on what is read. It is reqwest used directly, without an LLM client crate over it: those (genai among them) hand out a parsed
-//! reply and hide the pause between bytes, the size of what comes, and the headers of a reply that went well.
-//! Nothing is sent twice from here: reqwest's own retries are off, redirects are not followed (a key must not travel on), and
-//! dropping the future closes the connection, so a reply that comes late reaches nobody.
-//! Must not know: providers, prices, runs.
+//! One HTTP exchange with time-outs (connect, first byte, idle, whole attempt) and a size cap. A time-out closes the connection.
+//!
+//! Nothing is sent twice: reqwest's retries are off and redirects are not followed, so that a key never reaches another host. LLM client
+//! crates such as genai hide the pause between bytes, the size of a reply and its headers, all of which are needed here.
 
 use std::time::Duration;
 
 use reqwest::{StatusCode, header::HeaderMap};
 use tokio::time::{Instant, timeout_at};
 
-/// How long one call may take, part by part.
+/// Limits on the time of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until the connection stands (name, TCP, TLS).
+    /// DNS, TCP and TLS.
     pub connect: Duration,
-    /// From sending until the head of the reply: nearly all of a model's thinking falls into it.
+    /// From sending until the headers of the reply, which covers nearly all of the generation.
     pub first_byte: Duration,
-    /// Between two pieces of the reply.
+    /// Between two chunks of the body.
     pub idle: Duration,
-    /// The whole call.
+    /// The call as a whole.
     pub attempt: Duration,
 }
 
@@ -30,28 +28,28 @@ impl Default for Timeouts {
     }
 }
 
-/// A reply with nothing made of it yet.
-pub(super) struct Answer {
+/// An undecoded reply.
+pub(super) struct RawReply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
-/// Why no whole reply came.
-pub(super) enum Broken {
-    /// Which time-out, and how long it was.
-    TimedOut { waiting_for: &'static str, limit: Duration },
-    /// Nothing was sent: the other side was not reached.
-    NotReached(String),
-    /// The connection broke, before or within the reply.
-    Cut(String),
-    /// The reply is longer than anything a model says.
-    TooLong { cap: usize },
-    /// The request could not be made.
-    Impossible(String),
+/// Why no complete reply arrived.
+pub(super) enum TransportError {
+    /// `waiting_for` names the time-out.
+    Timeout { waiting_for: &'static str, limit: Duration },
+    /// Nothing was sent.
+    Connect(String),
+    /// The connection broke before or within the reply.
+    Interrupted(String),
+    /// The body exceeds the cap, in bytes.
+    TooLarge { cap: usize },
+    /// The request could not be built.
+    InvalidRequest(String),
 }
 
-/// `local`: the address is on this machine, where a proxy has no business.
+/// A client without proxy if the address is `local`.
 pub(super) fn client(timeouts: &Timeouts, local: bool) -> Result<reqwest::Client, String> {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("tiltmeter/", env!("CARGO_PKG_VERSION")))
@@ -63,57 +61,58 @@ pub(super) fn client(timeouts: &Timeouts, local: bool) -> Result<reqwest::Client
     builder.build().map_err(|error| innermost(&error))
 }
 
+/// Sends the request and reads the body up to `cap` bytes.
 pub(super) async fn exchange(
     client: &reqwest::Client,
     request: reqwest::Request,
     timeouts: &Timeouts,
     cap: usize,
-) -> Result<Answer, Broken> {
-    let begin = Instant::now();
-    let end = begin + timeouts.attempt;
-    let late = |part_end: Instant, waiting_for, limit| match part_end >= end {
-        true => Broken::TimedOut { waiting_for: "its whole reply", limit: timeouts.attempt },
-        false => Broken::TimedOut { waiting_for, limit },
+) -> Result<RawReply, TransportError> {
+    let start = Instant::now();
+    let end = start + timeouts.attempt;
+    let timeout = |deadline: Instant, waiting_for, limit| match deadline >= end {
+        true => TransportError::Timeout { waiting_for: "the whole reply", limit: timeouts.attempt },
+        false => TransportError::Timeout { waiting_for, limit },
     };
 
-    let first_byte = begin + timeouts.first_byte;
+    let first_byte = start + timeouts.first_byte;
     let mut response = timeout_at(first_byte.min(end), client.execute(request))
         .await
-        .map_err(|_| late(first_byte, "the first byte", timeouts.first_byte))?
-        .map_err(sort)?;
+        .map_err(|_| timeout(first_byte, "the first byte", timeouts.first_byte))?
+        .map_err(classify)?;
     let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     if response.content_length().is_some_and(|length| length > cap as u64) {
-        return Err(Broken::TooLong { cap });
+        return Err(TransportError::TooLarge { cap });
     }
     let mut body = Vec::new();
     loop {
         let idle = Instant::now() + timeouts.idle;
-        let piece = timeout_at(idle.min(end), response.chunk())
+        let chunk = timeout_at(idle.min(end), response.chunk())
             .await
-            .map_err(|_| late(idle, "more of the reply", timeouts.idle))?
-            .map_err(sort)?;
-        let Some(piece) = piece else { return Ok(Answer { status, headers, body }) };
-        if body.len() + piece.len() > cap {
-            return Err(Broken::TooLong { cap });
+            .map_err(|_| timeout(idle, "more of the reply", timeouts.idle))?
+            .map_err(classify)?;
+        let Some(chunk) = chunk else { return Ok(RawReply { status, headers, body }) };
+        if body.len() + chunk.len() > cap {
+            return Err(TransportError::TooLarge { cap });
         }
-        body.extend_from_slice(&piece);
+        body.extend_from_slice(&chunk);
     }
 }
 
-fn sort(error: reqwest::Error) -> Broken {
-    // The address is left out: one's own server may have something private in it.
+fn classify(error: reqwest::Error) -> TransportError {
+    // Without the URL, which may be private.
     let error = error.without_url();
     let why = innermost(&error);
     if error.is_builder() {
-        Broken::Impossible(why)
+        TransportError::InvalidRequest(why)
     } else if error.is_connect() {
-        Broken::NotReached(why)
+        TransportError::Connect(why)
     } else {
-        Broken::Cut(why)
+        TransportError::Interrupted(why)
     }
 }
 
-/// The cause at the bottom of the chain: `connection refused` says more than `error sending request`.
+/// The root cause: `connection refused` rather than `error sending request`.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {

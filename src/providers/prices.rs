@@ -1,37 +1,37 @@
-//! Owns what calls cost: the price table, the most a request can cost before it is sent, what it did cost by the provider's usage.
-//! All in integers: a price is micro-dollars per million tokens (equally USD x 10^6 per million), a cost is micro-dollars,
-//! `ceil((input x price_in + output x price_out) / 10^6)` — rounded up once, over the whole call.
-//! Worst case: a byte-level tokenizer makes at most one token of a byte, so input tokens <= bytes of text + what the chat format
-//! adds to each message; output tokens <= max_tokens, which the providers count thinking into.
-//! Must not know: HTTP, keys, budgets.
+//! Prices: the table, the cost of a call by its reported usage, and the most a request can cost before it is sent.
+//!
+//! All integers: a price is micro-dollars per million tokens, a cost is micro-dollars,
+//! `ceil((input x price_in + output x price_out) / 10^6)`, rounded up once per call. The worst case takes one token per byte of text
+//! (a byte-level tokenizer makes no more) plus the overhead of the chat format, and `max_new_tokens`, which includes thinking.
 
-use super::name::{Provider, ProviderName};
+use super::profiles::ApiName;
 use tiltmeter_model::ChatRequest;
 use tiltmeter_model::problem::Problem;
 
-/// What a million tokens cost, in micro-dollars.
+/// Micro-dollars per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Price {
     pub input: u64,
     pub output: u64,
-    /// Some models charge more for the whole call when its prompt is long.
+    /// A higher price for the whole call when its prompt is long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long: Option<LongPrice>,
 }
 
+/// Micro-dollars per million tokens of a call with a long prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LongPrice {
-    /// Prompts of more tokens than this.
+    /// Applies to prompts of more tokens than this.
     pub above_tokens: u64,
     pub input: u64,
     pub output: u64,
 }
 
-/// A price with where and when it was found; this is what goes into the frozen plan.
+/// A price with its source, as recorded in the frozen plan.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PriceNote {
     pub price: Price,
-    /// `YYYY-MM-DD`, the day the price was read.
+    /// The day the price was looked up, `YYYY-MM-DD`.
     pub date: String,
     pub source: String,
 }
@@ -39,7 +39,10 @@ pub struct PriceNote {
 impl Price {
     pub const FREE: Price = Price { input: 0, output: 0, long: None };
 
-    /// From what a person writes: US dollars per million tokens.
+    /// From US dollars per million tokens.
+    ///
+    /// # Errors
+    /// A price that is negative, not finite, or above a million dollars.
     pub fn from_usd_per_million(input: f64, output: f64) -> Result<Self, Problem> {
         let micro = |name: &str, usd: f64| match usd {
             _ if usd.is_finite() && (0.0..=1e6).contains(&usd) => Ok((usd * 1e6).round() as u64),
@@ -49,7 +52,7 @@ impl Price {
         Ok(Self { input: micro("input", input)?, output: micro("output", output)?, long: None })
     }
 
-    /// In micro-dollars; a sum beyond u64 is held at its end, which no budget allows.
+    /// Cost of a call in micro-dollars, saturating.
     pub fn cost(&self, input_tokens: u64, output_tokens: u64) -> u64 {
         let (input, output) = match self.long {
             Some(long) if input_tokens > long.above_tokens => (long.input, long.output),
@@ -60,25 +63,24 @@ impl Price {
         u64::try_from(total.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 
-    /// The most the request can cost; `None` without `max_new_tokens`: then there is no most.
+    /// The most the request can cost, in micro-dollars; `None` if it sets no `max_new_tokens`.
     pub fn worst_case(&self, request: &ChatRequest) -> Option<u64> {
         Some(self.cost(request.most_input_tokens(), request.max_new_tokens? as u64))
     }
 }
 
-/// The table's price for a model; `None`: the model is unpriced, which under a budget is an error of the plan.
-pub fn price(name: &ProviderName) -> Option<PriceNote> {
+/// The table's price; `None` if the model is not in it, which a plan with a budget refuses.
+pub fn price(name: &ApiName) -> Option<PriceNote> {
     if name.is_free() {
         let source = "OpenRouter: models named `:free` cost nothing".to_string();
         return Some(PriceNote { price: Price::FREE, date: FREE_SINCE.to_string(), source });
     }
-    let wanted = match name.provider {
-        // A gateway passes the price of the model's maker on, and writes its names with dots.
-        Provider::OpenRouter => {
-            let model = name.model.replace("google/gemini", "gemini/gemini");
-            if model.starts_with("anthropic/") { model.replace('.', "-") } else { model }
-        }
-        _ => name.to_string(),
+    let wanted = if name.provider.is_gateway {
+        // The maker's price applies. A gateway writes Anthropic's version numbers with dots.
+        let model = name.model.replace("google/gemini", "gemini/gemini");
+        if model.starts_with("anthropic/") { model.replace('.', "-") } else { model }
+    } else {
+        name.to_string()
     };
     let row = TABLE.iter().find(|row| {
         wanted.strip_prefix(row.model).is_some_and(|rest| rest.is_empty() || rest == "-latest" || is_version(rest))
@@ -86,7 +88,7 @@ pub fn price(name: &ProviderName) -> Option<PriceNote> {
     Some(PriceNote { price: row.price, date: row.date.to_string(), source: row.source.to_string() })
 }
 
-/// `-2024-08-06`, `-20241022`, `-001`: the same model at a date.
+/// `-2024-08-06`, `-20241022`, `-001`: a dated version of the same model.
 fn is_version(rest: &str) -> bool {
     rest.len() >= 4 && rest.starts_with('-') && rest.chars().all(|c| c.is_ascii_digit() || c == '-')
 }
@@ -106,7 +108,7 @@ const ANTHROPIC: (&str, &str) =
     ("2026-10-10", "platform.claude.com/docs/en/about-claude/pricing, as copied by docs.rs/synaps");
 const GEMINI: (&str, &str) = ("2026-10-07", "ai.google.dev/gemini-api/docs/pricing, paid tier, text");
 
-/// USD cents per million tokens, in thousandths, so that the cheapest models stay whole numbers.
+/// Input and output prices in 1/100,000 of a dollar per million tokens.
 const fn row(model: &'static str, input: u64, output: u64, (date, source): (&'static str, &'static str)) -> Row {
     Row { model, price: Price { input: input * 10, output: output * 10, long: None }, date, source }
 }
@@ -116,7 +118,7 @@ const fn long(mut row: Row, above_tokens: u64, input: u64, output: u64) -> Row {
     row
 }
 
-/// Full price for every input token: a provider's discount for cached ones is left to its bill.
+/// Standard prices, without discounts for cached input tokens.
 const TABLE: &[Row] = &[
     row("openai/gpt-5.4", 250_000, 1_500_000, OPENAI),
     row("openai/gpt-5.1", 125_000, 1_000_000, OPENAI),
@@ -161,15 +163,14 @@ const TABLE: &[Row] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse_name;
     use tiltmeter_model::{Message, Role};
 
     fn of(name: &str) -> Option<Price> {
-        price(&parse_name(name)?).map(|note| note.price)
+        price(&ApiName::parse(name)?).map(|note| note.price)
     }
 
     #[test]
-    fn a_model_is_priced_by_its_name_and_by_nothing_like_it() {
+    fn only_an_exact_name_or_a_dated_version_is_priced() {
         assert_eq!(of("openai/gpt-4o"), Price::from_usd_per_million(2.5, 10.0).ok());
         assert_eq!(of("openai/gpt-4o-2024-08-06"), of("openai/gpt-4o"));
         assert_eq!(of("openai/gpt-4o-mini-2024-07-18"), Price::from_usd_per_million(0.15, 0.6).ok());
@@ -183,7 +184,7 @@ mod tests {
         {
             assert_eq!(of(unpriced), None, "{unpriced}");
         }
-        assert!(TABLE.iter().all(|row| parse_name(row.model).is_some() && row.price.output >= row.price.input));
+        assert!(TABLE.iter().all(|row| ApiName::parse(row.model).is_some() && row.price.output >= row.price.input));
     }
 
     #[test]
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_case_needs_an_end_and_covers_every_byte() {
+    fn the_worst_case_needs_max_new_tokens_and_counts_every_byte() {
         let mut request = ChatRequest::new(vec![Message::new(Role::User, "é".repeat(100))]);
         let price = Price::from_usd_per_million(1.0, 10.0).unwrap();
         assert_eq!(price.worst_case(&request), None);

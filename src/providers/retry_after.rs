@@ -1,26 +1,26 @@
-//! Owns the reading of "come back in …": Retry-After (seconds or an HTTP date), `retry-after-ms`, Google's RetryInfo in the body,
+//! How long a provider asks to wait: `Retry-After` (seconds or an HTTP date), `retry-after-ms`, Google's `RetryInfo` in the body,
 //! `x-ratelimit-reset-*` (OpenAI's `6m0s`, OpenRouter's epoch) and `anthropic-ratelimit-*-reset` (RFC 3339).
-//! Sources: RFC 9110 10.2.3 and 5.6.7; google.rpc.RetryInfo; the providers' pages on rate limits.
-//! Must not know: requests, prices, runs.
+//!
+//! Sources: RFC 9110, 10.2.3 and 5.6.7; google.rpc.RetryInfo; the providers' pages on rate limits.
 
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
-use time::{Date, Month, OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// How long the other side wants to be left alone. The plainest word wins; among several limits the longest wait does.
+/// The wait a reply asks for; of several exhausted limits, the longest. An explicit `Retry-After` takes precedence over limit headers.
 pub fn retry_after(headers: &HeaderMap, body: &Value, now: OffsetDateTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    // A wait until a date is reckoned on the clock of the one who set it, where it is shown.
+    // Dates are relative to the server's clock where it sends one.
     let now = text("date").and_then(http_date).unwrap_or(now);
     let milliseconds = text("retry-after-ms").and_then(seconds).map(|wait| wait / 1000);
-    let plain = text("retry-after").and_then(|value| seconds(value).or_else(|| until(http_date(value)?, now)));
-    milliseconds.or(plain).or_else(|| retry_info(body)).or_else(|| limits(headers, body, now))
+    let header = text("retry-after").and_then(|value| seconds(value).or_else(|| until(http_date(value)?, now)));
+    milliseconds.or(header).or_else(|| retry_info(body)).or_else(|| limit_resets(headers, body, now))
 }
 
-/// The resets of the limits that are used up; of all of them where none says how much it has left.
-fn limits(headers: &HeaderMap, body: &Value, now: OffsetDateTime) -> Option<Duration> {
+/// The latest reset of the exhausted limits, or, if no limit says how much remains, of all.
+fn limit_resets(headers: &HeaderMap, body: &Value, now: OffsetDateTime) -> Option<Duration> {
     // OpenRouter repeats the upstream's headers in the body.
     let in_body = body.pointer("/error/metadata/headers").and_then(Value::as_object);
     let pairs: Vec<(String, String)> = headers
@@ -30,25 +30,25 @@ fn limits(headers: &HeaderMap, body: &Value, now: OffsetDateTime) -> Option<Dura
             (name.to_ascii_lowercase(), value.as_str().map_or_else(|| value.to_string(), str::to_string))
         }))
         .collect();
-    let left = |limit: &str| pairs.iter().find(|(name, _)| name == limit).map(|(_, value)| value.trim() != "0");
+    let remains = |limit: &str| pairs.iter().find(|(name, _)| name == limit).map(|(_, value)| value.trim() != "0");
     let mut resets = Vec::new();
     for (name, value) in &pairs {
         let anthropic = name.starts_with("anthropic-ratelimit-") && name.ends_with("-reset");
         if !anthropic && !name.starts_with("x-ratelimit-reset") {
             continue;
         }
-        let left = left(&name.replace("-reset", "-remaining"));
-        if let Some(wait) = moment(value.trim(), now) {
-            resets.push((left, wait));
+        let remains = remains(&name.replace("-reset", "-remaining"));
+        if let Some(wait) = reset(value.trim(), now) {
+            resets.push((remains, wait));
         }
     }
-    let used_up = resets.iter().filter(|(left, _)| *left == Some(false)).map(|(_, wait)| *wait).max();
-    used_up.or_else(|| resets.iter().filter(|(left, _)| left.is_none()).map(|(_, wait)| *wait).max())
+    let exhausted = resets.iter().filter(|(remains, _)| *remains == Some(false)).map(|(_, wait)| *wait).max();
+    exhausted.or_else(|| resets.iter().filter(|(remains, _)| remains.is_none()).map(|(_, wait)| *wait).max())
 }
 
-/// A reset in any of its forms: `6m0s`, RFC 3339, seconds, an epoch in seconds or milliseconds.
-fn moment(text: &str, now: OffsetDateTime) -> Option<Duration> {
-    if let Some(wait) = spelled(text) {
+/// A reset as `6m0s`, RFC 3339, seconds, or an epoch in seconds or milliseconds.
+fn reset(text: &str, now: OffsetDateTime) -> Option<Duration> {
+    if let Some(wait) = duration(text) {
         return Some(wait);
     }
     if let Ok(number) = text.parse::<f64>() {
@@ -59,7 +59,7 @@ fn moment(text: &str, now: OffsetDateTime) -> Option<Duration> {
         };
         return until(OffsetDateTime::from_unix_timestamp_nanos((epoch * 1e9) as i128).ok()?, now);
     }
-    until(rfc3339(text)?, now)
+    until(OffsetDateTime::parse(text, &Rfc3339).ok()?, now)
 }
 
 /// Google's `retryDelay: "34.07s"`.
@@ -68,7 +68,7 @@ fn retry_info(body: &Value) -> Option<Duration> {
     let info = details.iter().find(|detail| {
         detail.get("@type").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("google.rpc.RetryInfo"))
     })?;
-    spelled(info.get("retryDelay")?.as_str()?)
+    duration(info.get("retryDelay")?.as_str()?)
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -77,7 +77,7 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// `1s`, `6m0s`, `20ms`, `1h2m3.5s`.
-fn spelled(text: &str) -> Option<Duration> {
+fn duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
@@ -100,60 +100,14 @@ fn spelled(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// Nothing to wait for where the moment has passed.
+/// Zero if the moment has passed.
 fn until(moment: OffsetDateTime, now: OffsetDateTime) -> Option<Duration> {
     Some(Duration::try_from(moment - now).unwrap_or(Duration::ZERO))
 }
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-
-/// All three forms of RFC 9110: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
+/// An HTTP date in any of the three forms of RFC 9110.
 fn http_date(text: &str) -> Option<OffsetDateTime> {
-    let parts: Vec<&str> = text.split([' ', ',', '-']).filter(|part| !part.is_empty()).collect();
-    let (day, month, year, clock) = match parts[..] {
-        [_, day, month, year, clock, "GMT" | "UTC"] => (day, month, year, clock),
-        [_, month, day, clock, year] => (day, month, year, clock),
-        _ => return None,
-    };
-    let month = MONTHS.iter().position(|name| *name == month)? as u8 + 1;
-    let year: i32 = year.parse().ok()?;
-    // Two digits: the nearest century that is not far ahead.
-    let year = if year < 70 {
-        year + 2000
-    } else if year < 100 {
-        year + 1900
-    } else {
-        year
-    };
-    at(year, month, day.parse().ok()?, clock, UtcOffset::UTC)
-}
-
-/// `2026-01-27T12:00:00Z`, `2026-01-27T12:00:00.5+00:00`.
-fn rfc3339(text: &str) -> Option<OffsetDateTime> {
-    let (date, clock) = text.split_once(['T', 't', ' '])?;
-    let mut date = date.splitn(3, '-');
-    let mut next = || date.next();
-    let (year, month, day) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
-    let zone = clock.find(['Z', 'z', '+', '-'])?;
-    let (clock, zone) = clock.split_at(zone);
-    let offset = match zone {
-        "Z" | "z" => UtcOffset::UTC,
-        _ => {
-            let (hours, minutes) = zone[1..].split_once(':')?;
-            let seconds = hours.parse::<i8>().ok()? as i32 * 3600 + i32::from(minutes.parse::<u8>().ok()?) * 60;
-            UtcOffset::from_whole_seconds(if zone.starts_with('-') { -seconds } else { seconds }).ok()?
-        }
-    };
-    at(year, month, day, clock, offset)
-}
-
-/// Fractions of a second are dropped: a wait is not reckoned in them.
-fn at(year: i32, month: u8, day: u8, clock: &str, offset: UtcOffset) -> Option<OffsetDateTime> {
-    let mut clock = clock.split('.').next()?.splitn(3, ':');
-    let mut next = || clock.next()?.parse::<u8>().ok();
-    let (hour, minute, second) = (next()?, next()?, next()?);
-    let date = Date::from_calendar_date(year, Month::try_from(month).ok()?, day).ok()?;
-    Some(date.with_hms(hour, minute, second.min(59)).ok()?.assume_offset(offset))
+    httpdate::parse_http_date(text).ok().map(OffsetDateTime::from)
 }
 
 #[cfg(test)]
@@ -172,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_come_back_later_is_read() {
+    fn every_form_of_retry_after_is_parsed() {
         for (pairs, expected) in [
             (&[("retry-after", "7")][..], Some(7.0)),
             (&[("retry-after", "1.5")], Some(1.5)),
@@ -219,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_nothing() {
+    fn garbage_is_ignored() {
         for value in [
             "",
             "soon",

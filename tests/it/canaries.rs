@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use serde_json::json;
-use tiltmeter::provider::Provider;
+use tiltmeter::provider::{PROVIDERS, Provider};
 
 use crate::{
     faults::{Act, FaultServer, Limit, Received},
@@ -18,7 +18,7 @@ fn canary(variable: &str) -> String {
 }
 
 fn variables() -> Vec<String> {
-    let providers = Provider::ALL.map(|provider| provider.key_variable().to_owned());
+    let providers = PROVIDERS.each_ref().map(|provider| provider.key_variable.to_owned());
     providers.into_iter().chain(["HF_TOKEN".to_owned()]).collect()
 }
 
@@ -100,7 +100,7 @@ fn echo(n: usize, received: &Received) -> Act {
     }
 }
 
-fn spec(folder: &Path, provider: Provider, base_url: &str) -> std::path::PathBuf {
+fn spec(folder: &Path, provider: &Provider, base_url: &str) -> std::path::PathBuf {
     let verdict = json!({
         "strategy": "Evasion", "outcome": "VAULT PROTECTED", "reasoning": "r", "critical_response": "c",
         "deception_level": "minimal", "protocol_adherence": {"primary_directive": true, "secondary_protocol": false},
@@ -111,13 +111,13 @@ fn spec(folder: &Path, provider: Provider, base_url: &str) -> std::path::PathBuf
     let spec = json!({
         "kind": "interview", "experiment": "canaries", "prompt_set": set,
         "steward": {
-            "name": format!("{}/m", provider.prefix()), "base_url": base_url, "price": {"input": 1, "output": 1},
+            "name": format!("{}/m", provider.prefix), "base_url": base_url, "price": {"input": 1, "output": 1},
             "attempt_timeout": 10, "max_attempts": 3,
         },
         "judge": {"name": "scripted", "script": [{"reply": verdict.to_string()}]},
         "runs_per_variant": 6, "parallel": 3, "budget_limit": 10, "stop_on_refusal": {"rule": "none"},
         "sampling": {"max_new_tokens": 20},
-        "lanes": {provider.prefix(): {"requests_per_minute": 100_000}},
+        "lanes": {provider.prefix: {"requests_per_minute": 100_000}},
     });
     let path = folder.join("canaries.json");
     fs::write(&path, spec.to_string()).unwrap();
@@ -125,7 +125,7 @@ fn spec(folder: &Path, provider: Provider, base_url: &str) -> std::path::PathBuf
 }
 
 /// Plans and runs a batch on this provider; how many requests the server threw back.
-async fn searched(provider: Provider) -> usize {
+async fn searched(provider: &Provider) -> usize {
     let server = FaultServer::start(echo).await;
     let home = tempfile::tempdir().unwrap();
     let path = spec(home.path(), provider, &server.base_url());
@@ -139,7 +139,7 @@ async fn searched(provider: Provider) -> usize {
             process.env(&variable, canary(&variable));
         }
         let ended = tokio::task::spawn_blocking(move || Ended::of(&mut process)).await.unwrap();
-        let title = format!("{command} with {}", provider.title());
+        let title = format!("{command} with {}", provider.title);
         assert!([Some(0), Some(4)].contains(&ended.code), "{title}: {}\n{}", ended.out, ended.err);
         assert_silent(&format!("standard output of {title}"), ended.out.as_bytes());
         assert_silent(&format!("standard error of {title}"), ended.err.as_bytes());
@@ -149,12 +149,12 @@ async fn searched(provider: Provider) -> usize {
     for (name, bytes) in &found {
         assert_silent(name, bytes);
     }
-    assert!(server.received().iter().all(|received| key_of(received).contains("Canary")), "{}", provider.title());
+    assert!(server.received().iter().all(|received| key_of(received).contains("Canary")), "{}", provider.title);
     server.received().len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_is_in_any_file_line_or_error_of_a_batch_whose_servers_throw_it_back() {
-    let thrown_back: usize = futures::future::join_all(Provider::ALL.map(searched)).await.into_iter().sum();
+    let thrown_back: usize = futures::future::join_all(PROVIDERS.each_ref().map(searched)).await.into_iter().sum();
     assert!(thrown_back > 100, "only {thrown_back} requests were thrown back");
 }

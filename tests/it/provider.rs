@@ -1,6 +1,4 @@
-//! Owns what is promised of API models, against a server that does everything wrong: each fault ends in its class and in time, nothing
-//! is sent twice, what was billed is known or stays open, and no key gets out.
-//! Must not know: schedulers, experiments.
+//! API models against a faulty server: each fault gets its class, in time; nothing is sent twice; a billed cost is known or stays unknown.
 
 mod plan;
 pub mod secrets;
@@ -16,7 +14,7 @@ use tiltmeter::secret::Keys;
 
 use crate::faults::{Act, Api, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS};
 
-/// One model of each API, and two that speak OpenAI's with an accent.
+/// One model of each API, and two that use variants of OpenAI's.
 const MODELS: [&str; 5] = [
     "openai/gpt-4o",
     "anthropic/claude-haiku-4-5",
@@ -36,7 +34,7 @@ fn price() -> Price {
     Price::from_usd_per_million(3.0, 15.0).unwrap()
 }
 
-/// What the server's bill says a billed call costs.
+/// Cost of one billed call.
 fn billed_micro_usd() -> u64 {
     price().cost(PROMPT_TOKENS, REPLY_TOKENS)
 }
@@ -68,7 +66,7 @@ fn failure(result: Result<ChatReply, ModelError>) -> Failure {
     }
 }
 
-/// What a fault must come to.
+/// Expected result of a fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Is(Class),
@@ -133,11 +131,11 @@ fn faults() -> Vec<(Act, End)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_ends_in_its_class_in_time_and_is_asked_once() {
+async fn every_fault_gets_its_class_in_time_and_is_sent_once() {
     let cases = MODELS.iter().flat_map(|model| faults().into_iter().map(move |(act, end)| (*model, act, end)));
     let tried = cases.map(|(model, act, end)| async move {
         let server = FaultServer::always(act.clone()).await;
-        // Megabytes take their time where other tests want the processor too; what ends them is their number.
+        // Megabytes are slow when tests share a processor; the size cap ends these calls, not a time-out.
         let slow = Timeouts { attempt: Duration::from_secs(20), ..TIMEOUTS };
         let timeouts = if matches!(act, Act::Huge { .. }) { slow } else { TIMEOUTS };
         let api = open_with(model, &server, timeouts);
@@ -160,7 +158,7 @@ async fn every_fault_ends_in_its_class_in_time_and_is_asked_once() {
         assert!(took < timeouts.attempt + Duration::from_secs(1), "{name} took {took:?}");
         assert_eq!(server.received().len(), 1, "{name} was asked more than once");
 
-        // The books: what is said to cost nothing was not billed, what is said to cost something was, to the micro-dollar.
+        // A call reported as free was not billed; any other reported cost equals the bill, to the micro-dollar.
         let billed = server.bill().len() as u64 * billed_micro_usd();
         match result {
             Ok(reply) => {
@@ -174,13 +172,13 @@ async fn every_fault_ends_in_its_class_in_time_and_is_asked_once() {
             }
         }
     });
-    // Not all at once: a time-out that is kept must not be missed for want of a processor.
+    // Not all at once: a busy processor would delay the time-outs.
     let tried = stream::iter(tried).buffer_unordered(24).count().await;
     assert_eq!(tried, MODELS.len() * faults().len());
 }
 
 #[tokio::test]
-async fn every_form_of_come_back_later_arrives() {
+async fn every_form_of_retry_after_is_reported() {
     let seconds = Duration::from_secs_f64;
     for (model, limit, least, most) in [
         ("openai/gpt-4o", Limit::Seconds(7.0), 7.0, 7.0),
@@ -204,7 +202,7 @@ async fn every_form_of_come_back_later_arrives() {
 }
 
 #[tokio::test]
-async fn time_outs_let_go_of_the_connection() {
+async fn time_outs_close_the_connection() {
     // Far enough apart to tell which of them it was.
     let patient = Timeouts { attempt: Duration::from_secs(5), ..TIMEOUTS };
     let ms = Duration::from_millis;
@@ -213,7 +211,7 @@ async fn time_outs_let_go_of_the_connection() {
         (Act::Late(ms(5000), "too late".into()), patient, patient.first_byte, "400 ms for the first byte"),
         (Act::SilenceAfterHead, patient, patient.idle, "300 ms for more of the reply"),
         (Act::SlowLoris(ms(2000)), patient, patient.idle, "300 ms for more of the reply"),
-        (Act::SlowLoris(ms(20)), TIMEOUTS, TIMEOUTS.attempt, "900 ms for its whole reply"),
+        (Act::SlowLoris(ms(20)), TIMEOUTS, TIMEOUTS.attempt, "900 ms for the whole reply"),
     ] {
         let server = FaultServer::always(act.clone()).await;
         let options = ApiOptions { base_url: Some(server.base_url()), timeouts, ..ApiOptions::default() };
@@ -225,7 +223,7 @@ async fn time_outs_let_go_of_the_connection() {
         let held = seen.hung_up.unwrap() - seen.at;
         assert!(held < limit + Duration::from_secs(1), "{act:?}: held for {held:?}");
     }
-    // Whoever stops waiting, for whatever reason, stops the call.
+    // Dropping the future cancels the call.
     let server = FaultServer::always(Act::Silence).await;
     let api = open("openai/gpt-4o", &server);
     tokio::time::timeout(Duration::from_millis(100), api.chat(&request())).await.unwrap_err();
@@ -244,7 +242,7 @@ async fn gone(server: &FaultServer) -> bool {
 }
 
 #[tokio::test]
-async fn nobody_there_is_transient_and_free() {
+async fn an_unreachable_server_is_transient_and_free() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = Some(format!("http://{}/v1", listener.local_addr().unwrap()));
     drop(listener);
@@ -256,7 +254,7 @@ async fn nobody_there_is_transient_and_free() {
 }
 
 #[tokio::test]
-async fn an_error_inside_a_success_is_the_error_it_is() {
+async fn an_error_inside_a_success_is_classified_as_the_error() {
     let inside = |body: &str| Act::Raw(200, Vec::new(), body.as_bytes().to_vec());
     for (body, class) in [
         (r#"{"error": {"code": 429, "message": "slow down"}}"#, Class::RateLimit),
@@ -278,7 +276,7 @@ async fn an_error_inside_a_success_is_the_error_it_is() {
 }
 
 #[tokio::test]
-async fn no_piece_of_a_reply_passes_for_a_reply() {
+async fn no_truncated_or_altered_body_is_accepted_as_a_free_reply() {
     for (model, api) in [(MODELS[0], Api::OpenAi), (MODELS[1], Api::Anthropic), (MODELS[2], Api::Gemini)] {
         let whole = api.reply("a wharf, says \"quay\"");
         let mut bodies: Vec<String> = (0..whole.to_string().len()).map(|end| whole.to_string()[..end].into()).collect();
@@ -321,7 +319,7 @@ fn places(value: &Value, here: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_connection_serves_many_calls_and_one_fault_ends_only_its_own() {
+async fn a_fault_fails_only_its_own_call() {
     let server = FaultServer::start(|n, _| match n % 5 {
         3 => Act::ResetMidBody,
         4 => Act::Limited(Limit::Seconds(1.0)),
@@ -343,9 +341,9 @@ async fn a_connection_serves_many_calls_and_one_fault_ends_only_its_own() {
     assert_eq!((kept, server.received().len(), server.bill().len()), (30, 50, 40));
 }
 
-/// A client library may want to mend a connection that died in its hands by asking again, which would be paid for twice.
+/// A client library may retry on a dead pooled connection, which would be billed twice.
 #[tokio::test]
-async fn a_kept_connection_that_dies_is_not_asked_a_second_time() {
+async fn a_pooled_connection_that_dies_is_not_retried() {
     let server = FaultServer::start(|n, _| match n % 3 {
         0 => Act::ReplyThenClose("once".into()),
         1 => Act::Reply("again".into()),

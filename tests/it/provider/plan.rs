@@ -1,24 +1,23 @@
-//! Owns what can be said to a provider: names, addresses, requests as they go out, and what is refused before anything is sent.
-//! Must not know: faults, schedulers.
+//! Names, addresses and request bodies of API models, and the requests that are refused before they are sent.
 
 use serde_json::{Value, json};
 use tiltmeter::model::{ChatRequest, Message, Model, ModelError, Role, Sampling, SeedKey, SeedSupport};
-use tiltmeter::provider::{ApiModel, ApiOptions, Price, Provider, lane_name, lane_preset, parse_name};
+use tiltmeter::provider::{ApiModel, ApiName, ApiOptions, Price};
 use tiltmeter::secret::Keys;
 
 use super::{keys, open, request};
 use crate::faults::{Act, Api, FaultServer, Received};
 
 #[test]
-fn names_say_who_answers() {
+fn names_select_the_provider() {
     for (text, provider, model) in [
-        ("openai/gpt-4o", Provider::OpenAi, "gpt-4o"),
-        ("openrouter/qwen/qwen3-8b:free", Provider::OpenRouter, "qwen/qwen3-8b:free"),
-        ("goodfire/meta-llama/Llama-3.3-70B-Instruct", Provider::Goodfire, "meta-llama/Llama-3.3-70B-Instruct"),
-        ("openai-compatible/quay.gguf", Provider::Compatible, "quay.gguf"),
+        ("openai/gpt-4o", "openai", "gpt-4o"),
+        ("openrouter/qwen/qwen3-8b:free", "openrouter", "qwen/qwen3-8b:free"),
+        ("goodfire/meta-llama/Llama-3.3-70B-Instruct", "goodfire", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("openai-compatible/quay.gguf", "openai-compatible", "quay.gguf"),
     ] {
-        let name = parse_name(text).unwrap();
-        assert_eq!((name.provider, name.model.as_str(), name.to_string().as_str()), (provider, model, text));
+        let name = ApiName::parse(text).unwrap();
+        assert_eq!((name.provider.prefix, name.model.as_str(), name.to_string().as_str()), (provider, model, text));
     }
     for text in [
         "gpt-4o",
@@ -36,18 +35,18 @@ fn names_say_who_answers() {
         "OPENAI/gpt-4o",
         "/openai/x",
     ] {
-        assert_eq!(parse_name(text), None, "{text}");
+        assert_eq!(ApiName::parse(text), None, "{text}");
     }
 }
 
 #[test]
-fn lanes_begin_at_what_is_known() {
-    let preset = |name: &str| lane_preset(&parse_name(name).unwrap());
+fn lanes_start_with_the_presets() {
+    let preset = |name: &str| ApiName::parse(name).unwrap().lane_preset();
     assert_eq!(preset("anthropic/x").requests_per_minute, Some(5));
     assert_eq!(preset("openai/x").requests_per_minute, Some(60));
     assert_eq!(preset("openrouter/x/y:free").max_in_flight, Some(2));
     assert_eq!(preset("openrouter/x/y"), Default::default());
-    assert_eq!(lane_name(&parse_name("openrouter/x/y:free").unwrap()), "openrouter:free");
+    assert_eq!(ApiName::parse("openrouter/x/y:free").unwrap().lane(), "openrouter:free");
 }
 
 async fn sent(name: &str, request: &ChatRequest) -> Received {
@@ -67,7 +66,7 @@ fn full() -> ChatRequest {
 }
 
 #[tokio::test]
-async fn each_api_is_asked_in_its_own_words() {
+async fn each_codec_encodes_the_request_in_its_format() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
     let mut request = full();
     request.response_schema = Some(schema.clone());
@@ -142,12 +141,12 @@ async fn seeds_of_one_run_differ_by_turn_and_fit_every_api() {
         let seed = sent("gemini/gemini-2.5-flash", &request).await.body["generationConfig"]["seed"].as_u64().unwrap();
         assert!(seed <= i32::MAX as u64 && seen.insert(seed), "{stream}: {seed}");
     }
-    assert_eq!(Provider::Anthropic.seed_support(), SeedSupport::NotSent);
+    assert_eq!(ApiName::parse("anthropic/x").unwrap().provider.seed_support, SeedSupport::NotSent);
     assert_eq!(sent("anthropic/claude-haiku-4-5", &full()).await.body["seed"], Value::Null);
 }
 
 #[tokio::test]
-async fn what_a_provider_does_not_take_is_refused_and_nothing_is_sent() {
+async fn unsupported_fields_are_refused_and_nothing_is_sent() {
     let server = FaultServer::always(Act::Reply("ok".into())).await;
     let with = |change: fn(&mut ChatRequest)| {
         let mut request = full();
@@ -155,14 +154,14 @@ async fn what_a_provider_does_not_take_is_refused_and_nothing_is_sent() {
         request
     };
     for (name, request, said) in [
-        ("openai/gpt-4o", with(|r| r.sampling.top_k = Some(5)), "takes no top_k"),
-        ("goodfire/x", with(|r| r.sampling.top_k = Some(5)), "takes no top_k"),
-        ("anthropic/x", with(|r| r.sampling.min_p = Some(0.1)), "takes no min_p"),
-        ("gemini/x", with(|r| r.sampling.min_p = Some(0.1)), "takes no min_p"),
+        ("openai/gpt-4o", with(|r| r.sampling.top_k = Some(5)), "does not support top_k"),
+        ("goodfire/x", with(|r| r.sampling.top_k = Some(5)), "does not support top_k"),
+        ("anthropic/x", with(|r| r.sampling.min_p = Some(0.1)), "does not support min_p"),
+        ("gemini/x", with(|r| r.sampling.min_p = Some(0.1)), "does not support min_p"),
         ("anthropic/x", with(|r| r.sampling.temperature = 1.5), "temperature of 1.5"),
         ("openai/gpt-4o", with(|r| r.sampling.temperature = f64::NAN), "temperature of NaN"),
-        ("openai/o3-mini", with(|r| r.sampling.temperature = 0.5), "thinks before it answers"),
-        ("anthropic/x", with(|r| r.max_new_tokens = None), "only with max_tokens"),
+        ("openai/o3-mini", with(|r| r.sampling.temperature = 0.5), "a fixed temperature"),
+        ("anthropic/x", with(|r| r.max_new_tokens = None), "requires max_tokens"),
         ("goodfire/x", with(|r| r.response_schema = Some(json!({}))), "JSON schema"),
         ("gemini/x", with(|r| r.messages.push(Message::new(Role::System, "late"))), "before all others"),
         ("openai/gpt-4o", with(|r| r.messages.truncate(1)), "no message to answer"),
@@ -177,7 +176,7 @@ async fn what_a_provider_does_not_take_is_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn an_address_is_an_address_and_a_key_never_goes_out_in_the_clear() {
+fn base_urls_are_checked_and_a_key_is_never_sent_unencrypted() {
     let open = |name: &str, base: Option<&str>| {
         let options = ApiOptions { base_url: base.map(str::to_string), ..ApiOptions::default() };
         ApiModel::open(name, &keys(), options).err().map(|problem| problem.what)
@@ -187,10 +186,10 @@ fn an_address_is_an_address_and_a_key_never_goes_out_in_the_clear() {
     assert_eq!(open("openai-compatible/x", Some("http://[::1]:8080/v1")), None);
     for (base, said) in [
         (None, "needs base_url"),
-        (Some("nowhere"), "is not an address"),
+        (Some("nowhere"), "is not a URL"),
         (Some("file:///etc/passwd"), "http"),
-        (Some("http://user:pass@127.0.0.1/v1"), "more than an address"),
-        (Some("https://gateway.example/v1?key=secret-in-here"), "more than an address"),
+        (Some("http://user:pass@127.0.0.1/v1"), "has a user, a query or a fragment"),
+        (Some("https://gateway.example/v1?key=secret-in-here"), "has a user, a query or a fragment"),
         (Some("http://gateway.example/v1"), "unencrypted"),
     ] {
         let what = open("openai-compatible/x", base).unwrap_or_default();
@@ -201,7 +200,7 @@ fn an_address_is_an_address_and_a_key_never_goes_out_in_the_clear() {
 }
 
 #[tokio::test]
-async fn prices_can_be_given_and_a_model_without_one_says_so() {
+async fn a_price_comes_from_the_options_or_the_table_or_is_unknown() {
     let server = FaultServer::always(Act::Reply("ok".into())).await;
     let bare = |name: &str| {
         ApiModel::open(name, &keys(), ApiOptions { base_url: Some(server.base_url()), ..ApiOptions::default() })

@@ -1,9 +1,7 @@
-//! Owns the promise that a key leaves in a header and nowhere else: against servers that throw it back in every form, and for the files
-//! and variables it comes from.
-//! Must not know: schedulers, experiments.
+//! Keys leave in a header and nowhere else, even if a server echoes them in any encoding; and how keys are read from files and variables.
 
 use tiltmeter::model::{Model, ModelError};
-use tiltmeter::provider::{ApiModel, ApiOptions, Provider};
+use tiltmeter::provider::{ApiModel, ApiName, ApiOptions, PROVIDERS, Provider};
 use tiltmeter::secret::{ApiKey, Keys, REDACTED, Scrubber, read_env_file};
 
 use super::{MODELS, TIMEOUTS, request};
@@ -27,12 +25,12 @@ const _: fn() = || {
 };
 
 /// With every character that some encoding changes.
-fn canary(provider: Provider) -> String {
-    format!("sk-Canary+/=\"\\?>&%{}~0xC0FFEE", provider.prefix())
+fn canary(provider: &Provider) -> String {
+    format!("sk-Canary+/=\"\\?>&%{}~0xC0FFEE", provider.prefix)
 }
 
 fn canaries() -> Keys {
-    Keys::from_pairs(Provider::ALL.map(|provider| (provider.key_variable().to_string(), canary(provider))))
+    Keys::from_pairs(PROVIDERS.each_ref().map(|provider| (provider.key_variable.to_string(), canary(provider))))
 }
 
 /// Written once more, from the standard, so that a mistake in the one does not hide in the other.
@@ -73,7 +71,7 @@ pub fn shows(text: &str, key: &str) -> Option<String> {
 #[tokio::test]
 async fn a_server_that_throws_the_key_back_cannot_get_it_into_an_error() {
     for name in MODELS {
-        let provider = tiltmeter::provider::parse_name(name).unwrap().provider;
+        let provider = ApiName::parse(name).unwrap().provider;
         let key = canary(provider);
         let mut bodies: Vec<(u16, String)> = Vec::new();
         for form in forms(&key) {
@@ -120,7 +118,7 @@ async fn a_server_that_throws_the_key_back_cannot_get_it_into_an_error() {
 #[test]
 fn the_scrubber_knows_a_key_in_every_form_and_leaves_the_rest_alone() {
     let scrubber = canaries().scrubber();
-    for provider in Provider::ALL {
+    for provider in &PROVIDERS {
         for form in forms(&canary(provider)) {
             let text = scrubber.scrub(&format!("before {form} after")).into_owned();
             assert!(
@@ -138,9 +136,9 @@ fn the_scrubber_knows_a_key_in_every_form_and_leaves_the_rest_alone() {
 
 #[test]
 fn a_missing_key_is_one_clear_problem() {
-    for provider in Provider::ALL.into_iter().filter(|provider| provider.needs_key()) {
-        let name = format!("{}/x", provider.prefix());
-        let variable = provider.key_variable();
+    for provider in PROVIDERS.iter().filter(|provider| provider.needs_key) {
+        let name = format!("{}/x", provider.prefix);
+        let variable = provider.key_variable;
         for (value, said) in
             [("", "is not set"), ("  ", "is not set"), ("your_key_here", "placeholder"), ("sk-a b", "character")]
         {
