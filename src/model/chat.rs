@@ -1,5 +1,4 @@
-//! Owns the words of a conversation and of one request to a model.
-//! Must not know: candle, HTTP, experiments.
+//! Messages, requests and replies.
 
 use std::sync::Arc;
 
@@ -7,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::probe::{ProbePlan, Readout};
 
+/// Author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -15,6 +15,7 @@ pub enum Role {
     Assistant,
 }
 
+/// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Role,
@@ -22,65 +23,78 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message of this role.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
     }
 }
 
-/// What a reply cost.
+/// Tokens and cost of one reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     pub prompt_tokens: u64,
+    /// Generated tokens, thinking included.
     pub completion_tokens: u64,
+    /// US dollars; 0 for local models and models without a price.
     pub cost_usd: f64,
 }
 
-/// How the next token is drawn. What is `None` is off; temperature 0 is greedy.
+/// Sampling parameters; `None` disables a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
+    /// 0 or more; 0 is greedy.
     pub temperature: f64,
+    /// Nucleus sampling: the smallest set of tokens with at least this probability mass.
     pub top_p: Option<f64>,
+    /// The k most probable tokens.
     pub top_k: Option<usize>,
+    /// Tokens with at least this fraction of the highest probability.
     pub min_p: Option<f64>,
 }
 
-/// Names one stream of the counter-based generator: token `i` of a reply uses counter `(i, stream)` under `key`,
-/// so a token depends on this and never on what else runs.
+/// One stream of the counter-based random generator (Philox). Token `i` of a reply uses counter `(i, stream)` under `key`, so that a
+/// sampled token never depends on the other sequences of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKey {
+    /// Seed of the run.
     pub key: u64,
+    /// Number of the call within the run.
     pub stream: u64,
 }
 
-/// Turns of one conversation share what the model keeps between them (its KV cache).
+/// Identifies a conversation, whose turns share a KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConversationId(pub u64);
 
-/// At most `cap` requests of one group run at the same time.
+/// A concurrency limit: at most `cap` requests with this id are processed at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     pub id: u64,
     pub cap: usize,
 }
 
-/// One turn asked of a model.
+/// A request for one assistant message.
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
+    /// The conversation so far, oldest message first.
     pub messages: Vec<Message>,
     pub sampling: Sampling,
+    /// Longest reply in tokens.
     pub max_new_tokens: Option<usize>,
-    /// Longest prompt + reply in tokens; a request that could outgrow it is `ModelError::ContextOverflow`.
+    /// Longest prompt and reply together, in tokens; a request that could exceed it fails with `ModelError::ContextOverflow`.
     pub max_seq_len: Option<usize>,
     pub seed: SeedKey,
-    /// What to read while generating. Only local models answer it.
+    /// Projections to compute while generating; local models only.
     pub probes: Option<Arc<ProbePlan>>,
-    /// JSON schema the reply is held to. Only API models that can answer it.
+    /// JSON schema that constrains the reply; API models only.
     pub response_schema: Option<serde_json::Value>,
+    /// Keeps the KV cache for the next turn, until `Model::close`.
     pub conversation: Option<ConversationId>,
     pub group: Option<Group>,
 }
 
 impl ChatRequest {
+    /// A greedy request without limits, probes or schema.
     pub fn new(messages: Vec<Message>) -> Self {
         Self {
             messages,
@@ -96,14 +110,14 @@ impl ChatRequest {
     }
 }
 
-/// Role marks and turn ends of a message, in any provider's chat format.
+/// Role markers and separators of one message, in any chat format.
 const TOKENS_PER_MESSAGE: u64 = 16;
-/// What a provider puts before every prompt, and what it adds when a schema holds the reply.
+/// Tokens a provider adds to every prompt, and for a schema.
 const TOKENS_PER_CALL: u64 = 64;
 const TOKENS_PER_SCHEMA: u64 = 1024;
 
 impl ChatRequest {
-    /// No prompt made of this request has more tokens: a byte-level tokenizer makes at most one of a byte.
+    /// Upper bound of the prompt's tokens: a byte-level tokenizer makes at most one token per byte.
     pub fn most_input_tokens(&self) -> u64 {
         let messages: u64 = self.messages.iter().map(|m| m.content.len() as u64 + TOKENS_PER_MESSAGE).sum();
         let schema = self.response_schema.as_ref().map_or(0, |s| s.to_string().len() as u64 + TOKENS_PER_SCHEMA);
@@ -119,55 +133,61 @@ pub enum Finish {
     Stop,
     /// `max_new_tokens` was reached.
     Length,
-    /// The provider withheld the rest.
+    /// The provider's filter withheld the reply or its rest.
     ContentFilter,
 }
 
+/// A reply to a `ChatRequest`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatReply {
     pub message: Message,
-    /// Sampled ids, the stop token included where one was sampled; empty for API models.
+    /// Sampled token ids, including the stop token if one was sampled; empty for API models.
     pub token_ids: Vec<u32>,
     pub finish: Finish,
     pub usage: Usage,
-    /// Prompt tokens whose state was kept from earlier turns.
+    /// Prompt tokens found in the prefix cache.
     pub reused_tokens: u64,
+    /// Projections, where the request had probes.
     pub readout: Option<Readout>,
-    /// The name under which an API model answered, often with the date of its version.
+    /// The model's name in the API's reply, often with a version date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
-/// What becomes of a request's seed. It goes into the record: nobody shall take a seed for more than it is.
+/// What a seed guarantees; recorded with every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeedSupport {
     /// The same seed gives the same reply.
     Exact,
-    /// Sent; the provider says it tries to repeat itself and does not promise it.
+    /// Sent; the provider documents best-effort determinism.
     BestEffort,
-    /// Sent (by OpenRouter's way only where it does not narrow the choice of endpoints), and nothing is said of what it does.
+    /// Sent where that does not narrow the choice of endpoints; the provider documents no effect.
     Uncertain,
-    /// The API has no such field: nothing is sent.
+    /// Not sent: the API has no such field.
     NotSent,
 }
 
-/// A forward pass over a conversation that already has its replies.
+/// A request to measure an existing conversation without generating.
 #[derive(Clone, Debug)]
 pub struct ReadRequest {
+    /// The conversation with its replies.
     pub messages: Vec<Message>,
+    /// Longest prompt in tokens; later messages are not read.
     pub max_seq_len: Option<usize>,
     pub probes: Arc<ProbePlan>,
 }
 
-/// One entry per assistant message; `None` where the context was exhausted before its end.
+/// The measurements of a `ReadRequest`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReadReply {
+    /// One entry per assistant message; `None` if the context ended before the message did.
     pub readouts: Vec<Option<Readout>>,
+    /// Tokens of the whole conversation that were read.
     pub prompt_tokens: u64,
 }
 
-/// A prompt as the model sees it.
+/// A prompt after the chat template and the tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rendered {
     pub text: String,

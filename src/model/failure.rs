@@ -1,43 +1,42 @@
-//! Owns `Failure`: what a failed call to the outside means for whoever would try it again. Whoever makes calls sorts what happened
-//! into these classes; only the scheduler decides on a retry.
-//! Must not know: any other room but `problem`.
+//! [`Failure`]: a failed call to a provider, classified. The provider assigns the [`Class`]; only the scheduler retries.
 
 use std::time::Duration;
 
 use crate::problem::Problem;
 
-/// What a failed call means.
+/// What a failed call means for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Too fast: the whole lane waits, then tries again.
+    /// Too many requests: the lane pauses, then retries.
     RateLimit,
-    /// The account has run dry: the lane is off, its runs stay to be done.
+    /// The account is out of quota: the lane stops and its runs stay pending.
     Quota,
-    /// The key is missing, wrong or may not: nothing on this lane can succeed.
+    /// The key is missing, invalid or not permitted: the lane stops.
     Auth,
-    /// Might work in a moment: 408, 409, 5xx, 529, a broken connection, a time-out.
+    /// Temporary: 408, 409, 5xx, 529, a broken connection, a time-out.
     Transient,
-    /// The same request will fail again.
+    /// The same request would fail again.
     BadRequest,
-    /// An answer came that cannot be read; it may have been billed. Worth one more try.
+    /// An unreadable reply, possibly billed; retried once.
     Malformed,
 }
 
-/// A call that came to nothing.
+/// A call without a reply.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub class: Class,
     pub problem: Problem,
-    /// What the other side asked for before the next call.
+    /// The wait the provider asked for (`Retry-After`).
     pub retry_after: Option<Duration>,
-    /// HTTP status, where there was one.
+    /// HTTP status, if one was received.
     pub status: Option<u16>,
-    /// What the failed call is known to have cost, in micro-dollars; `None`: nothing is known.
+    /// Cost of the failed call in micro-dollars; `None` if unknown.
     pub cost_micro_usd: Option<u64>,
 }
 
 impl Failure {
+    /// A failure of unknown cost.
     pub fn new(class: Class, problem: Problem) -> Self {
         Self { class, problem, retry_after: None, status: None, cost_micro_usd: None }
     }

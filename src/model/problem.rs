@@ -1,29 +1,31 @@
-//! Owns `Problem`: the one form in which anything that went wrong reaches a person — what happened, where, and what to do.
-//! Must not know: any other room.
+//! [`Problem`]: the form of every error shown to a user.
 
 use std::fmt;
 
-/// One thing that is wrong, in the user's terms.
+/// An error in the user's terms: what happened, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
-    /// What happened, as one sentence without a full stop.
+    /// What happened: one sentence, in lower case, without a full stop.
     pub what: String,
-    /// Where: a file with line and column, a key, a condition and turn.
+    /// Where: `file:line:column (key)`, a path, or a run and its turn.
     pub place: Option<String>,
-    /// What to do about it.
+    /// What to do.
     pub hint: Option<String>,
 }
 
 impl Problem {
+    /// A problem without place and hint.
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), place: None, hint: None }
     }
 
+    /// Sets the place.
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.place = Some(place.into());
         self
     }
 
+    /// Sets the hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -1,16 +1,17 @@
-//! Owns `ScriptedModel`: a model that answers by a function of the request, for tests and dry runs.
-//! Must not know: candle, HTTP, experiments.
+//! [`ScriptedModel`]: a model whose replies are a function of the request.
 
 use super::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, Usage};
 
 type Script = dyn Fn(&ChatRequest) -> Result<String, ModelError> + Send + Sync;
 
+/// A model for tests and dry runs. It counts words as tokens and supports no probes.
 pub struct ScriptedModel {
     card: ModelCard,
     script: Box<Script>,
 }
 
 impl ScriptedModel {
+    /// A model that replies with `script(request)`.
     pub fn new(
         name: &str,
         script: impl Fn(&ChatRequest) -> Result<String, ModelError> + Send + Sync + 'static,

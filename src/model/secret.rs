@@ -1,32 +1,31 @@
-//! Owns keys: where they come from (the environment, a `.env` file), the type that cannot be shown by accident (no Debug, no Display,
-//! no Serialize), and the `Scrubber` that takes them out of any text by their value, however they got there.
-//! Must not know: who a key is for, HTTP, runs.
+//! API keys: read from the environment or a `.env` file, held in a type without `Debug`, `Display` or `Serialize`, and removed from any
+//! text by a [`Scrubber`].
 
 use std::{borrow::Cow, collections::BTreeMap, path::Path, sync::Arc};
 
 use crate::problem::Problem;
 
-/// A key. It leaves this type in one way only: into a header.
+/// A secret value. It implements neither `Debug`, `Display` nor `Serialize`.
 #[derive(Clone)]
 pub struct ApiKey(Arc<str>);
 
 impl ApiKey {
-    /// The value, for a header and nothing else.
+    /// The value, for an HTTP header only.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-/// Every secret this sitting may use, by the name of its variable.
+/// Every available secret, by variable.
 #[derive(Clone, Default)]
 pub struct Keys {
     by_variable: BTreeMap<String, ApiKey>,
 }
 
-/// Variables whose values are secrets, beside those that end like one.
+/// Endings of the variables whose values are secrets.
 const SECRET_ENDINGS: &[&str] = &["_API_KEY", "_TOKEN", "_SECRET"];
 
-/// What example files hold in place of a key.
+/// Placeholders from example files.
 const PLACEHOLDERS: &[&str] = &[
     "your_key_here",
     "your_api_key_here",
@@ -39,47 +38,51 @@ const PLACEHOLDERS: &[&str] = &[
 ];
 
 impl Keys {
-    /// From the process's environment and, for what is not set there, from a `.env` file. A file that does not exist is no error.
+    /// Reads the environment, and a `.env` file for variables that are not set there. A missing file is not an error.
+    ///
+    /// # Errors
+    /// See [`read_env_file`].
     pub fn from_environment(env_file: Option<&Path>) -> Result<Self, Problem> {
         let mut pairs = match env_file {
             Some(path) => read_env_file(path)?,
             None => Vec::new(),
         };
-        // Later pairs win: what is set in the environment is meant for this one call.
+        // Later pairs win: the environment overrides the file.
         let set = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         pairs.extend(set.filter(|(_, value)| !value.trim().is_empty()));
         Ok(Self::from_pairs(pairs))
     }
 
-    /// Keeps the secrets among the pairs; an empty value is no key.
+    /// Keeps the secrets among the pairs and drops empty values.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         let secret = |name: &str| SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending)) || name == "HF_TOKEN";
         let kept = pairs.into_iter().filter(|(name, value)| secret(name) && !value.trim().is_empty());
         Self { by_variable: kept.map(|(name, value)| (name, ApiKey(value.trim().into()))).collect() }
     }
 
-    /// The value of one variable, where it is set.
+    /// The value of a variable.
     pub fn get(&self, variable: &str) -> Option<ApiKey> {
         self.by_variable.get(variable).cloned()
     }
 
-    /// `get` for a key about to be used: what cannot be one is said before it is sent.
+    /// The value of a variable, checked before use.
     ///
     /// # Errors
-    /// An example's placeholder; a character that no key has.
+    /// A placeholder of an example, or a character that cannot occur in a key.
     pub fn usable(&self, variable: &str) -> Result<Option<ApiKey>, Problem> {
         let Some(key) = self.get(variable) else { return Ok(None) };
         if PLACEHOLDERS.contains(&key.reveal().to_ascii_lowercase().as_str()) {
-            return Err(Problem::new(format!("{variable} still holds the placeholder of an example"))
+            return Err(Problem::new(format!("{variable} still holds a placeholder from an example"))
                 .hint(format!("set it in the environment or write `{variable}=...` into .env")));
         }
         if !key.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let what = format!("{variable} holds a character that no key has (a space, a quote mark, a line end?)");
+            let what = format!("{variable} contains an invalid character, such as a space, a quotation mark or a line break");
             return Err(Problem::new(what).hint("copy the key again, alone on its line"));
         }
         Ok(Some(key))
     }
 
+    /// A scrubber of all these keys.
     pub fn scrubber(&self) -> Scrubber {
         let mut scrubber = Scrubber::default();
         self.by_variable.values().for_each(|key| scrubber.add(key));
@@ -87,7 +90,11 @@ impl Keys {
     }
 }
 
-/// The pairs of a `.env` file: `NAME=value`, `export NAME="value"`, `# comment`. Without expansion: a `$` in a key is a `$`.
+/// Reads the pairs of a `.env` file: `NAME=value`, `export NAME="value"`, `# comment`. Variables are not expanded, because a key may
+/// contain `$`. A missing file is empty.
+///
+/// # Errors
+/// A file that cannot be read, or a line of another form.
 pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Problem> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -105,7 +112,7 @@ pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Problem> {
         }
         let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
         let Some((name, value)) = pair.map(|(name, value)| (name.trim(), value.trim())) else {
-            // The line itself is not shown: it may hold a key.
+            // The line is not shown, because it may hold a key.
             let problem = Problem::new("this line of the .env file is not NAME=value");
             return Err(problem.at(format!("{}:{}", path.display(), i + 1)).hint("write NAME=value, or # before it"));
         };
@@ -119,25 +126,26 @@ pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Problem> {
     Ok(pairs)
 }
 
-/// Takes secrets out of text by value: as they are, JSON-escaped, URL-encoded, and in base64 wherever in a longer text they stood.
+/// Removes secrets from text: verbatim, JSON-escaped, URL-encoded, and base64-encoded at any offset.
 #[derive(Clone, Default)]
 pub struct Scrubber {
     forms: Vec<String>,
 }
 
-/// What stands where a secret stood.
+/// Replaces a secret in scrubbed text.
 pub const REDACTED: &str = "[secret]";
 
-/// Shorter values are no keys, and taking them out would tear holes into plain text.
+/// Bytes. Shorter values are not keys, and replacing them would damage ordinary text.
 const SHORTEST_SECRET: usize = 8;
 
 impl Scrubber {
+    /// Adds a secret; values shorter than 8 bytes are ignored.
     pub fn add(&mut self, key: &ApiKey) {
         let value = key.reveal();
         if value.len() < SHORTEST_SECRET {
             return;
         }
-        // An error within an error is escaped twice; what shows a failure with Debug escapes once more.
+        // An error nested in an error is escaped twice; Debug output escapes once more.
         let mut escaped = value.to_string();
         for _ in 0..4 {
             self.forms.extend([escaped.clone(), escaped.replace('/', "\\/")]);
@@ -150,11 +158,12 @@ impl Scrubber {
             let inner = base64_inner(value.as_bytes(), offset);
             self.forms.extend([inner.replace('+', "-").replace('/', "_"), inner]);
         }
-        // Longest first: a form that holds another one must go as a whole.
+        // Longest first, because one form may contain another.
         self.forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         self.forms.dedup();
     }
 
+    /// The text with every secret replaced by [`REDACTED`].
     pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut clean = Cow::Borrowed(text);
         for form in &self.forms {
@@ -165,6 +174,7 @@ impl Scrubber {
         clean
     }
 
+    /// [`scrub`](Self::scrub) applied to every part of a problem.
     pub fn scrub_problem(&self, problem: Problem) -> Problem {
         let clean = |text: String| self.scrub(&text).into_owned();
         Problem { what: clean(problem.what), place: problem.place.map(clean), hint: problem.hint.map(clean) }
@@ -182,18 +192,18 @@ fn percent_encoded(value: &str) -> String {
     text
 }
 
-/// `%2F` as `%2f`, the letters of the value left as they are.
+/// `%2F` becomes `%2f`; other letters are unchanged.
 fn lower_escapes(encoded: &str) -> String {
     let mut parts = encoded.split('%');
     let first = parts.next().unwrap_or_default().to_string();
     parts.fold(first, |text, part| format!("{text}%{}{}", part[..2].to_ascii_lowercase(), &part[2..]))
 }
 
-/// The base64 characters that depend on the value alone when it stands `offset` bytes (mod 3) into the encoded text.
+/// The base64 characters that depend on the value alone when it starts `offset` bytes (mod 3) into the encoded text.
 fn base64_inner(value: &[u8], offset: usize) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bit = |at: usize| value.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1);
-    let (begin, end) = ((offset * 8).div_ceil(6), (offset + value.len()) * 8 / 6);
+    let (start, end) = ((offset * 8).div_ceil(6), (offset + value.len()) * 8 / 6);
     let sextet = |at: usize| (0..6).fold(0usize, |sum, i| sum << 1 | usize::from(bit(at * 6 + i - offset * 8)));
-    (begin..end).map(|at| ALPHABET[sextet(at)] as char).collect()
+    (start..end).map(|at| ALPHABET[sextet(at)] as char).collect()
 }

@@ -1,9 +1,8 @@
-//! Owns `Axis` (one direction at one site) and `AxisFile` (one direction per site, and where it comes from).
+//! [`Axis`]: a direction at one site. [`AxisFile`]: the directions of an axis at several sites, with their origin.
 //!
-//! The file is safetensors: one f32 tensor `[hidden_size]` per site, named by the site, and metadata texts `format`, `name`, `method`, `n`,
-//! `sign`, `centring`, `model_fingerprint`, `hidden_size`, `num_layers` and `stats`, JSON of `{site: {mean_pos, mean_neg, auroc?}}`.
-//! What is unknown is the empty text. Equal content gives equal bytes, so the file's SHA-256 names the axis.
-//! Must not know: candle, experiments.
+//! The file format is safetensors: one f32 tensor `[hidden_size]` per site, named by the site, and metadata `format`, `name`, `method`, `n`,
+//! `sign`, `centring`, `model_fingerprint`, `hidden_size`, `num_layers` and `stats`, a JSON object `{site: {mean_pos, mean_neg, auroc?}}`.
+//! An empty text means unknown. Equal content gives equal bytes, so that the file's SHA-256 identifies the axis.
 
 use std::{
     collections::BTreeMap,
@@ -23,52 +22,54 @@ use crate::problem::Problem;
 
 const FORMAT: &str = "tiltmeter-axis-v1";
 
-/// Projections of the two sides of the contrast an axis was made of, in the units of the raw hidden states along the unit direction.
+/// Statistics of the examples an axis was built from: projections on the unit direction, in units of the hidden states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AxisStats {
+    /// Mean projection of the positive examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_pos: Option<f64>,
+    /// Mean projection of the negative examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_neg: Option<f64>,
-    /// How well the projection tells the sides apart, 0.5 (not at all) to 1.
+    /// Area under the ROC curve of the projection as a classifier of the two groups, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auroc: Option<f64>,
 }
 
-/// How an axis was made; each text may be empty.
+/// How an axis was built; an empty text means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AxisOrigin {
     /// `difference of means`, `imported from …`.
     pub method: String,
     /// Examples per side.
     pub n: String,
-    /// What the positive end means.
+    /// Meaning of the positive direction.
     pub sign: String,
-    /// What was subtracted before.
+    /// What was subtracted from the hidden states.
     pub centring: String,
 }
 
 /// The direction at one site of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SiteAxis {
-    /// As it was made, not normalised, `[hidden_size]`.
+    /// `[hidden_size]`, not normalised.
     pub direction: Vec<f32>,
     pub stats: AxisStats,
 }
 
-/// An axis over one or several sites.
+/// An axis with its direction at one or several sites.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AxisFile {
     pub name: String,
     pub origin: AxisOrigin,
-    /// `sha256:<hex>` of the weights it was made with; `None` if unknown.
+    /// `sha256:<hex>` of the weights the axis was built with; `None` if unknown.
     pub fingerprint: Option<String>,
     pub hidden_size: usize,
-    /// Blocks of the model it was made with; `None` if unknown.
+    /// Number of blocks of that model; `None` if unknown.
     pub num_layers: Option<usize>,
     pub sites: BTreeMap<Site, SiteAxis>,
-    /// Lower-case hex SHA-256 of the file's bytes.
+    /// SHA-256 of the file, lower-case hex.
     pub sha256: String,
 }
 
@@ -77,33 +78,33 @@ pub struct AxisFile {
 pub struct Axis {
     pub name: String,
     pub site: Site,
-    /// As it was made, not normalised, `[hidden_size]`.
+    /// `[hidden_size]`, not normalised.
     pub direction: Vec<f32>,
     pub mean_pos: Option<f64>,
     pub mean_neg: Option<f64>,
     pub auroc: Option<f64>,
     pub origin: AxisOrigin,
-    /// `sha256:<hex>` of the weights it was made with; `None` if unknown.
+    /// `sha256:<hex>` of the weights the axis was built with; `None` if unknown.
     pub fingerprint: Option<String>,
-    /// Lower-case hex SHA-256 of the file it comes from.
+    /// SHA-256 of the axis file, lower-case hex.
     pub sha256: String,
 }
 
 impl Axis {
-    /// The direction at length 1, `[hidden_size]`.
+    /// The direction divided by its Euclidean norm, `[hidden_size]`.
     ///
     /// # Errors
-    /// A direction that is zero or holds NaN or infinity: it points nowhere.
+    /// A direction that is zero or not finite.
     pub fn unit(&self) -> Result<Vec<f32>, Problem> {
-        // In f64, where the squares of f32 can neither overflow nor vanish.
+        // f64, in which squares of f32 neither overflow nor underflow.
         let norm = self.direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
-            let why = if norm == 0.0 { "is zero" } else { "holds NaN or infinity" };
+            let why = if norm == 0.0 { "is zero" } else { "contains NaN or infinity" };
             return Err(Problem::new(format!(
-                "the axis `{}` points nowhere: its direction at {} {why}",
+                "the direction of the axis `{}` at {} {why}",
                 self.name, self.site
             ))
-            .hint("choose another site of it, or build it again"));
+            .hint("use another site of the axis, or build it again"));
         }
         Ok(self.direction.iter().map(|&x| (f64::from(x) / norm) as f32).collect())
     }
@@ -111,24 +112,24 @@ impl Axis {
     /// The probe that measures this axis.
     ///
     /// # Errors
-    /// As `unit`.
+    /// See [`unit`](Self::unit).
     pub fn probe(&self) -> Result<Probe, Problem> {
         Ok(Probe { name: self.name.clone(), site: self.site, unit: self.unit()? })
     }
 
-    /// Whether the axis can be measured in a model. Returns what is worth a note, if anything: that it cannot be told, or
-    /// (with `accept_other_model`) that it is known, that the axis was made with other weights.
+    /// Checks that the axis can be measured in a model. Returns a note if the weights cannot be compared, or differ and
+    /// `accept_other_model` is set.
     ///
     /// # Errors
-    /// Another width, a site the model lacks, or other weights.
+    /// Another hidden size, a site the model lacks, or other weights.
     pub fn check(&self, card: &ModelCard, accept_other_model: bool) -> Result<Option<String>, Problem> {
         let (axis, model) = (&self.name, &card.name);
         if let Some(width) = card.hidden_size.filter(|&width| width != self.direction.len()) {
             return Err(Problem::new(format!(
-                "the axis `{axis}` has {} numbers, but {model} has a hidden size of {width}",
+                "the axis `{axis}` has {} dimensions, but {model} has a hidden size of {width}",
                 self.direction.len()
             ))
-            .hint("use an axis that was made with this model"));
+            .hint("use an axis that was built with this model"));
         }
         if let Some(num_layers) = card.num_layers {
             self.site.check(num_layers)?;
@@ -136,18 +137,18 @@ impl Axis {
         match (&self.fingerprint, &card.fingerprint) {
             (Some(made_with), Some(weights)) if made_with == weights => Ok(None),
             (Some(_), Some(_)) if accept_other_model => Ok(Some(format!(
-                "the axis `{axis}` was made with other weights than those of {model}; accepted as asked"
+                "the axis `{axis}` was built with other weights than those of {model}; accepted by accept_axis_of_other_model"
             ))),
             (Some(made_with), Some(weights)) => {
-                Err(Problem::new(format!("the axis `{axis}` was made with other weights than those of {model}"))
+                Err(Problem::new(format!("the axis `{axis}` was built with other weights than those of {model}"))
                     .at(format!("axis {made_with}, model {weights}"))
                     .hint(format!(
-                        "if it belongs to this model after all, import it again with `--model {model}`; \
-                         an experiment measures across models with `--set accept_axis_of_other_model=true`"
+                        "if it belongs to this model, import it again with `--model {model}`; \
+                         to measure across models, add `--set accept_axis_of_other_model=true`"
                     )))
             }
-            (None, _) => Ok(Some(format!("the axis `{axis}` does not say which weights it was made with"))),
-            (_, None) => Ok(Some(format!("{model} shows no weights to compare the axis `{axis}` with"))),
+            (None, _) => Ok(Some(format!("the axis `{axis}` does not record the weights it was built with"))),
+            (_, None) => Ok(Some(format!("{model} has no weights to compare with those of the axis `{axis}`"))),
         }
     }
 }
@@ -156,7 +157,7 @@ impl AxisFile {
     /// Reads an axis file.
     ///
     /// # Errors
-    /// A file that cannot be read, is no axis file, or contradicts itself.
+    /// A file that cannot be read, is not an axis file, or is inconsistent.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let place = path.display().to_string();
         let bytes = fs::read(path).map_err(|error| {
@@ -165,20 +166,20 @@ impl AxisFile {
         Self::from_bytes(&bytes).map_err(|problem| problem.at(place))
     }
 
-    /// Whether bytes are of this format, so that importing such a file needs no choices.
-    pub fn recognises(bytes: &[u8]) -> bool {
+    /// Whether the bytes are an axis file.
+    pub fn is_axis_file(bytes: &[u8]) -> bool {
         let format = |(_, header): (usize, safetensors::tensor::Metadata)| {
             header.metadata().as_ref().and_then(|texts| texts.get("format")).is_some_and(|format| format == FORMAT)
         };
         SafeTensors::read_metadata(bytes).is_ok_and(format)
     }
 
-    /// Reads the bytes of an axis file.
+    /// Parses the bytes of an axis file.
     ///
     /// # Errors
-    /// Bytes that are no axis file, or contradict themselves.
+    /// Bytes that are not an axis file, or inconsistent.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
-        let foreign = |what: String| Problem::new(what).hint("turn it into an axis file with `tiltmeter axis import`");
+        let foreign = |what: String| Problem::new(what).hint("convert it to an axis file with `tiltmeter axis import`");
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|error| foreign(format!("not an axis file, or a damaged one ({error})")))?;
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
@@ -189,7 +190,7 @@ impl AxisFile {
             "" => return Err(foreign("a safetensors file, but not an axis file".to_owned())),
             other if other.starts_with("tiltmeter-axis-") => {
                 return Err(Problem::new(format!(
-                    "the axis file is of the format `{other}`, this version reads `{FORMAT}`"
+                    "the axis file has the format `{other}`, this version reads `{FORMAT}`"
                 ))
                 .hint("use the version that wrote it, or import the axis again"));
             }
@@ -198,7 +199,7 @@ impl AxisFile {
         let count = |key: &str| match text(key).as_str() {
             "" => Ok(None),
             digits => {
-                digits.parse::<usize>().map(Some).map_err(|_| damaged(format!("`{key}` is `{digits}`, no count")))
+                digits.parse::<usize>().map(Some).map_err(|_| damaged(format!("`{key}` is `{digits}`, not a whole number")))
             }
         };
         let hidden_size = count("hidden_size")?.ok_or_else(|| damaged("`hidden_size` is missing".to_owned()))?;
@@ -230,14 +231,14 @@ impl AxisFile {
             sites,
             sha256: sha256(bytes),
         };
-        file.check_itself()?;
+        file.validate()?;
         Ok(file)
     }
 
-    /// The axis at a site; without one, the only site there is.
+    /// The axis at `site`, which may be `None` if the file has one site only.
     ///
     /// # Errors
-    /// A site the file lacks, or several sites and none named.
+    /// A site the file lacks, or `None` with several sites.
     pub fn axis(&self, site: Option<Site>) -> Result<Axis, Problem> {
         let list = || self.sites.keys().map(Site::to_string).collect::<Vec<_>>().join(", ");
         let found = match (site, self.sites.first_key_value()) {
@@ -265,35 +266,35 @@ impl AxisFile {
         })
     }
 
-    /// Sets `sha256` to that of the bytes this would be written as; for one that was just put together.
-    pub fn sealed(mut self) -> Self {
+    /// Computes `sha256`; for an axis built in memory.
+    pub fn with_sha256(mut self) -> Self {
         self.sha256 = sha256(&self.to_bytes());
         self
     }
 
-    /// Writes the file, whole or not at all, and returns its SHA-256 in lower-case hex.
+    /// Writes the file atomically and returns its SHA-256, lower-case hex.
     ///
     /// # Errors
-    /// Directions of several widths, no site at all, a folder that cannot be written.
+    /// Directions of different lengths, no site, or a folder that cannot be written.
     pub fn write(&self, path: &Path) -> Result<String, Problem> {
-        self.check_itself()?;
+        self.validate()?;
         let bytes = self.to_bytes();
         write_atomically(path, &bytes).map_err(|error| {
             Problem::new(format!("cannot write the axis: {error}"))
                 .at(path.display().to_string())
-                .hint("check that the folder exists and may be written")
+                .hint("check that the folder exists and is writable")
         })?;
         Ok(sha256(&bytes))
     }
 
-    fn check_itself(&self) -> Result<(), Problem> {
+    fn validate(&self) -> Result<(), Problem> {
         if self.sites.is_empty() {
             return Err(damaged("it has no direction at any site".to_owned()));
         }
         for (site, SiteAxis { direction, .. }) in &self.sites {
             if direction.len() != self.hidden_size {
                 let (has, wants) = (direction.len(), self.hidden_size);
-                return Err(damaged(format!("its direction at {site} has {has} numbers instead of {wants}")));
+                return Err(damaged(format!("its direction at {site} has {has} dimensions instead of {wants}")));
             }
             if let Some(num_layers) = self.num_layers {
                 site.check(num_layers)?;
@@ -302,7 +303,7 @@ impl AxisFile {
         Ok(())
     }
 
-    /// safetensors by hand: the crate's metadata is a hash map, whose order and so the file's hash would change from run to run.
+    /// Writes safetensors by hand: the crate keeps metadata in a hash map, whose order, and thus the file's hash, varies between runs.
     fn to_bytes(&self) -> Vec<u8> {
         let stats: BTreeMap<String, AxisStats> =
             self.sites.iter().map(|(site, axis)| (site.to_string(), axis.stats)).collect();
@@ -329,14 +330,14 @@ impl AxisFile {
             header.insert(site.to_string(), entry);
         }
         let mut text = Value::Object(header).to_string().into_bytes();
-        // The format wants the data aligned to 8 bytes, and allows blanks after the header.
+        // The format aligns the data to 8 bytes and pads the header with spaces.
         text.resize(text.len().next_multiple_of(8), b' ');
         [&(text.len() as u64).to_le_bytes(), text.as_slice(), &data].concat()
     }
 }
 
 fn damaged(what: String) -> Problem {
-    Problem::new(format!("the axis file contradicts itself: {what}")).hint("build or import the axis again")
+    Problem::new(format!("the axis file is inconsistent: {what}")).hint("build or import the axis again")
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -346,7 +347,7 @@ fn sha256(bytes: &[u8]) -> String {
 fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    // A temporary file is private by default, but an axis is for everyone who may read the folder.
+    // Temporary files are private by default; an axis is readable like any other file of the folder.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;

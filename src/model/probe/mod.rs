@@ -1,5 +1,4 @@
-//! Owns what is read from hidden states: sites, axes, spans, projections.
-//! Must not know: candle, experiments.
+//! Measurements of hidden states: sites, axes, spans and projections.
 
 mod site;
 mod readout;

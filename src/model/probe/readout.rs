@@ -1,12 +1,11 @@
-//! Owns what is asked of a forward pass (`ProbePlan`) and what comes back (`Readout`): the projection
-//! `p = mean over the span of h_t · a/‖a‖`, per token in f32, the mean over the tokens of the span (never a mean of chunk means).
-//! Must not know: candle, experiments.
+//! What to measure in a forward pass ([`ProbePlan`]) and the result ([`Readout`]): the projection `p = mean_t(h_t · a/‖a‖)` over the tokens
+//! `t` of a span, per token in f32. The mean is taken over all tokens at once, never over chunk means.
 
 use serde::{Deserialize, Serialize};
 
 use super::Site;
 
-/// Which tokens of a turn are measured. Spans come from the token ids that were generated, never from re-tokenised text.
+/// The tokens of a turn to measure, identified by the generated token ids and never by re-tokenised text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Span {
     /// The sampled tokens without the stop token.
@@ -19,10 +18,10 @@ pub enum Span {
     /// The first k sampled tokens.
     #[serde(rename = "first_k")]
     FirstK(usize),
-    /// The tokens this turn adds to the prompt: all that stands between the previous reply and this one.
+    /// The tokens this turn adds to the prompt: everything between the previous reply and this one.
     #[serde(rename = "prompt")]
     Prompt,
-    /// The text of this turn's user message.
+    /// The content of this turn's user message.
     #[serde(rename = "user")]
     User,
 }
@@ -37,12 +36,12 @@ pub struct Probe {
     pub unit: Vec<f32>,
 }
 
-/// What to read in the pass that generates: several axes at several sites at once.
+/// What to measure while generating: any number of axes and sites.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProbePlan {
     pub probes: Vec<Probe>,
     pub span: Span,
-    /// Sites whose mean vector over the span is kept, so that a new axis needs no second run.
+    /// Sites whose mean vector over the span is recorded, so that a later axis needs no new run.
     pub vectors: Vec<Site>,
 }
 
@@ -51,7 +50,7 @@ pub struct ProbePlan {
 pub struct ProbeReadout {
     pub name: String,
     pub site: Site,
-    /// Mean over the span; NaN is impossible: an empty span has no readout.
+    /// Mean over the span. Never NaN: an empty span has no projections.
     pub mean: f32,
     /// One projection per token of the span, in order.
     pub per_token: Vec<f32>,
@@ -64,11 +63,13 @@ pub struct SiteVector {
     pub mean: Vec<f32>,
 }
 
-/// What one turn's span gave.
+/// The measurements of one turn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Readout {
-    /// Tokens in the span; 0 leaves `projections` and `vectors` empty.
+    /// Tokens in the span; if 0, `projections` and `vectors` are empty.
     pub measured_tokens: usize,
+    /// One entry per probe, in the order of the plan.
     pub projections: Vec<ProbeReadout>,
+    /// One entry per site of `ProbePlan::vectors`.
     pub vectors: Vec<SiteVector>,
 }

@@ -1,7 +1,5 @@
-//! Owns `Site`: the canonical names of places in the residual stream, and the off-by-one between the conventions, stated once:
-//! `block.{i}.out` (blocks counted from 0) = Hugging Face `hidden_states[i + 1]` for i < L - 1, `hidden_states[0]` = `embed`,
-//! `hidden_states[L]` = `final_norm` (it is after the final norm, so no index of it is `block.{L-1}.out`).
-//! Must not know: candle, experiments.
+//! [`Site`]: a point of the residual stream. With blocks counted from 0, `block.{i}.out` is Hugging Face's `hidden_states[i + 1]` for
+//! i < L - 1; `hidden_states[0]` is `embed` and `hidden_states[L]` is `final_norm`, so that no index yields `block.{L-1}.out`.
 
 use std::{fmt, str::FromStr};
 
@@ -9,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
+/// A point of the residual stream, written `embed`, `block.{i}.out` or `final_norm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Site {
@@ -20,7 +19,7 @@ pub enum Site {
     FinalNorm,
 }
 
-/// What a bare layer number counts.
+/// How a layer number is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerConvention {
@@ -32,7 +31,10 @@ pub enum LayerConvention {
 }
 
 impl Site {
-    /// The site a layer number means in a model of `num_layers` blocks.
+    /// The site of a layer number in a model of `num_layers` blocks.
+    ///
+    /// # Errors
+    /// A layer the model does not have.
     pub fn from_layer(layer: usize, convention: LayerConvention, num_layers: usize) -> Result<Self, Problem> {
         let site = match convention {
             LayerConvention::Block => Site::BlockOut(layer),
@@ -44,7 +46,10 @@ impl Site {
         Ok(site)
     }
 
-    /// Refuses a block the model does not have.
+    /// Checks that a model of `num_layers` blocks has this site.
+    ///
+    /// # Errors
+    /// A block the model does not have.
     pub fn check(&self, num_layers: usize) -> Result<(), Problem> {
         match *self {
             Site::BlockOut(i) if i >= num_layers => Err(Problem::new(format!(
