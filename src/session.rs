@@ -49,7 +49,7 @@ use tiltmeter_experiments::config::{self, Conduct, Loaded, OnRunCostLimit, RunOr
 use tiltmeter_experiments::{Experiment, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{Keys, read_env_file};
-use tiltmeter_model::{ChatRequest, Message, Model, Role, Work};
+use tiltmeter_model::{ChatRequest, Message, Model, Role, EngineStats};
 use tiltmeter_scheduler::{Budget, Lane, Order, Plan, Progress, Run, Schedule, StopSignal, Summary, recorded};
 use tiltmeter_store::{Host, Manifest, RunFolder, SessionEnd, SourceVersion, Tool, timestamp};
 
@@ -169,7 +169,7 @@ pub struct RunOptions {
 pub struct RunReport {
     pub folder: RunFolder,
     pub summary: Summary,
-    pub work: Work,
+    pub work: EngineStats,
     /// The analysis; `None` if no condition has a finished run.
     pub reported: Option<Reported>,
     /// The kind's own last words.
@@ -421,15 +421,15 @@ impl PreparedRun {
     }
 
     /// Of all models on this machine together.
-    fn work(&self) -> Work {
+    fn work(&self) -> EngineStats {
         let mut seen: Vec<&Arc<dyn Model>> = Vec::new();
-        let mut sum = Work::default();
+        let mut sum = EngineStats::default();
         for model in &self.models {
             if seen.iter().any(|other| Arc::ptr_eq(other, model)) {
                 continue;
             }
             seen.push(model);
-            let work = model.work();
+            let work = model.stats();
             sum.forward_tokens += work.forward_tokens;
             sum.unique_tokens += work.unique_tokens;
             sum.generated_tokens += work.generated_tokens;

@@ -1,9 +1,16 @@
-//! Owns the way from other people's files (.npy, .npz, .pt, .safetensors) to an `AxisFile`. What a file does not say — which tensor, which
-//! site each row is — the user says; nothing is guessed.
+//! Converts `.npy`, `.npz`, `.pt` and `.safetensors` files into an [`AxisFile`]: [`import`] with an [`ImportRequest`].
 //!
 //! Rows of a matrix: with the index base `block`, row i is `block.{i}.out`; with `hidden_states`, row i is Hugging Face's `hidden_states[i]`,
-//! so that row 0 is `embed` and row L is `final_norm` (see `Site`).
-//! Must not know: experiments, models beyond their number of blocks.
+//! so that row 0 is `embed` and row L is `final_norm` (see [`Site`]).
+//!
+//! | file | |
+//! |---|---|
+//! | `npy.rs` | NumPy's `.npy` and `.npz` |
+//! | `torch.rs` | PyTorch's `.pt` |
+//! | `tensor.rs` | numbers, strides and conversion to f32 |
+//!
+//! Nothing is guessed: which tensor and which site are either in the file or in the request. No pickle is executed. No size stated in a
+//! file is allocated before it is compared with the bytes present.
 
 mod npy;
 mod tensor;
@@ -17,32 +24,31 @@ use self::tensor::{Numbers, Tensor};
 use tiltmeter_model::probe::{AxisFile, AxisOrigin, AxisStats, LayerConvention, Site, SiteAxis};
 use tiltmeter_model::problem::Problem;
 
-/// No axis comes near this; a whole model given by mistake does.
+/// Bytes. Far above any axis, but below a whole model given by mistake.
 const LARGEST_FILE: u64 = 1 << 30;
 
-/// A foreign file, and what it does not say itself.
+/// A file to import, with what the file itself does not state.
 #[derive(Clone, Debug, Default)]
 pub struct ImportRequest {
     pub path: PathBuf,
-    /// Which tensor, where the file holds several.
+    /// Name of the tensor; required if the file holds several.
     pub tensor: Option<String>,
-    /// What the rows of a matrix count.
+    /// How the rows of a matrix are counted.
     pub index_base: Option<LayerConvention>,
-    /// The site of a single vector; of a matrix, the one row to take.
+    /// The site of a single vector, or the only row of a matrix to import.
     pub site: Option<Site>,
-    /// Name of the axis; by default the file's.
+    /// Name of the axis [default: the file's stem].
     pub name: Option<String>,
-    /// Blocks of the model it was made with.
+    /// Number of blocks of the model the axis was built with.
     pub num_layers: Option<usize>,
-    /// `sha256:<hex>` of the weights it was made with.
+    /// `sha256:<hex>` of that model's weights.
     pub fingerprint: Option<String>,
 }
 
-/// Reads a foreign file as an axis. A file that is an axis file already is taken over with the request's name, number of blocks and
-/// fingerprint, where it gives them.
+/// Imports a file as an axis. If it is already an axis file, the request's name, number of blocks and fingerprint replace its own.
 ///
 /// # Errors
-/// A file that cannot be read or understood, and every choice that is left open, with the choices there are.
+/// A file that cannot be read or parsed, or a request that leaves a choice open; the hint lists the choices.
 pub fn import(request: &ImportRequest) -> Result<AxisFile, Problem> {
     let place = request.path.display().to_string();
     read(request).map_err(|problem| if problem.place.is_some() { problem } else { problem.at(place) })
@@ -52,12 +58,12 @@ fn read(request: &ImportRequest) -> Result<AxisFile, Problem> {
     let unreadable = |error| Problem::new(format!("cannot read the file: {error}")).hint("check its path");
     let size = fs::metadata(&request.path).map_err(unreadable)?.len();
     if size > LARGEST_FILE {
-        return Err(Problem::new(format!("the file has {} MiB, far more than any axis", size >> 20))
+        return Err(Problem::new(format!("the file has {} MiB: too large for an axis", size >> 20))
             .hint("export the axis alone: one tensor of shape [layers, hidden_size] or [hidden_size]"));
     }
     let bytes = fs::read(&request.path).map_err(unreadable)?;
-    if AxisFile::recognises(&bytes) {
-        return Ok(take_over(AxisFile::from_bytes(&bytes)?, request));
+    if AxisFile::is_axis_file(&bytes) {
+        return Ok(restamp(AxisFile::from_bytes(&bytes)?, request));
     }
     let tensor = choose(tensors(request, &bytes)?, request.tensor.as_deref())?;
     let (hidden_size, directions) = place_rows(&tensor, request)?;
@@ -75,8 +81,8 @@ fn read(request: &ImportRequest) -> Result<AxisFile, Problem> {
         sites: directions.into_iter().map(|(site, direction)| (site, site_axis(direction))).collect(),
         sha256: String::new(),
     };
-    let file = file.sealed();
-    // A matrix may hold a useless row (embeddings that do not differ, say), but not only such.
+    let file = file.with_sha256();
+    // Some rows may be unusable, such as equal embeddings, but not all.
     let usable = |&site: &Site| file.axis(Some(site)).and_then(|axis| axis.unit());
     let mut units = file.sites.keys().map(usable);
     let first = units.next();
@@ -86,16 +92,16 @@ fn read(request: &ImportRequest) -> Result<AxisFile, Problem> {
     }
 }
 
-fn take_over(mut file: AxisFile, request: &ImportRequest) -> AxisFile {
+fn restamp(mut file: AxisFile, request: &ImportRequest) -> AxisFile {
     if let Some(name) = &request.name {
         file.name = name.clone();
     }
     file.fingerprint = request.fingerprint.clone().or(file.fingerprint);
     file.num_layers = request.num_layers.or(file.num_layers);
-    file.sealed()
+    file.with_sha256()
 }
 
-/// Every tensor of a file; the format is told by the content, since endings lie.
+/// Every tensor of a file. The format is detected by content first, because file extensions can be wrong.
 fn tensors(request: &ImportRequest, bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let ending = request.path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
     if bytes.starts_with(npy::MAGIC) {
@@ -106,16 +112,16 @@ fn tensors(request: &ImportRequest, bytes: &[u8]) -> Result<Vec<Tensor>, Problem
     }
     match ending.as_str() {
         "safetensors" => safetensors(bytes),
-        "npy" | "npz" => Err(Problem::new("not a NumPy file, or a damaged one").hint("save it again with numpy.save")),
-        "pt" | "pth" | "bin" => Err(Problem::new("not a PyTorch file, or one of before PyTorch 1.6")
+        "npy" | "npz" => Err(Problem::new("not a NumPy file, or damaged").hint("save it again with numpy.save")),
+        "pt" | "pth" | "bin" => Err(Problem::new("not a PyTorch file, or older than PyTorch 1.6")
             .hint("load it with torch.load and save it again with torch.save")),
-        _ => Err(Problem::new("the file is of no known kind").hint("known are .npy, .npz, .pt and .safetensors")),
+        _ => Err(Problem::new("unknown file format").hint("supported are .npy, .npz, .pt and .safetensors")),
     }
 }
 
 fn safetensors(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-        Problem::new(format!("not a safetensors file, or a damaged one ({error})")).hint("fetch or save it again")
+        Problem::new(format!("not a safetensors file, or damaged ({error})")).hint("download or save it again")
     })?;
     let read = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
         let numbers = match view.dtype() {
@@ -130,28 +136,30 @@ fn safetensors(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     Ok(tensors.iter().map(read).collect())
 }
 
-/// The tensor that was asked for, or the only one of floats.
+/// The tensor called `name`, or the only one of floats.
 fn choose(mut tensors: Vec<Tensor>, name: Option<&str>) -> Result<Tensor, Problem> {
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     let list = |tensors: &[Tensor]| tensors.iter().map(Tensor::describe).collect::<Vec<_>>().join(", ");
     if tensors.is_empty() {
-        return Err(Problem::new("the file holds no tensor").hint("save the axis as a tensor, or as a dict of tensors"));
+        return Err(
+            Problem::new("the file contains no tensor").hint("save the axis as a tensor, or as a dict of tensors")
+        );
     }
     let Some(name) = name else {
         let is_float = |tensor: &Tensor| !matches!(tensor.numbers, Numbers::Other(_));
         return match tensors.iter().filter(|tensor| is_float(tensor)).count() {
             1 => Ok(tensors.swap_remove(tensors.iter().position(is_float).unwrap_or(0))),
-            0 => Err(Problem::new(format!("the file holds no tensor of floats, only {}", list(&tensors)))
+            0 => Err(Problem::new(format!("the file contains no floating-point tensor, only {}", list(&tensors)))
                 .hint("save the axis as float32")),
-            n => Err(Problem::new(format!("the file holds {n} tensors"))
-                .hint(format!("choose one with `--tensor`, of {}", list(&tensors)))),
+            n => Err(Problem::new(format!("the file contains {n} tensors"))
+                .hint(format!("select one with `--tensor`: {}", list(&tensors)))),
         };
     };
     match tensors.iter().position(|tensor| tensor.name == name) {
         Some(i) => Ok(tensors.swap_remove(i)),
         None if tensors.len() == 1 && tensors[0].name.is_empty() => {
-            Err(Problem::new(format!("the file has no tensor `{name}`: it holds a single one without a name"))
-                .hint("leave `--tensor` away"))
+            Err(Problem::new(format!("the file has no tensor `{name}`: its only tensor has no name"))
+                .hint("remove `--tensor`"))
         }
         None => {
             Err(Problem::new(format!("the file has no tensor `{name}`")).hint(format!("it has {}", list(&tensors))))
@@ -161,11 +169,11 @@ fn choose(mut tensors: Vec<Tensor>, name: Option<&str>) -> Result<Tensor, Proble
 
 type Directions = BTreeMap<Site, Vec<f32>>;
 
-/// Width and directions by site of a vector `[d]` or a matrix `[rows, d]`.
+/// Hidden size, and directions by site, of a vector `[d]` or a matrix `[rows, d]`.
 fn place_rows(tensor: &Tensor, request: &ImportRequest) -> Result<(usize, Directions), Problem> {
     let values = tensor.values()?;
     let (rows, width) = match *tensor.shape.as_slice() {
-        // A matrix of one row whose site is given is a vector.
+        // A matrix of one row with a given site is a vector.
         [width] => (None, width),
         [1, width] if request.index_base.is_none() && request.site.is_some() => (None, width),
         [rows, width] => (Some(rows), width),
@@ -179,8 +187,8 @@ fn place_rows(tensor: &Tensor, request: &ImportRequest) -> Result<(usize, Direct
     }
     let Some(rows) = rows else {
         let site = request.site.ok_or_else(|| {
-            Problem::new(format!("the file holds one vector of {width} numbers and does not say at which site"))
-                .hint("say so with `--site`: embed, block.{i}.out (i counts from 0) or final_norm")
+            Problem::new(format!("the file contains one vector of {width} dimensions but not its site"))
+                .hint("add `--site`: embed, block.{i}.out (i counts from 0) or final_norm")
         })?;
         if let Some(num_layers) = request.num_layers {
             site.check(num_layers)?;
@@ -192,7 +200,7 @@ fn place_rows(tensor: &Tensor, request: &ImportRequest) -> Result<(usize, Direct
     if let Some(site) = request.site {
         let row = directions.remove(&site).ok_or_else(|| {
             let list = directions.keys().map(Site::to_string).collect::<Vec<_>>().join(", ");
-            Problem::new(format!("no row of the file is {site}")).hint(format!("its rows are {list}"))
+            Problem::new(format!("the file has no row for {site}")).hint(format!("it has rows for {list}"))
         })?;
         directions = BTreeMap::from([(site, row)]);
     }
@@ -202,16 +210,16 @@ fn place_rows(tensor: &Tensor, request: &ImportRequest) -> Result<(usize, Direct
 fn sites_of_rows(rows: usize, request: &ImportRequest) -> Result<Vec<Site>, Problem> {
     let Some(base) = request.index_base else {
         let last = rows - 1;
-        return Err(Problem::new(format!("the file has {rows} rows and does not say which layer each is")).hint(format!(
-            "choose `--index-base block` (row 0 is block.0.out, row {last} is block.{last}.out) or `--index-base hidden_states` \
-             (row 0 is the embeddings; {rows} rows are all of a model of {last} blocks)"
+        return Err(Problem::new(format!("the file has {rows} rows but not their layers")).hint(format!(
+            "add `--index-base block` (row 0 is block.0.out, row {last} is block.{last}.out) or `--index-base hidden_states` \
+             (row 0 is the embeddings; {rows} rows cover a model of {last} blocks)"
         )));
     };
     let wrong = |expected: usize, num_layers: usize, other: &str| {
         Problem::new(format!(
-            "the file has {rows} rows, but a model of {num_layers} blocks has {expected} of this index base"
+            "the file has {rows} rows, but a model of {num_layers} blocks needs {expected} with this index base"
         ))
-        .hint(format!("check the model, or choose `--index-base {other}`"))
+        .hint(format!("check the model, or use `--index-base {other}`"))
     };
     match (base, request.num_layers) {
         (LayerConvention::Block, Some(num_layers)) if rows != num_layers => {
@@ -219,8 +227,8 @@ fn sites_of_rows(rows: usize, request: &ImportRequest) -> Result<Vec<Site>, Prob
         }
         (LayerConvention::Block, _) => Ok((0..rows).map(Site::BlockOut).collect()),
         (LayerConvention::HiddenStates, None) => {
-            Err(Problem::new(format!("of {rows} rows of hidden_states, the last may be the final norm or a block"))
-                .hint("say how many blocks the model has: `--model NAME` or `--num-layers N`"))
+            Err(Problem::new(format!("the last of {rows} rows of hidden_states may be the final norm or a block"))
+                .hint("add `--model NAME` or `--num-layers N`"))
         }
         (LayerConvention::HiddenStates, Some(num_layers)) if rows != num_layers + 1 => {
             Err(wrong(num_layers + 1, num_layers, "block"))

@@ -1,6 +1,7 @@
-//! Owns the reading of NumPy's .npy (format 1 to 3: magic, version, length, a Python dict as text, data) and .npz (a zip of them).
-//! By hand, since half precision, Fortran order and an answer to a damaged file are all wanted.
-//! Must not know: sites, axes.
+//! NumPy's `.npy` (versions 1 to 3: magic, version, header length, a Python dict as text, data) and `.npz`, a zip archive of them.
+//!
+//! The `npyz` crate is not used: it allocates the header length a file states (up to 4 GiB) before reading, and its parser of Python literals
+//! brings 13 crates, one of which compiles C.
 
 use std::io::{Cursor, Read};
 
@@ -20,9 +21,9 @@ fn damaged(what: impl std::fmt::Display) -> Problem {
 
 /// The array of a .npy file.
 pub(super) fn read(name: String, bytes: &[u8]) -> Result<Tensor, Problem> {
-    let cut = || damaged("its header is cut off");
+    let cut = || damaged("its header is truncated");
     if !bytes.starts_with(MAGIC) {
-        return Err(damaged("it does not begin like one"));
+        return Err(damaged("it does not start with the magic bytes"));
     }
     let (length_bytes, version) = match bytes.get(6).copied().ok_or_else(cut)? {
         1 => (2, 1),
@@ -34,9 +35,10 @@ pub(super) fn read(name: String, bytes: &[u8]) -> Result<Tensor, Problem> {
     let start = 8 + length_bytes;
     let header = bytes.get(start..start.saturating_add(length)).ok_or_else(cut)?;
     let header =
-        std::str::from_utf8(header).map_err(|_| damaged(format!("its header (version {version}) is no text")))?;
+        std::str::from_utf8(header).map_err(|_| damaged(format!("its header (version {version}) is not UTF-8")))?;
     let kind = quoted(entry(header, "descr")?).ok_or_else(|| {
-        Problem::new("the NumPy file holds records, not numbers").hint("save the axis as a plain float32 array")
+        Problem::new("the NumPy file contains records instead of numbers")
+            .hint("save the axis as a plain float32 array")
     })?;
     let numbers = match kind {
         "<f2" => Numbers::F16,
@@ -49,16 +51,16 @@ pub(super) fn read(name: String, bytes: &[u8]) -> Result<Tensor, Problem> {
     let data = bytes[start + length..].to_vec();
     let mut tensor = Tensor::contiguous(name, shape, numbers, data);
     if fortran {
-        let mut step = 1usize;
+        let mut stride_below = 1usize;
         for (stride, &n) in tensor.strides.iter_mut().zip(&tensor.shape) {
-            *stride = step;
-            step = step.saturating_mul(n);
+            *stride = stride_below;
+            stride_below = stride_below.saturating_mul(n);
         }
     }
     Ok(tensor)
 }
 
-/// The arrays of a .npz file, each named without its `.npy`.
+/// The arrays of a .npz file, named without `.npy`.
 pub(super) fn read_archive(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
     let mut tensors = Vec::new();
@@ -73,7 +75,7 @@ pub(super) fn read_archive(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     Ok(tensors)
 }
 
-/// What stands after a key of the header's dict.
+/// The text after a key of the header's dict.
 fn entry<'a>(header: &'a str, key: &str) -> Result<&'a str, Problem> {
     let after = header.split_once(&format!("'{key}'")).map(|(_, after)| after.trim_start());
     let value = after.and_then(|after| after.strip_prefix(':'));
@@ -86,7 +88,7 @@ fn quoted(text: &str) -> Option<&str> {
 
 fn shape(text: &str) -> Result<Vec<usize>, Problem> {
     let inside = text.strip_prefix('(').and_then(|text| text.split_once(')')).map(|(inside, _)| inside);
-    let inside = inside.ok_or_else(|| damaged("its shape is no tuple"))?;
+    let inside = inside.ok_or_else(|| damaged("its shape is not a tuple"))?;
     let sizes = inside.split(',').map(str::trim).filter(|size| !size.is_empty());
-    sizes.map(|size| size.parse().map_err(|_| damaged(format!("its shape holds `{size}`")))).collect()
+    sizes.map(|size| size.parse().map_err(|_| damaged(format!("its shape contains `{size}`")))).collect()
 }

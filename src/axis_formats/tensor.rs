@@ -1,18 +1,17 @@
-//! Owns `Tensor`: numbers of a foreign file as they lie in its bytes, and their reading as f32 in row-major order.
-//! Must not know: file formats, sites, axes.
+//! [`Tensor`]: the raw numbers of an imported file, with strides, and their conversion to f32 in row-major order.
 
 use half::{bf16, f16};
 
 use tiltmeter_model::problem::Problem;
 
-/// How one number is stored, little-endian.
+/// Number format, little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Numbers {
     F16,
     BF16,
     F32,
     F64,
-    /// Something else, by the name its format gives it.
+    /// Not floating point; the name is the file format's own.
     Other(String),
 }
 
@@ -27,19 +26,19 @@ impl Numbers {
 }
 
 pub(super) struct Tensor {
-    /// Empty where the format names none.
+    /// Empty if the format has no names.
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     pub(super) numbers: Numbers,
-    /// Steps between neighbours, in numbers.
+    /// In numbers, one per dimension.
     pub(super) strides: Vec<usize>,
-    /// Of the first number, in numbers.
+    /// Of the first element, in numbers.
     pub(super) offset: usize,
     pub(super) data: Vec<u8>,
 }
 
 impl Tensor {
-    /// A tensor in row-major order from the first byte on.
+    /// A row-major tensor that starts at the first byte.
     pub(super) fn contiguous(name: String, shape: Vec<usize>, numbers: Numbers, data: Vec<u8>) -> Self {
         let mut strides = vec![1usize; shape.len()];
         for i in (1..shape.len()).rev() {
@@ -48,7 +47,7 @@ impl Tensor {
         Self { name, shape, numbers, strides, offset: 0, data }
     }
 
-    /// `name` float32 [33, 4096].
+    /// `` `name` (float32 [33, 4096]) ``
     pub(super) fn describe(&self) -> String {
         let numbers = match &self.numbers {
             Numbers::F16 => "float16",
@@ -64,7 +63,7 @@ impl Tensor {
     /// The numbers in row-major order.
     ///
     /// # Errors
-    /// Numbers that are no floats; fewer bytes than the shape needs.
+    /// Numbers that are not floats, or fewer bytes than the shape requires.
     pub(super) fn values(&self) -> Result<Vec<f32>, Problem> {
         let read: fn(&[u8]) -> f32 = match self.numbers {
             Numbers::F16 => |b| f16::from_le_bytes([b[0], b[1]]).to_f32(),
@@ -72,17 +71,14 @@ impl Tensor {
             Numbers::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
             Numbers::F64 => |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32,
             Numbers::Other(_) => {
-                return Err(
-                    Problem::new(format!("{} does not hold floats", self.describe())).hint("save the axis as float32")
-                );
+                return Err(Problem::new(format!("{} is not a floating-point tensor", self.describe()))
+                    .hint("save the axis as float32"));
             }
         };
-        let truncated = || {
-            Problem::new(format!("{} is cut off: bytes are missing", self.describe())).hint("fetch or save it again")
-        };
+        let truncated = || Problem::new(format!("{} is truncated", self.describe())).hint("download or save it again");
         let size = self.numbers.bytes();
         let count = self.shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
-        // A stride of 0 repeats numbers, so the count alone may exceed what lies in the file.
+        // A stride of 0 repeats numbers, so that a small file can state a huge shape.
         let count = count.filter(|&count| count <= 1 << 28).ok_or_else(truncated)?;
         let at = |mut index: usize| {
             let mut position = self.offset;

@@ -1,8 +1,6 @@
-//! Owns the reading of PyTorch's .pt (since 1.6: a zip of one pickle, `data.pkl`, and one file per storage, `data/<key>`): a tensor, or dicts
-//! of tensors, nested names joined by dots. Nothing in the pickle is executed.
-//!
-//! The pickle machine is candle's; its own walk over the result returns nothing for a bare tensor or a nested dict, so the walk is here.
-//! Must not know: sites, axes, tensors of candle.
+//! PyTorch's `.pt` since 1.6: a zip archive of one pickle, `data.pkl`, and one file per storage, `data/<key>`. Reads a tensor or nested dicts
+//! of tensors, whose names are joined by dots. The pickle is parsed by candle and never executed; candle's own walk over the result
+//! skips bare tensors and nested dicts, so the walk is here.
 
 use std::{
     io::{Cursor, Read},
@@ -20,7 +18,7 @@ use tiltmeter_model::problem::Problem;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// A pickle beyond this depth is not a dict of tensors.
+/// Deepest nesting of dicts.
 const DEEPEST: usize = 16;
 
 fn damaged(what: impl std::fmt::Display) -> Problem {
@@ -33,7 +31,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let names = archive.file_names().map(|name| name.map(|name| name.into_owned()));
     let names: Vec<String> = names.collect::<Result<_, _>>().map_err(damaged)?;
     let folder = names.iter().find_map(|name| name.strip_suffix("data.pkl")).ok_or_else(|| {
-        Problem::new("a zip file, but not one of PyTorch's").hint("known are .npy, .npz, .pt and .safetensors")
+        Problem::new("a zip file, but not a PyTorch file").hint("supported are .npy, .npz, .pt and .safetensors")
     })?;
     let byte_order = format!("{folder}byteorder");
     if names.contains(&byte_order) && file(&mut archive, &byte_order)? != b"little" {
@@ -44,7 +42,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let root = unpickle(&pickle)?;
     let mut found = Vec::new();
     walk(&root, "", 0, &mut found);
-    found.into_iter().map(|(name, saved)| saved.load(name, folder, &mut archive)).collect()
+    found.into_iter().map(|(name, tensor_ref)| tensor_ref.load(name, folder, &mut archive)).collect()
 }
 
 fn file(archive: &mut Archive<'_>, name: &str) -> Result<Vec<u8>, Problem> {
@@ -55,7 +53,7 @@ fn file(archive: &mut Archive<'_>, name: &str) -> Result<Vec<u8>, Problem> {
 }
 
 fn unpickle(pickle: &[u8]) -> Result<Object, Problem> {
-    // candle's machine overflows on integers of more than 8 bytes; a crafted file must not bring the program down.
+    // candle panics on integers of more than 8 bytes; a malicious file must not abort the program.
     let run = || {
         let mut stack = Stack::empty();
         let mut reader = pickle;
@@ -63,18 +61,18 @@ fn unpickle(pickle: &[u8]) -> Result<Object, Problem> {
         stack.finalize()
     };
     let refused = |why: String| {
-        Problem::new(format!("the PyTorch file holds more than tensors ({why})"))
+        Problem::new(format!("the PyTorch file contains more than tensors ({why})"))
             .hint("save only the axis: torch.save(tensor, path), or torch.save({\"axis\": tensor}, path)")
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(root)) => Ok(root),
         Ok(Err(error)) => Err(refused(error.to_string())),
-        Err(_) => Err(refused("a number too large".to_owned())),
+        Err(_) => Err(refused("an integer is too large".to_owned())),
     }
 }
 
-/// A tensor as the pickle describes it.
-struct Saved {
+/// A tensor as described by the pickle.
+struct TensorRef {
     key: String,
     numbers: Numbers,
     offset: usize,
@@ -82,9 +80,9 @@ struct Saved {
     strides: Vec<usize>,
 }
 
-fn walk(object: &Object, name: &str, depth: usize, found: &mut Vec<(String, Saved)>) {
-    if let Some(saved) = Saved::of(object) {
-        found.push((name.to_owned(), saved));
+fn walk(object: &Object, name: &str, depth: usize, found: &mut Vec<(String, TensorRef)>) {
+    if let Some(tensor_ref) = TensorRef::of(object) {
+        found.push((name.to_owned(), tensor_ref));
         return;
     }
     let entries: Vec<(String, &Object)> = match object {
@@ -109,7 +107,7 @@ fn key_text(key: &Object) -> Option<String> {
     }
 }
 
-impl Saved {
+impl TensorRef {
     /// `torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, …)`, bare or wrapped as a parameter or a subclass.
     fn of(object: &Object) -> Option<Self> {
         let Object::Reduce { callable, args } = object else { return None };
@@ -150,7 +148,7 @@ impl Saved {
     fn load(self, name: String, folder: &str, archive: &mut Archive<'_>) -> Result<Tensor, Problem> {
         let Self { key, numbers, offset, shape, strides } = self;
         if shape.len() != strides.len() {
-            return Err(damaged("a tensor has another number of strides than of dimensions"));
+            return Err(damaged("the numbers of strides and dimensions of a tensor differ"));
         }
         let data = file(archive, &format!("{folder}data/{key}"))?;
         Ok(Tensor { name, shape, numbers, strides, offset, data })

@@ -16,7 +16,7 @@ use super::{
     terminal::{escape, stdout},
 };
 use crate::session::{PreparedRun, RunOptions, RunReport, Uploaded};
-use tiltmeter_model::Work;
+use tiltmeter_model::EngineStats;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::{distribution_terminal, response_terminal, terminal as tables};
 use tiltmeter_scheduler::{HaltReason, Progress, StopLevel, StopSignal};
@@ -214,7 +214,7 @@ pub fn tell_upload(uploaded: &Uploaded) -> Result<bool, Failure> {
 }
 
 /// What the process took at most, beside what it has to hold for models that run here.
-fn memory(work: &Work) -> Option<String> {
+fn memory(work: &EngineStats) -> Option<String> {
     let held = work.weight_bytes + work.kv_bytes;
     let mb = |bytes: u64| bytes as f64 / 1e6;
     let parts = format!("{:.1} MB of weights, {:.1} MB of keys and values", mb(work.weight_bytes), mb(work.kv_bytes));

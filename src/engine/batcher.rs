@@ -15,7 +15,7 @@ use super::{
     sequence::{Draft, Sequence},
 };
 use tiltmeter_model::problem::Problem;
-use tiltmeter_model::{ConversationId, Work};
+use tiltmeter_model::{ConversationId, EngineStats};
 
 /// How much one pass and the cache may hold.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +39,9 @@ pub struct Batcher<M: Backend> {
     fed: HashMap<ConversationId, Vec<u32>>,
     /// Where tokens may be fed on a guess.
     drafter: Option<Drafter>,
-    work: Work,
+    work: EngineStats,
     /// Where others read it; up to date before an answer goes out.
-    published: Arc<Mutex<Work>>,
+    published: Arc<Mutex<EngineStats>>,
     /// What a person should know, and whether it was said that memory holds some back.
     notes: Notes,
     said_held_back: bool,
@@ -51,9 +51,9 @@ pub struct Batcher<M: Backend> {
 pub type Notes = Arc<Mutex<Vec<String>>>;
 
 impl<M: Backend> Batcher<M> {
-    pub fn new(machine: M, limits: Limits, published: Arc<Mutex<Work>>) -> Self {
+    pub fn new(machine: M, limits: Limits, published: Arc<Mutex<EngineStats>>) -> Self {
         let drafter = (limits.guesses && machine.cost_of_rows(1).is_some()).then(Drafter::default);
-        let work = Work { weight_bytes: machine.weight_bytes(), ..Work::default() };
+        let work = EngineStats { weight_bytes: machine.weight_bytes(), ..EngineStats::default() };
         Self {
             machine,
             limits,
@@ -74,7 +74,7 @@ impl<M: Backend> Batcher<M> {
         Self { notes, ..self }
     }
 
-    pub fn work(&self) -> Work {
+    pub fn work(&self) -> EngineStats {
         self.work
     }
 
@@ -375,7 +375,7 @@ enum Prefix<C> {
 
 /// Counts passes, and among them those of a token that its conversation has not fed at that position before.
 fn note_work(
-    work: &mut Work,
+    work: &mut EngineStats,
     fed: &mut HashMap<ConversationId, Vec<u32>>,
     conversation: Option<ConversationId>,
     first: usize,

@@ -24,7 +24,7 @@ use super::{
     thread::{self, Job},
     weights::{WeightType, Weights},
 };
-use tiltmeter_model::Work;
+use tiltmeter_model::EngineStats;
 use tiltmeter_model::problem::Problem;
 
 /// Where a local model runs.
@@ -43,7 +43,7 @@ pub struct LoadRequest {
     pub config: ModelConfig,
     pub weights: Weights,
     pub options: EngineOptions,
-    pub work: Arc<Mutex<Work>>,
+    pub work: Arc<Mutex<EngineStats>>,
     pub notes: Notes,
 }
 

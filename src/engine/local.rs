@@ -23,7 +23,7 @@ use tiltmeter_model::probe::{Site, Span};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{
     ChatReply, ChatRequest, ConversationId, Finish, Message, Model, ModelCard, ModelError, ReadReply, ReadRequest,
-    Rendered, Role, Sampling, SeedKey, Usage, Work,
+    Rendered, Role, Sampling, SeedKey, Usage, EngineStats,
 };
 
 /// How a checkpoint is run. Results do not depend on any of these but `device`, `weights` and `kv`.
@@ -57,7 +57,7 @@ pub struct LocalModel {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     jobs: mpsc::Sender<Job>,
-    work: Arc<Mutex<Work>>,
+    work: Arc<Mutex<EngineStats>>,
     notes: Notes,
 }
 
@@ -102,7 +102,7 @@ impl LocalModel {
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
         let stop_ids = config.stop_ids(&turn_ends);
         let weights = Weights::open(&checkpoint.weights, options.weights)?;
-        let work = Arc::new(Mutex::new(Work::default()));
+        let work = Arc::new(Mutex::new(EngineStats::default()));
         let notes = Notes::default();
         let order = LoadRequest {
             config: config.clone(),
@@ -170,7 +170,7 @@ impl LocalModel {
         prepare: impl FnOnce(&mut Sequence),
     ) -> Result<Finished, ModelError> {
         let stopped = || {
-            ModelError::Broken(
+            ModelError::Engine(
                 Problem::new("the engine stopped")
                     .hint("this is a defect in tiltmeter: please report what was printed before"),
             )
@@ -307,7 +307,7 @@ impl Model for LocalModel {
         let _ = self.jobs.send(Job::Close(conversation));
     }
 
-    fn work(&self) -> Work {
+    fn stats(&self) -> EngineStats {
         self.work.lock().map(|work| *work).unwrap_or_default()
     }
 

@@ -12,7 +12,7 @@ use super::{
     sequence::Sequence,
 };
 use tiltmeter_model::problem::Problem;
-use tiltmeter_model::{ConversationId, Work};
+use tiltmeter_model::{ConversationId, EngineStats};
 
 pub enum Job {
     Run(Box<Sequence>),
@@ -22,7 +22,7 @@ pub enum Job {
 /// Makes a machine on a thread of its own and serves what is sent there, until every sender is gone.
 pub fn start<M: Backend>(
     limits: Limits,
-    work: Arc<Mutex<Work>>,
+    work: Arc<Mutex<EngineStats>>,
     notes: Notes,
     make: impl FnOnce() -> Result<M, Problem> + Send + 'static,
 ) -> Result<(mpsc::Sender<Job>, BackendInfo), Problem> {

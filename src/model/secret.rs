@@ -76,7 +76,8 @@ impl Keys {
                 .hint(format!("set it in the environment or write `{variable}=...` into .env")));
         }
         if !key.reveal().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let what = format!("{variable} contains an invalid character, such as a space, a quotation mark or a line break");
+            let what =
+                format!("{variable} contains an invalid character, such as a space, a quotation mark or a line break");
             return Err(Problem::new(what).hint("copy the key again, alone on its line"));
         }
         Ok(Some(key))

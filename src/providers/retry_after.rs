@@ -159,7 +159,7 @@ mod tests {
                 ],
                 Some(60.0),
             ),
-            (&[("anthropic-ratelimit-requests-reset", "2023-11-15T00:13:30.25+02:00")], Some(10.0)),
+            (&[("anthropic-ratelimit-requests-reset", "2023-11-15T00:13:30.25+02:00")], Some(10.25)),
         ] {
             assert_eq!(wait(pairs, Value::Null), expected, "{pairs:?}");
         }

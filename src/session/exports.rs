@@ -12,7 +12,7 @@ use super::keeping::{ArtifactWriter, write_file};
 use super::pages::write_report;
 use super::report::{Reported, analyse_outcomes, title};
 use tiltmeter_experiments::{Exports, Kind, Ledger, NamedTensor, RunRecord, finished};
-use tiltmeter_model::Work;
+use tiltmeter_model::EngineStats;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::Options;
 use tiltmeter_scheduler::Plan;
@@ -35,7 +35,7 @@ pub fn write(
     ran: &[RunRecord],
     books: &Ledger,
     keeper: &ArtifactWriter,
-    work: Work,
+    work: EngineStats,
     manifest: &mut Manifest,
 ) -> Result<Written, Problem> {
     let outcomes: Vec<(RunKey, Outcome)> = finished(ran).map(|(key, outcome)| (key.clone(), outcome.clone())).collect();

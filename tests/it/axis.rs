@@ -1,6 +1,5 @@
-//! Owns the tests of axis files: what is written is read again, what does not fit a model is refused, and what other people saved is read as it
-//! was meant. The foreign files were written by NumPy and PyTorch (`tests/peers/make_axis_fixtures.py`; versions in expected.json).
-//! Must not know: forward passes, runs.
+//! Axis files: round trips, checks against a model, and imports. The imported fixtures were written by NumPy and PyTorch
+//! (`tests/peers/make_axis_fixtures.py`; versions in expected.json).
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -38,7 +37,7 @@ fn example() -> AxisFile {
     let origin = AxisOrigin { method: "difference of means".into(), n: "64".into(), ..AxisOrigin::default() };
     let fingerprint = Some("sha256:aa".to_owned());
     let (name, sha256) = ("warmth".to_owned(), String::new());
-    AxisFile { name, origin, fingerprint, hidden_size: 3, num_layers: Some(2), sites, sha256 }.sealed()
+    AxisFile { name, origin, fingerprint, hidden_size: 3, num_layers: Some(2), sites, sha256 }.with_sha256()
 }
 
 fn axis() -> Axis {
@@ -80,7 +79,7 @@ mod files {
     }
 
     #[test]
-    fn that_are_none_or_damaged_are_refused() {
+    fn that_are_damaged_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         says(&AxisFile::open(&folder.path().join("none")).unwrap_err(), "cannot read the axis", "path");
         says(&AxisFile::from_bytes(b"text").unwrap_err(), "not an axis file", "axis import");
@@ -91,7 +90,7 @@ mod files {
         for length in 0..bytes.len() {
             assert!(AxisFile::from_bytes(&bytes[..length]).is_err(), "cut at {length}");
         }
-        // Every changed byte either is refused or gives some axis; none brings the program down.
+        // A changed byte is refused or gives another axis; none panics.
         for i in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[i] ^= 0x15;
@@ -100,12 +99,12 @@ mod files {
     }
 
     #[test]
-    fn that_contradict_themselves_are_not_written() {
+    fn that_are_inconsistent_are_not_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let mut narrow = example();
         narrow.hidden_size = 4;
-        says(&narrow.write(&path).unwrap_err(), "3 numbers instead of 4", "again");
+        says(&narrow.write(&path).unwrap_err(), "3 dimensions instead of 4", "again");
         let mut shallow = example();
         shallow.num_layers = Some(1);
         says(&shallow.write(&path).unwrap_err(), "block.1.out does not exist", "block.0.out");
@@ -121,7 +120,7 @@ mod directions {
     use super::*;
 
     #[test]
-    fn have_length_one() {
+    fn are_normalised() {
         assert_eq!(axis().unit().unwrap(), [0.6, 0.0, -0.8]);
         let vast = Axis { direction: vec![f32::MAX; 4], ..axis() };
         assert_eq!(vast.unit().unwrap(), [0.5; 4]);
@@ -131,7 +130,7 @@ mod directions {
     }
 
     #[test]
-    fn that_point_nowhere_are_refused() {
+    fn that_are_zero_or_not_finite_are_refused() {
         for (direction, why) in [(vec![0.0; 3], "is zero"), (vec![1.0, f32::NAN], "NaN"), (vec![f32::INFINITY], "NaN")]
         {
             says(&Axis { direction, ..axis() }.unit().unwrap_err(), why, "another site");
@@ -156,9 +155,9 @@ mod models {
     #[test]
     fn of_unknown_weights_are_accepted_with_a_note() {
         let unknown = Axis { fingerprint: None, ..axis() };
-        assert!(unknown.check(&card(), false).unwrap().unwrap().contains("does not say which weights"));
+        assert!(unknown.check(&card(), false).unwrap().unwrap().contains("does not record the weights"));
         let hidden = ModelCard { fingerprint: None, ..card() };
-        assert!(axis().check(&hidden, false).unwrap().unwrap().contains("shows no weights"));
+        assert!(axis().check(&hidden, false).unwrap().unwrap().contains("has no weights to compare"));
     }
 
     #[test]
@@ -167,9 +166,9 @@ mod models {
         let problem = axis().check(&other, false).unwrap_err();
         says(&problem, "other weights than those of quay", "accept_axis_of_other_model=true");
         assert!(problem.hint.unwrap().contains("--model quay"));
-        assert!(axis().check(&other, true).unwrap().unwrap().contains("accepted as asked"));
+        assert!(axis().check(&other, true).unwrap().unwrap().contains("accepted by accept_axis_of_other_model"));
         let wide = ModelCard { hidden_size: Some(4), ..card() };
-        says(&axis().check(&wide, true).unwrap_err(), "hidden size of 4", "made with this model");
+        says(&axis().check(&wide, true).unwrap_err(), "hidden size of 4", "built with this model");
         let shallow = ModelCard { num_layers: Some(1), ..card() };
         says(&axis().check(&shallow, true).unwrap_err(), "block.1.out does not exist", "block.0.out");
     }
@@ -232,12 +231,12 @@ mod imports {
         );
         says(
             &import(&ImportRequest { num_layers: Some(5), ..all.clone() }).unwrap_err(),
-            "model of 5 blocks has 6",
+            "model of 5 blocks needs 6",
             "--index-base block",
         );
         says(
             &import(&ImportRequest { site: Some(Site::BlockOut(9)), ..all }).unwrap_err(),
-            "no row of the file is block.9.out",
+            "no row for block.9.out",
             "block.2.out",
         );
     }
@@ -246,22 +245,22 @@ mod imports {
     fn never_guess_what_a_file_does_not_say() {
         says(
             &import(&request("matrix.npy")).unwrap_err(),
-            "5 rows and does not say which layer",
+            "5 rows but not their layers",
             "--index-base hidden_states",
         );
-        says(&import(&request("vector.npy")).unwrap_err(), "one vector of 8 numbers", "--site");
-        says(&import(&blocks("several.npz")).unwrap_err(), "holds 2 tensors", "`axis` (float32 [5, 8])");
-        says(&import(&blocks("nested.pt")).unwrap_err(), "holds 3 tensors", "`layers.4` (float32 [8])");
+        says(&import(&request("vector.npy")).unwrap_err(), "one vector of 8 dimensions", "--site");
+        says(&import(&blocks("several.npz")).unwrap_err(), "contains 2 tensors", "`axis` (float32 [5, 8])");
+        says(&import(&blocks("nested.pt")).unwrap_err(), "contains 3 tensors", "`layers.4` (float32 [8])");
         let absent = ImportRequest { tensor: Some("absent".into()), ..blocks("several.npz") };
         says(&import(&absent).unwrap_err(), "no tensor `absent`", "`other`");
         let nameless = ImportRequest { tensor: Some("axis".into()), ..blocks("bare.pt") };
-        says(&import(&nameless).unwrap_err(), "a single one without a name", "leave `--tensor` away");
+        says(&import(&nameless).unwrap_err(), "its only tensor has no name", "remove `--tensor`");
         let deep = ImportRequest { num_layers: Some(6), ..blocks("bare.pt") };
-        says(&import(&deep).unwrap_err(), "5 rows, but a model of 6 blocks has 6", "hidden_states");
+        says(&import(&deep).unwrap_err(), "5 rows, but a model of 6 blocks needs 6", "hidden_states");
     }
 
     #[test]
-    fn take_what_was_chosen() {
+    fn use_the_selected_tensor_site_and_name() {
         let chosen = |name: &str, tensor: &str, site| {
             let tensor = Some(tensor.to_owned());
             import(&ImportRequest { tensor, site: Some(site), name: Some("mine".into()), ..request(name) }).unwrap()
@@ -276,14 +275,14 @@ mod imports {
     }
 
     #[test]
-    fn refuse_what_is_no_axis() {
+    fn refuse_other_files() {
         says(&import(&blocks("cube.npy")).unwrap_err(), "neither a vector nor a matrix", "[layers, hidden_size]");
-        says(&import(&blocks("integers.pt")).unwrap_err(), "no tensor of floats", "float32");
+        says(&import(&blocks("integers.pt")).unwrap_err(), "no floating-point tensor", "float32");
         says(&import(&blocks("big_endian.npy")).unwrap_err(), ">f4", "float32");
-        says(&import(&blocks("protocol4.pt")).unwrap_err(), "holds more than tensors", "torch.save");
-        says(&import(&blocks("legacy.pt")).unwrap_err(), "before PyTorch 1.6", "torch.load");
-        says(&import(&blocks("stranger.zip")).unwrap_err(), "not one of PyTorch's", ".npz");
-        says(&import(&blocks("expected.json")).unwrap_err(), "no known kind", ".safetensors");
+        says(&import(&blocks("protocol4.pt")).unwrap_err(), "contains more than tensors", "torch.save");
+        says(&import(&blocks("legacy.pt")).unwrap_err(), "older than PyTorch 1.6", "torch.load");
+        says(&import(&blocks("stranger.zip")).unwrap_err(), "not a PyTorch file", ".npz");
+        says(&import(&blocks("expected.json")).unwrap_err(), "unknown file format", ".safetensors");
         says(&import(&blocks("absent.npy")).unwrap_err(), "cannot read the file", "path");
         assert!(import(&blocks("numpy_inside.pt")).is_err());
         assert!(import(&blocks("absent.npy")).unwrap_err().place.unwrap().ends_with("absent.npy"));
@@ -311,7 +310,7 @@ mod imports {
     }
 
     #[test]
-    fn of_an_axis_file_stamp_it_anew() {
+    fn of_an_axis_file_replace_its_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         example().write(&path).unwrap();

@@ -92,7 +92,7 @@ async fn rollouts_are_the_same(kv: Option<KvType>, smaller: u64) -> Vec<Vec<Chat
         for (i, replies) in together.iter().rev().enumerate() {
             assert_eq!(facts(replies), alone[i], "{name}, {kv:?}: conversation {i}");
         }
-        let work = model.work();
+        let work = model.stats();
         let repeated = work.forward_tokens - work.unique_tokens;
         assert_eq!(repeated > 0, name == "little memory", "{name}, {kv:?}: {work:?}");
     }
@@ -160,7 +160,7 @@ async fn a_common_beginning_is_computed_once_and_leaves_no_trace() {
         for i in 0..SAMPLES {
             let model = open(fixture, &EngineOptions { kv, threads: Some(1), ..EngineOptions::default() });
             alone.push(facts(&sample(&model, i).await));
-            alone_tokens += model.work().forward_tokens;
+            alone_tokens += model.stats().forward_tokens;
         }
         for (name, options) in [
             ("together", EngineOptions::default()),
@@ -172,7 +172,7 @@ async fn a_common_beginning_is_computed_once_and_leaves_no_trace() {
             for (i, replies) in together.iter().enumerate() {
                 assert_eq!(facts(replies), alone[i], "{fixture}, {name}: sample {i}");
             }
-            let work = model.work();
+            let work = model.stats();
             if name != "little memory" {
                 // Whole pages of 32; of the twelve three measure their prompts.
                 let saved = alone_tokens - work.forward_tokens;
@@ -197,7 +197,7 @@ async fn a_common_beginning_is_computed_once_and_leaves_no_trace() {
 async fn nothing_is_computed_twice() {
     let model = open(FIXTURE, &EngineOptions::default());
     join_all((0..8).map(|i| converse(&model, i, None))).await;
-    let work = model.work();
+    let work = model.stats();
     // Random weights write text that is tokenised otherwise when read back, so a little is rolled back; see the demo for 1.00.
     assert!(work.forward_tokens >= work.unique_tokens);
     assert!(work.forward_tokens as f64 / work.unique_tokens as f64 <= 1.05, "{work:?}");

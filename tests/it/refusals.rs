@@ -126,7 +126,7 @@ impl Desk {
 fn the_desk_itself_is_in_order() {
     let desk = Desk::new();
     let ended = desk.call("run x.json --out out");
-    assert!(ended.code == Some(0) && ended.err.contains("does not say which weights"), "{}", ended.err);
+    assert!(ended.code == Some(0) && ended.err.contains("does not record the weights"), "{}", ended.err);
     ended.done();
     assert!(desk.path("out/report.md").is_file() && !desk.path("data").exists());
 }
@@ -196,13 +196,13 @@ fn an_axis_of_another_model_and_the_two_ways_out() {
     let other = format!("sha256:{}", "ab".repeat(32));
     desk.axis("other.safetensors", 32, &[Site::BlockOut(1)], Some(&other));
     let problem =
-        desk.one("run x.json --set axis=other.safetensors", &["was made with other weights", &other, "--model"]);
-    desk.one(&format!("chat {} --axis other.safetensors", in_root(MODEL)), &["was made with other weights"]);
+        desk.one("run x.json --set axis=other.safetensors", &["was built with other weights", &other, "--model"]);
+    desk.one(&format!("chat {} --axis other.safetensors", in_root(MODEL)), &["was built with other weights"]);
 
     let accept = "accept_axis_of_other_model=true";
     assert!(problem.contains(accept), "{problem}");
     let ended = desk.call(&format!("run x.json --set axis=other.safetensors --set {accept} --out accepted"));
-    assert!(ended.err.contains("note: the axis `warmth` was made with other weights"), "{}", ended.err);
+    assert!(ended.err.contains("note: the axis `warmth` was built with other weights"), "{}", ended.err);
     ended.done();
 
     let model = in_root(MODEL);

@@ -352,7 +352,7 @@ impl Bench {
         }
         let seconds = began.elapsed().as_secs_f64();
         let work = self.batcher.work();
-        let repeated = |work: tiltmeter_model::Work| work.forward_tokens - work.unique_tokens;
+        let repeated = |work: tiltmeter_model::EngineStats| work.forward_tokens - work.unique_tokens;
         Ok(RolloutsRow {
             conversations: talks.len(),
             seconds,

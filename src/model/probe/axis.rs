@@ -100,11 +100,8 @@ impl Axis {
         let norm = self.direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
             let why = if norm == 0.0 { "is zero" } else { "contains NaN or infinity" };
-            return Err(Problem::new(format!(
-                "the direction of the axis `{}` at {} {why}",
-                self.name, self.site
-            ))
-            .hint("use another site of the axis, or build it again"));
+            return Err(Problem::new(format!("the direction of the axis `{}` at {} {why}", self.name, self.site))
+                .hint("use another site of the axis, or build it again"));
         }
         Ok(self.direction.iter().map(|&x| (f64::from(x) / norm) as f32).collect())
     }
@@ -198,9 +195,10 @@ impl AxisFile {
         }
         let count = |key: &str| match text(key).as_str() {
             "" => Ok(None),
-            digits => {
-                digits.parse::<usize>().map(Some).map_err(|_| damaged(format!("`{key}` is `{digits}`, not a whole number")))
-            }
+            digits => digits
+                .parse::<usize>()
+                .map(Some)
+                .map_err(|_| damaged(format!("`{key}` is `{digits}`, not a whole number"))),
         };
         let hidden_size = count("hidden_size")?.ok_or_else(|| damaged("`hidden_size` is missing".to_owned()))?;
         let stats = match text("stats").as_str() {
