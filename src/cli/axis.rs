@@ -1,21 +1,26 @@
-//! Owns the arguments of `axis show` and `axis import`.
-//! Must not know: inference, HTTP.
+//! `axis show` and `axis import`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{parse_count, parse_site, terminal::escape};
-use tiltmeter_model::probe::{AxisFile, LayerConvention, Site};
+use super::{
+    Exit, Failure,
+    args::{parse_count, parse_site},
+    terminal::{escape, path_text, stdout},
+};
+use crate::session;
+use tiltmeter_axis_formats::{ImportRequest, import};
+use tiltmeter_model::{AxisFile, LayerConvention, Site};
 
-/// Look at axis files and import those of other tools.
+/// Inspect axis files and import directions of other tools.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AxisCommand {
     Show(ShowArgs),
     Import(ImportArgs),
 }
 
-/// Show what an axis file holds.
+/// Show an axis file.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,8 +33,8 @@ pub struct ShowArgs {
 
 /// Import a direction from .pt, .npy, .npz or .safetensors.
 ///
-/// Files of many layers do not say what their index counts: `block` means index i is after block i (from 0), `hidden_states` means
-/// index i is Hugging Face's hidden_states[i]. It is never guessed.
+/// For a file with one row per layer, --index-base says how rows are counted: with `block`, row i is the output of block i (from 0); with
+/// `hidden_states`, row i is Hugging Face's hidden_states[i].
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -40,22 +45,22 @@ pub struct ImportArgs {
     /// File to import
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// What the first index of a file of many layers counts
+    /// How the rows of a file are counted
     #[arg(long, value_enum, value_name = "BASE")]
     pub index_base: Option<IndexBase>,
-    /// Which site to take, or where a single direction belongs
+    /// Site to import, or the site of a single direction
     #[arg(long, value_name = "SITE", value_parser = parse_site)]
     pub site: Option<Site>,
-    /// Which tensor, where the file holds several
+    /// Tensor to import, if the file contains several
     #[arg(long, value_name = "NAME")]
     pub tensor: Option<String>,
-    /// Name of the axis [default: the file's]
+    /// Name of the axis [default: the file name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Model the direction was made from, recorded in the file
+    /// Model the direction was built from, recorded in the file
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
-    /// Blocks of that model, where they cannot be told from the file
+    /// Number of blocks of that model [default: read from --model]
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub num_layers: Option<usize>,
     /// Axis file to write
@@ -63,13 +68,13 @@ pub struct ImportArgs {
     pub out: PathBuf,
 }
 
-/// What the first index of a file of many layers counts.
+/// `--index-base`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum IndexBase {
-    /// Index i is the output of block i, counted from 0
+    /// Row i is the output of block i, counted from 0
     Block,
-    /// Index i is hidden_states[i] of Hugging Face
+    /// Row i is hidden_states[i] of Hugging Face
     HiddenStates,
 }
 
@@ -82,8 +87,30 @@ impl From<IndexBase> for LayerConvention {
     }
 }
 
-/// What an axis file holds: where it comes from, then one line a site.
-pub fn render(file: &AxisFile) -> String {
+pub(super) fn execute(command: AxisCommand) -> Result<Exit, Failure> {
+    match command {
+        AxisCommand::Show(args) => stdout(&render(&AxisFile::open(&args.file)?))?,
+        AxisCommand::Import(args) => {
+            let facts = args.model.as_deref().map(session::model_facts).transpose()?;
+            let file = import(&ImportRequest {
+                path: args.file,
+                tensor: args.tensor,
+                index_base: args.index_base.map(Into::into),
+                site: args.site,
+                name: args.name,
+                num_layers: args.num_layers.or(facts.as_ref().map(|facts| facts.num_layers)),
+                fingerprint: facts.map(|facts| facts.fingerprint),
+            })?;
+            file.write(&args.out)?;
+            stdout(&render(&AxisFile::open(&args.out)?))?;
+            stdout(&format!("wrote {}\n", path_text(&args.out)))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The origin of an axis, and one line per site.
+fn render(file: &AxisFile) -> String {
     let unknown = |text: &str| if text.is_empty() { "unknown".to_string() } else { escape(text).into_owned() };
     let rows = [
         ("name", unknown(&file.name)),
@@ -116,10 +143,10 @@ fn optional(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tiltmeter_model::probe::{AxisOrigin, AxisStats, SiteAxis};
+    use tiltmeter_model::{AxisOrigin, AxisStats, SiteAxis};
 
     #[test]
-    fn an_axis_file_is_shown_with_what_is_known_and_what_is_not() {
+    fn unknown_fields_of_an_axis_are_shown_as_unknown() {
         let stats = AxisStats { mean_pos: Some(2.5), mean_neg: Some(-1.0), auroc: None };
         let file = AxisFile {
             name: "warm".into(),

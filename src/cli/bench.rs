@@ -7,13 +7,11 @@ use clap::Args;
 
 use super::{
     Exit, Failure,
-    capture::DtypeChoice,
-    execute::device,
-    gpu_bench, parse_count,
-    run::{DeviceChoice, parse_device},
+    args::{DtypeChoice, parse_count, parse_device},
+    gpu_bench,
     terminal::{escape, stdout},
 };
-use crate::session::{self, Bench, BenchRequest, EngineOptions, KvType, WeightType};
+use crate::session::{self, Bench, BenchRequest, Device, EngineOptions, KvType, WeightType};
 use tiltmeter_model::problem::Problem;
 
 /// Measure how fast a model runs on this machine.
@@ -41,9 +39,9 @@ pub struct BenchArgs {
     /// Tokens that each then draws
     #[arg(long, value_name = "N", default_value = "32", value_parser = parse_count)]
     pub tokens: usize,
-    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
-    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
-    pub device: DeviceChoice,
+    /// Device: auto (a GPU if available), cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    pub device: Device,
     /// Type in which the weights are held [default: the one they have]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeChoice>,
@@ -65,7 +63,7 @@ pub struct BenchArgs {
 }
 
 pub fn execute(args: &BenchArgs) -> Result<Exit, Failure> {
-    if let DeviceChoice::Cuda(number) = args.device {
+    if let Device::Cuda(number) = args.device {
         return gpu_bench::execute(args, number);
     }
     let (Some(model), [context], None, None) = (&args.model, &args.context[..], &args.shape, &args.rollouts) else {
@@ -76,7 +74,7 @@ pub fn execute(args: &BenchArgs) -> Result<Exit, Failure> {
     let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
     let options = EngineOptions { weights, kv, threads: args.threads, ..EngineOptions::default() };
     let request = BenchRequest { batches: args.batch.clone(), context: *context, tokens: args.tokens };
-    let bench = session::bench_local(model, device(args.device), &options, &request)?;
+    let bench = session::bench_local(model, args.device, &options, &request)?;
     if args.json {
         stdout(&format!("{:#}\n", serde_json::json!(bench)))?;
     } else {

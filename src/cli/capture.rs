@@ -1,20 +1,20 @@
-//! Owns the arguments of `capture`.
-//! Must not know: inference, HTTP.
+//! `capture`: saves the hidden states of a conversation.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{
-    parse_count, parse_site, parse_temperature,
-    run::{DeviceChoice, parse_device},
+    Exit, Failure,
+    args::{DtypeChoice, parse_count, parse_device, parse_site, parse_temperature},
+    terminal::{counted, escape, path_text, runtime, stdout},
 };
-use crate::session::{KvType, WeightType};
-use tiltmeter_model::probe::Site;
+use crate::session::{self, CaptureRequest, Device, EngineOptions, KvType, ModelOptions, WeightType};
+use tiltmeter_model::Site;
 
-/// Save the hidden states of a conversation, one tensor a site.
+/// Save the hidden states of a conversation, one tensor per site.
 ///
-/// Reads the conversation in one pass; with --max-new-tokens the model also answers it, and the answer is captured too.
+/// With --max-new-tokens the model also generates a reply, whose hidden states are captured too.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -22,80 +22,83 @@ Examples:
   tiltmeter capture data/models/quay --messages talk.json --sites embed --out embed.safetensors
   tiltmeter capture data/models/quay --messages talk.json --max-new-tokens 32 --out b.safetensors")]
 pub struct CaptureArgs {
-    /// Model: a name on the hub, or a folder
+    /// Model folder or Hugging Face model id
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// JSON file: a list of {role, content}, or {"conversation": [...]}
     #[arg(long, value_name = "FILE")]
     pub messages: PathBuf,
-    /// `all`, or sites with commas between: embed, block.{i}.out, final_norm
+    /// `all`, or a comma-separated list of embed, block.{i}.out, final_norm
     #[arg(long, value_name = "SITES", default_value = "all", value_parser = parse_sites)]
     pub sites: SitesChoice,
-    /// Save the logits too
+    /// Also save the logits
     #[arg(long)]
     pub logits: bool,
-    /// Let the model answer with at most this many tokens
+    /// Also generate a reply of at most N tokens
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,
-    /// Temperature of the answer; 0 is greedy
+    /// Temperature of the reply; 0 is greedy
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature, allow_negative_numbers = true)]
     pub temperature: f64,
-    /// Seed of the answer
+    /// Seed of the reply
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Precision of the weights [default: as the model was saved]
+    /// Data type of the weights [default: that of the checkpoint]
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeChoice>,
-    /// Precision in which keys and values are kept [default: bf16 if the weights are, else f32]
+    /// Data type of the KV cache [default: bf16 if the weights are bf16, else f32]
     #[arg(long, value_enum)]
     pub kv: Option<DtypeChoice>,
-    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
-    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
-    pub device: DeviceChoice,
+    /// Device: auto (a GPU if available), cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    pub device: Device,
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
     pub out: PathBuf,
 }
 
-/// Which sites to save.
+/// `--sites`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SitesChoice {
     /// Every site of the model.
     All,
-    /// These, in this order.
-    These(Vec<Site>),
-}
-
-/// A precision of numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeChoice {
-    /// 32-bit floats
-    F32,
-    /// bfloat16
-    Bf16,
-}
-
-impl From<DtypeChoice> for WeightType {
-    fn from(choice: DtypeChoice) -> Self {
-        match choice {
-            DtypeChoice::F32 => Self::F32,
-            DtypeChoice::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-impl From<DtypeChoice> for KvType {
-    fn from(choice: DtypeChoice) -> Self {
-        match choice {
-            DtypeChoice::F32 => Self::F32,
-            DtypeChoice::Bf16 => Self::Bf16,
-        }
-    }
+    /// In this order.
+    List(Vec<Site>),
 }
 
 fn parse_sites(text: &str) -> Result<SitesChoice, String> {
     if text.trim() == "all" {
         return Ok(SitesChoice::All);
     }
-    text.split(',').map(|site| parse_site(site.trim())).collect::<Result<_, _>>().map(SitesChoice::These)
+    text.split(',').map(|site| parse_site(site.trim())).collect::<Result<_, _>>().map(SitesChoice::List)
+}
+
+pub(super) fn execute(args: CaptureArgs) -> Result<Exit, Failure> {
+    let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
+    let engine = EngineOptions { weights, kv, ..Default::default() };
+    let models = ModelOptions { device: args.device, engine, ..Default::default() };
+    let request = CaptureRequest {
+        model: args.model,
+        messages: args.messages,
+        sites: match args.sites {
+            SitesChoice::All => None,
+            SitesChoice::List(sites) => Some(sites),
+        },
+        with_logits: args.logits,
+        max_new_tokens: args.max_new_tokens.unwrap_or(0),
+        temperature: args.temperature,
+        seed: args.seed,
+        out: args.out,
+    };
+    let started = Instant::now();
+    let captured = runtime()?.block_on(session::capture(&request, &models))?;
+    let prompt_tokens = counted(captured.prompt.token_ids.len() as u64, "token");
+    stdout(&format!("prompt ({prompt_tokens})\n{}\n", escape(&captured.prompt.text)))?;
+    if captured.generated > 0 {
+        let reply_tokens = counted(captured.generated as u64, "token");
+        stdout(&format!("reply ({reply_tokens})\n{}\n", escape(&captured.reply)))?;
+    }
+    let sites = counted(captured.sites.len() as u64, "site");
+    stdout(&format!("wrote {} ({sites}, {:.1} s)\n", path_text(&request.out), started.elapsed().as_secs_f64()))?;
+    Ok(Exit::Done)
 }

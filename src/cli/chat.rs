@@ -1,25 +1,23 @@
-//! Owns `chat`: its arguments and the conversation at the keyboard, with the projection of each reply beside it.
-//! Must not know: inference, HTTP.
+//! `chat`: an interactive conversation with a model, with the projection of each reply.
 
 use std::{
-    io::{BufRead, Write},
+    io::{BufRead, IsTerminal, Write, stdin, stdout},
     path::PathBuf,
 };
 
 use clap::Args;
 
 use super::{
-    parse_count, parse_site, parse_temperature,
-    run::{DeviceChoice, parse_device},
-    terminal::escape,
+    Exit, Failure,
+    args::{parse_count, parse_device, parse_site, parse_temperature},
+    terminal::{counted, escape, runtime},
 };
-use tiltmeter_model::probe::Site;
-use tiltmeter_model::problem::Problem;
-use tiltmeter_model::{ChatReply, Finish, Message, Role};
+use crate::session::{Device, ModelOptions, Talk};
+use tiltmeter_model::{ChatReply, Finish, Message, Problem, Role, Sampling, Site};
 
-/// Talk to a model and watch the projection of each reply.
+/// Chat with a model and see the projection of each reply.
 ///
-/// Type a message and press Enter. `/reset` begins again, `/quit` or the end of the input ends.
+/// Type a message and press Enter. `/reset` starts a new conversation; `/quit` or Ctrl+D ends.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,13 +26,13 @@ Examples:
   tiltmeter chat allenai/Olmo-3-7B-Instruct --system \"Be brief.\"
   printf 'Hello\\nAnd now?\\n' | tiltmeter chat data/models/quay --temperature 0")]
 pub struct ChatArgs {
-    /// Model: a name on the hub, or a folder
+    /// Model folder or Hugging Face model id
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// Axis to project each reply on
+    /// Axis file to project each reply on
     #[arg(long, value_name = "FILE")]
     pub axis: Option<PathBuf>,
-    /// Where to read [default: the axis' own site]
+    /// Site of the projection [default: the axis file's only site]
     #[arg(long, value_name = "SITE", value_parser = parse_site, requires = "axis")]
     pub site: Option<Site>,
     /// System prompt
@@ -46,79 +44,91 @@ pub struct ChatArgs {
     /// Seed
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Longest reply in tokens
+    /// Maximum tokens per reply
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = parse_count, allow_negative_numbers = true)]
     pub max_new_tokens: usize,
-    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
-    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
-    pub device: DeviceChoice,
+    /// Device: auto (a GPU if available), cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    pub device: Device,
 }
 
-/// Holds a conversation: each line of `input` is a message, `answer` gets all messages so far. With `prompting` it shows where to
-/// type. A problem with one reply is shown and takes that message back; a closed `output` ends the conversation.
-pub fn converse(
+pub(super) fn execute(args: &ChatArgs) -> Result<Exit, Failure> {
+    let sampling = Sampling { temperature: args.temperature, ..Sampling::default() };
+    let axis = args.axis.as_deref().map(|path| (path, args.site));
+    let models = ModelOptions { device: args.device, ..Default::default() };
+    let talk = Talk::open(&args.model, axis, sampling, args.seed, args.max_new_tokens, &models)?;
+    let runtime = runtime()?;
+    let interactive = stdin().is_terminal() && stdout().is_terminal();
+    converse(args.system.as_deref(), interactive, stdin().lock(), &mut stdout(), |messages| {
+        runtime.block_on(talk.answer(messages))
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Reads one message per line of `input` and prints the reply of `answer` to all messages so far. `interactive` prints a prompt sign. If a
+/// reply fails, the error is printed and its message is removed; a closed `output` ends the conversation.
+fn converse(
     system: Option<&str>,
-    prompting: bool,
+    interactive: bool,
     input: impl BufRead,
     output: &mut impl Write,
     mut answer: impl FnMut(&[Message]) -> Result<ChatReply, Problem>,
 ) -> Result<(), Problem> {
-    let opening: Vec<Message> = system.map(|text| Message::new(Role::System, text)).into_iter().collect();
-    let mut messages = opening.clone();
-    let mut show = |text: &str| output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_ok();
-    let mark = if prompting { "> " } else { "" };
-    if !show(mark) {
+    let initial: Vec<Message> = system.map(|text| Message::new(Role::System, text)).into_iter().collect();
+    let mut messages = initial.clone();
+    let mut print = |text: &str| output.write_all(text.as_bytes()).and_then(|()| output.flush()).is_ok();
+    let prompt = if interactive { "> " } else { "" };
+    if !print(prompt) {
         return Ok(());
     }
     for line in input.lines() {
         let line = line.map_err(|error| Problem::new(format!("the input cannot be read: {error}")))?;
-        let mut shown = true;
+        let mut is_open = true;
         match line.trim() {
             "" => {}
             "/quit" | "/exit" => return Ok(()),
             "/reset" => {
-                messages.clone_from(&opening);
-                shown = show("(the conversation begins again)\n");
+                messages.clone_from(&initial);
+                is_open = print("(new conversation)\n");
             }
             text => {
                 messages.push(Message::new(Role::User, text));
                 match answer(&messages) {
                     Ok(reply) => {
-                        shown = show(&reply_text(&reply));
+                        is_open = print(&reply_text(&reply));
                         messages.push(reply.message);
                     }
                     Err(problem) => {
                         messages.pop();
-                        shown = show(&format!("error: {}\n", escape(&problem.to_string())));
+                        is_open = print(&format!("error: {}\n", escape(&problem.to_string())));
                     }
                 }
             }
         }
-        if !shown || !show(mark) {
+        if !is_open || !print(prompt) {
             return Ok(());
         }
     }
-    if prompting {
-        show("\n");
+    if interactive {
+        print("\n");
     }
     Ok(())
 }
 
-/// A reply, and below it one line with what was measured.
-pub fn reply_text(reply: &ChatReply) -> String {
-    let mut measured: Vec<String> = Vec::new();
+/// A reply, followed by a line of measurements.
+fn reply_text(reply: &ChatReply) -> String {
+    let mut notes: Vec<String> = Vec::new();
     if let Some(readout) = &reply.readout {
-        let each = readout.projections.iter();
-        measured.extend(each.map(|p| format!("{} at {}: {:+.4}", escape(&p.name), p.site, p.mean)));
-        measured.push(format!("{} tokens", readout.measured_tokens));
+        notes.extend(readout.projections.iter().map(|p| format!("{} at {}: {:+.4}", escape(&p.name), p.site, p.mean)));
+        notes.push(counted(readout.measured_tokens as u64, "token"));
     }
     match reply.finish {
         Finish::Stop => {}
-        Finish::Length => measured.push("cut at --max-new-tokens".into()),
-        Finish::ContentFilter => measured.push("the rest was withheld".into()),
+        Finish::Length => notes.push("truncated at --max-new-tokens".into()),
+        Finish::ContentFilter => notes.push("stopped by a content filter".into()),
     }
     let text = escape(reply.message.content.trim_end());
-    if measured.is_empty() { format!("{text}\n") } else { format!("{text}\n  [{}]\n", measured.join(" | ")) }
+    if notes.is_empty() { format!("{text}\n") } else { format!("{text}\n  [{}]\n", notes.join(" | ")) }
 }
 
 #[cfg(test)]
@@ -140,33 +150,33 @@ mod tests {
         }
     }
 
-    fn talk(input: &str, answer: impl FnMut(&[Message]) -> Result<ChatReply, Problem>) -> String {
+    fn transcript(input: &str, answer: impl FnMut(&[Message]) -> Result<ChatReply, Problem>) -> String {
         let mut output = Vec::new();
         converse(Some("Be brief."), false, input.as_bytes(), &mut output, answer).unwrap();
         String::from_utf8(output).unwrap()
     }
 
     #[test]
-    fn the_history_grows_and_reset_takes_it_back_to_the_system_prompt() {
+    fn reset_restores_the_system_prompt() {
         let mut seen = Vec::new();
-        let said = talk("Hello\n\nAgain\n/reset\nNew\n/quit\nnever\n", |messages| {
+        let output = transcript("Hello\n\nAgain\n/reset\nNew\n/quit\nnever\n", |messages| {
             seen.push(messages.len());
             Ok(reply("ok\x1b[2J", -1.5))
         });
         assert_eq!(seen, [2, 4, 2]);
         let answer = "ok\\u{1b}[2J\n  [warm at block.4.out: -1.5000 | 3 tokens]\n";
-        assert_eq!(said, format!("{answer}{answer}(the conversation begins again)\n{answer}"));
+        assert_eq!(output, format!("{answer}{answer}(the conversation begins again)\n{answer}"));
     }
 
     #[test]
-    fn a_failed_reply_takes_its_message_back() {
+    fn a_failed_reply_removes_its_message() {
         let mut seen = Vec::new();
-        let said = talk("one\ntwo\n", |messages| {
+        let output = transcript("one\ntwo\n", |messages| {
             seen.push(messages.len());
-            Err(Problem::new("too long").hint("begin again with /reset"))
+            Err(Problem::new("too long").hint("start again with /reset"))
         });
         assert_eq!(seen, [2, 2]);
-        assert!(said.starts_with("error: too long\n  hint: begin again with /reset\n"), "{said}");
+        assert!(output.starts_with("error: too long\n  hint: start again with /reset\n"), "{output}");
     }
 
     #[test]
@@ -180,12 +190,12 @@ mod tests {
                 Ok(())
             }
         }
-        let mut asked = 0;
+        let mut calls = 0;
         let answer = |_: &[Message]| {
-            asked += 1;
+            calls += 1;
             Ok(reply("x", 0.0))
         };
         converse(None, true, "a\nb\n".as_bytes(), &mut Closed, answer).unwrap();
-        assert_eq!(asked, 0);
+        assert_eq!(calls, 0);
     }
 }

@@ -1,5 +1,4 @@
-//! Owns how problems look in a terminal and which exit code a command ends with.
-//! Must not know: inference, HTTP.
+//! Errors and notes on standard error, and exit codes.
 
 use super::terminal::{Paint, escape, stderr};
 use tiltmeter_model::problem::Problem;
@@ -7,24 +6,24 @@ use tiltmeter_model::problem::Problem;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything that was asked for is done.
+    /// Success.
     Done,
     /// An error inside tiltmeter or the machine.
     Internal,
-    /// The request or the plan cannot be carried out; nothing ran.
+    /// Invalid arguments, experiment or plan; nothing ran.
     BadPlan,
-    /// A budget ended the schedule.
+    /// A budget limit stopped the schedule.
     Budget,
     /// Some runs failed; the others are done.
     SomeFailed,
-    /// A quota or rate limit of a provider ended the schedule.
+    /// A quota or rate limit of a provider stopped the schedule.
     Quota,
-    /// A person or the system ended the schedule.
+    /// A signal stopped the schedule.
     Interrupted,
 }
 
 impl Exit {
-    /// The code the process ends with.
+    /// Exit code of the process.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
@@ -38,17 +37,17 @@ impl Exit {
     }
 }
 
-/// A command that came to nothing. `?` on a `Problem` or a `Vec<Problem>` is a bad plan.
+/// A failed command. `?` converts a `Problem` or a `Vec<Problem>` into [`Exit::BadPlan`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What to tell.
+    /// The errors to print.
     pub problems: Vec<Problem>,
 }
 
 impl Failure {
-    /// A failure after something had begun.
+    /// A failure after the command started to run.
     pub fn internal(problem: Problem) -> Self {
         Self { exit: Exit::Internal, problems: vec![problem] }
     }
@@ -66,22 +65,22 @@ impl From<Vec<Problem>> for Failure {
     }
 }
 
-/// Prints problems on standard error.
+/// Prints errors to standard error.
 pub fn print(problems: &[Problem]) {
     stderr(&render(problems, Paint::for_stderr()));
 }
 
-/// Prints notes on standard error: worth knowing, not wrong.
+/// Prints notes to standard error.
 pub fn print_notes(notes: &[Problem]) {
     let paint = Paint::for_stderr();
     stderr(&notes.iter().map(|note| block(&paint.yellow("note"), note, paint)).collect::<String>());
 }
 
-/// Problems as text: what, where, what to do; and how many there are, if more than one.
+/// Formats errors, with their number if there are several.
 pub fn render(problems: &[Problem], paint: Paint) -> String {
     let mut text: String = problems.iter().map(|problem| block(&paint.red("error"), problem, paint)).collect();
     if problems.len() > 1 {
-        text.push_str(&format!("{} problems\n", problems.len()));
+        text.push_str(&format!("{} errors\n", problems.len()));
     }
     text
 }
@@ -97,15 +96,15 @@ fn block(label: &str, problem: &Problem, paint: Paint) -> String {
     text
 }
 
-/// Text of several lines, hanging under its first.
+/// Indents all lines but the first.
 fn indented(text: &str) -> String {
     escape(text.trim_end()).replace('\n', "\n      ")
 }
 
-/// What a person is told after a panic, whose own message is already on standard error.
-pub fn bug() -> Problem {
-    Problem::new("tiltmeter stopped because of an error of its own (see the message above)")
-        .hint("what was recorded is kept and `--resume` goes on; please report the message with the experiment file")
+/// The error after a panic, whose message is already on standard error.
+pub fn panicked() -> Problem {
+    Problem::new("tiltmeter stopped because of an internal error (see the message above)")
+        .hint("recorded results are kept and `--resume` continues; please report the message with the experiment file")
 }
 
 #[cfg(test)]
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_says_what_where_and_what_to_do() {
+    fn errors_show_what_where_and_a_hint() {
         let first =
             Problem::new("`samples` is out of range: 0").at("plan.yaml:11:10 (samples)").hint("it must be 1 or more");
         assert_eq!(
@@ -123,13 +122,13 @@ mod tests {
         let second = Problem::new("two\nlines\x1b[2J");
         assert_eq!(
             render(&[first.clone(), second], Paint::plain()).lines().skip(3).collect::<Vec<_>>(),
-            ["error: two", "      lines\\u{1b}[2J", "2 problems"]
+            ["error: two", "      lines\\u{1b}[2J", "2 errors"]
         );
         assert!(render(&[first], Paint::always()).starts_with("\x1b[1;31merror\x1b[0m: "));
     }
 
     #[test]
-    fn exit_codes_are_those_of_the_documentation() {
+    fn exit_codes_match_the_help() {
         use Exit::*;
         let codes = [Done, Internal, BadPlan, Budget, SomeFailed, Quota, Interrupted].map(Exit::code);
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 130]);

@@ -1,25 +1,31 @@
-//! Owns the command line: the tree of commands, what a person sees in a terminal, exit codes.
+//! The command line: one file per command, and what they share.
 //!
-//! Results go to standard output, everything else (progress, problems, notes) to standard error, so that a pipe carries
-//! results alone. A pipe that is closed early ends nothing: what cannot be shown is dropped, what is recorded stays recorded.
-//! Must not know: inference, HTTP.
+//! Results go to standard output; progress, notes and errors go to standard error. A closed pipe never stops a run.
 
-pub mod run;
-pub mod folder;
-pub mod status;
-pub mod report;
-pub mod capture;
-pub mod chat;
-pub mod axis;
-pub mod bench;
+// commands
+mod analyze;
+mod axis;
+mod bench;
+mod capture;
+mod chat;
+mod collect;
 mod gpu_bench;
-pub mod errors;
-pub mod view;
-pub mod progress;
-pub mod terminal;
-pub mod slurm;
-mod carry;
-mod execute;
+mod plan;
+mod report;
+mod retry;
+mod run;
+mod slurm;
+mod status;
+mod upload;
+mod validate;
+
+// shared
+mod args;
+mod errors;
+mod progress;
+mod summary;
+mod terminal;
+mod view;
 
 use std::{
     ffi::OsString,
@@ -30,7 +36,6 @@ use std::{
 use clap::{Parser, Subcommand};
 
 pub use errors::{Exit, Failure};
-pub use execute::execute;
 
 /// Measure how far a language model tilts from an axis in its own activation space.
 #[derive(Debug, Parser)]
@@ -42,26 +47,27 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  tiltmeter plan experiments/demo.yaml           what would run, and whether it fits
-  tiltmeter run experiments/demo.yaml            run it
-  tiltmeter run experiments/demo.yaml --resume   go on after a stop
-  tiltmeter retry data/runs/demo                 try again what failed
-  tiltmeter report data/runs/demo                tables, figure and report again
+  tiltmeter plan experiments/demo.yaml           show runs, context and cost
+  tiltmeter run experiments/demo.yaml            run the experiment
+  tiltmeter run experiments/demo.yaml --resume   continue after a stop
+  tiltmeter retry data/runs/demo                 run failed runs again
+  tiltmeter report data/runs/demo                print tables, write figure and report
 
-Exit codes: 0 all done, 1 internal error, 2 bad plan (nothing ran), 3 budget, 4 some runs failed, 5 quota, 130 interrupted.";
+Exit codes: 0 success, 1 internal error, 2 bad plan (nothing ran), 3 budget, 4 some runs failed, 5 quota, 130 interrupted.";
 
+/// The arguments of one command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::RunArgs),
-    Plan(run::PlanArgs),
-    Status(folder::StatusArgs),
-    Retry(folder::RetryArgs),
+    Plan(plan::PlanArgs),
+    Status(status::StatusArgs),
+    Retry(retry::RetryArgs),
     Report(report::ReportArgs),
     #[command(alias = "analyse")]
-    Analyze(folder::AnalyzeArgs),
-    Collect(folder::CollectArgs),
-    Validate(folder::ValidateArgs),
-    Upload(folder::UploadArgs),
+    Analyze(analyze::AnalyzeArgs),
+    Collect(collect::CollectArgs),
+    Validate(validate::ValidateArgs),
+    Upload(upload::UploadArgs),
     Capture(capture::CaptureArgs),
     Chat(chat::ChatArgs),
     Bench(bench::BenchArgs),
@@ -71,17 +77,37 @@ pub enum Command {
     Slurm(slurm::SlurmCommand),
 }
 
-/// Reads the arguments, carries the command out and turns whatever comes of it into an exit code.
+/// Executes a command.
+pub fn execute(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Run(args) => run::execute(args),
+        Command::Plan(args) => plan::execute(&args),
+        Command::Status(args) => status::execute(&args),
+        Command::Retry(args) => retry::execute(&args),
+        Command::Report(args) => report::execute(args),
+        Command::Analyze(args) => analyze::execute(&args),
+        Command::Collect(args) => collect::execute(&args),
+        Command::Validate(args) => validate::execute(&args),
+        Command::Upload(args) => upload::execute(&args),
+        Command::Capture(args) => capture::execute(args),
+        Command::Chat(args) => chat::execute(&args),
+        Command::Bench(args) => bench::execute(&args),
+        Command::Axis(command) => axis::execute(command),
+        Command::Slurm(command) => slurm::execute(command),
+    }
+}
+
+/// Parses the arguments, executes the command and returns the exit code.
 pub fn main<I>(arguments: I, execute: impl FnOnce(Command) -> Result<Exit, Failure>) -> ExitCode
 where
     I: IntoIterator<Item: Into<OsString> + Clone>,
 {
     let command = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli.command,
-        Err(told) => {
-            // Help and version come this way too. A closed pipe is no reason to fail.
-            let _ = told.print();
-            return ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(Exit::BadPlan.code()));
+        Err(error) => {
+            // Includes --help and --version. A closed pipe is ignored.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::BadPlan.code()));
         }
     };
     let exit = match catch_unwind(AssertUnwindSafe(|| execute(command))) {
@@ -91,46 +117,11 @@ where
             failure.exit
         }
         Err(_) => {
-            errors::print(&[errors::bug()]);
+            errors::print(&[errors::panicked()]);
             Exit::Internal
         }
     };
     ExitCode::from(exit.code())
-}
-
-/// One `key=value` of `--set`.
-fn parse_set(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_string(), value.to_string())),
-        _ => Err("write key=value, as in --set sampling.temperature=0.7".to_string()),
-    }
-}
-
-/// `<submission>.<task>`
-fn parse_task(text: &str) -> Result<(usize, usize), String> {
-    let parts = text.split_once('.').and_then(|(number, task)| Some((number.parse().ok()?, task.parse().ok()?)));
-    parts.ok_or_else(|| "write <submission>.<task>, as in 1.17".to_string())
-}
-
-/// A site by name, with the hint in the message.
-fn parse_site(text: &str) -> Result<tiltmeter_model::probe::Site, String> {
-    text.parse().map_err(|problem: tiltmeter_model::problem::Problem| match problem.hint {
-        Some(hint) => format!("{} ({hint})", problem.what),
-        None => problem.what,
-    })
-}
-
-/// A temperature: 0 or more.
-fn parse_temperature(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
-        _ => Err("write a number from 0 (greedy), as in 0.7".to_string()),
-    }
-}
-
-/// A count: 1 or more.
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse::<usize>().ok().filter(|n| *n > 0).ok_or_else(|| "write a whole number from 1".to_string())
 }
 
 #[cfg(test)]
@@ -171,7 +162,7 @@ mod tests {
         visit(&mut cli, "tiltmeter", &mut examples);
         assert!(examples.len() >= 15, "{examples:#?}");
         for example in examples {
-            // What the shell takes away: redirections, and the words of a quoted text; beside those stands prose in the overview.
+            // Without redirections, quotation marks, and the descriptions in the overview.
             let line = example.split(" > ").next().unwrap_or(&example).split(" 2> ").next().unwrap_or(&example);
             let line = line.split("   ").next().unwrap_or(line).replace("\"Be brief.\"", "brief");
             parse(line.trim_start_matches("tiltmeter ")).unwrap_or_else(|error| panic!("{line}\n{error}"));
@@ -179,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_become_what_they_mean() {
+    fn arguments_are_parsed() {
         let Ok(Command::Run(run)) = parse("run a.yaml --set sampling.temperature=0.7 --set a.b=x=y --threads 2") else {
             panic!("run")
         };
@@ -187,13 +178,13 @@ mod tests {
         assert_eq!(set, [("sampling.temperature", "0.7"), ("a.b", "x=y")]);
         assert_eq!(
             (run.device, run.progress, run.threads),
-            (run::DeviceChoice::Auto, progress::ProgressMode::Auto, Some(2))
+            (crate::session::Device::Auto, progress::ProgressMode::Auto, Some(2))
         );
         let Ok(Command::Capture(capture)) = parse("capture m --messages a.json --sites block.3.out,final_norm --out o")
         else {
             panic!("capture")
         };
-        assert_eq!(capture.sites, capture::SitesChoice::These(vec![Site::BlockOut(3), Site::FinalNorm]));
+        assert_eq!(capture.sites, capture::SitesChoice::List(vec![Site::BlockOut(3), Site::FinalNorm]));
         let Ok(Command::Axis(axis::AxisCommand::Import(import))) =
             parse("axis import a.pt --index-base hidden_states --site embed --out o")
         else {
@@ -203,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_are_told_what_is_right() {
+    fn wrong_arguments_name_the_right_form() {
         for (line, expected) in [
             ("run", "<FILE>"),
             ("run a.yaml --set temperature", "write key=value"),
@@ -223,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_internal_error_and_a_problem_a_bad_plan() {
+    fn a_panic_is_an_internal_error_and_a_problem_is_a_bad_plan() {
         let code = |execute: fn(Command) -> Result<Exit, Failure>| main(["tiltmeter", "status", "x"], execute);
         assert_eq!(code(|_| Ok(Exit::SomeFailed)), ExitCode::from(4));
         assert_eq!(code(|_| Err(tiltmeter_model::problem::Problem::new("no").into())), ExitCode::from(2));

@@ -1,6 +1,5 @@
-//! Owns how progress looks, on standard error: one live line on a terminal; one flushed line an event in a pipe; one JSON object a
-//! line with `--progress json`. Results never come this way, so `2> progress.jsonl` holds progress and nothing else.
-//! Must not know: inference, HTTP.
+//! Progress on standard error: a live line on a terminal, one flushed line per event in a pipe, or one JSON object per line with
+//! `--progress json`. Results go to standard output, so that `2> progress.jsonl` contains progress only.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -14,19 +13,19 @@ use serde_json::json;
 use super::{terminal::escape, view::ProgressView};
 use tiltmeter_scheduler::{Event, EventKind, Progress};
 
-/// How progress is shown.
+/// `--progress`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProgressMode {
-    /// A live line on a terminal, else plain
+    /// Live line on a terminal, else plain
     #[default]
     Auto,
-    /// One line an event
+    /// One line per event
     Plain,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// Shows progress until it is dropped. Give it a view as often as one likes: it decides what is worth a line.
+/// Shows progress until dropped. It may be updated at any rate and prints a line only for changes.
 pub struct ProgressDisplay {
     sink: Sink,
     shown: Option<(Instant, ProgressView)>,
@@ -51,65 +50,65 @@ impl ProgressDisplay {
         Self::to(mode, Box::new(io::stderr()))
     }
 
-    /// In lines, to any place.
+    /// In lines, to any writer.
     pub fn to(mode: ProgressMode, out: Box<dyn Write + Send>) -> Self {
         Self { sink: Sink::Lines { out, json: mode == ProgressMode::Json }, shown: None, next_event: 0 }
     }
 
-    /// Shows what is new in a schedule. Call it a few times a second while the schedule runs.
+    /// Shows new events and the current state. Call it a few times per second.
     pub fn poll(&mut self, progress: &Progress) {
         for event in progress.events_since(self.next_event) {
             self.next_event = event.number + 1;
-            self.tell(&event);
+            self.event(&event);
         }
         self.update(&(&progress.snapshot()).into());
     }
 
-    /// The last word on a schedule that ended.
+    /// Shows the final state.
     pub fn end(&mut self, progress: &Progress) {
         self.poll(progress);
         self.finish(&(&progress.snapshot()).into());
     }
 
-    fn tell(&mut self, event: &Event) {
+    fn event(&mut self, event: &Event) {
         let run = event.run.as_deref().map(|run| format!("{run}: ")).unwrap_or_default();
         match (&self.sink, event.kind) {
             (Sink::Lines { json: true, .. }, kind) => self.write(
                 &json!({"event": kind, "run": event.run, "text": event.text, "elapsed_s": event.elapsed_s}).to_string(),
             ),
-            // A finished run shows in the counts of the line that follows.
+            // Counted in the next progress line.
             (_, EventKind::Done) => {}
-            // Its text begins with the run.
-            (_, EventKind::Failed) => self.say(&event.text),
-            (_, EventKind::Said) => self.say(&event.text),
-            (_, EventKind::Note) => self.say(&format!("{run}{}", event.text)),
+            // The text starts with the run.
+            (_, EventKind::Failed) => self.print(&event.text),
+            (_, EventKind::Said) => self.print(&event.text),
+            (_, EventKind::Note) => self.print(&format!("{run}{}", event.text)),
         }
     }
 
-    /// Shows the view if it is news: runs ended, or work went on and the last line is a while ago.
+    /// Shows the view if a run ended, or if work continued and the last line is old enough.
     pub fn update(&mut self, view: &ProgressView) {
-        let pause = match &self.sink {
+        let interval = match &self.sink {
             Sink::Live(bar) => {
                 bar.set_message(view.line());
-                // A second line only where there is something to say on it.
+                // Lanes, on a second line.
                 bar.set_prefix(view.lanes_line().map(|lanes| format!("\n  {lanes}")).unwrap_or_default());
                 return;
             }
             Sink::Lines { json: true, .. } => Duration::from_secs(1),
             Sink::Lines { json: false, .. } => Duration::from_secs(5),
         };
-        let news = match &self.shown {
+        let changed = match &self.shown {
             None => true,
             Some((_, last)) if view.runs_differ(last) => true,
-            Some((when, last)) => when.elapsed() >= pause && view.units_done != last.units_done,
+            Some((when, last)) => when.elapsed() >= interval && view.units_done != last.units_done,
         };
-        if news {
+        if changed {
             self.show(view, "progress");
         }
     }
 
-    /// Tells something that happened, above the live line.
-    pub fn say(&mut self, text: &str) {
+    /// Prints a message above the live line.
+    pub fn print(&mut self, text: &str) {
         match &self.sink {
             Sink::Live(bar) => bar.println(escape(text)),
             Sink::Lines { json: true, .. } => self.write(&json!({"event": "note", "text": text}).to_string()),
@@ -117,7 +116,7 @@ impl ProgressDisplay {
         }
     }
 
-    /// The last view stays on the screen.
+    /// Shows the final view, which stays on the screen.
     pub fn finish(&mut self, view: &ProgressView) {
         let view = &ProgressView { eta: None, ..view.clone() };
         match &self.sink {
@@ -139,7 +138,7 @@ impl ProgressDisplay {
 
     fn write(&mut self, line: &str) {
         if let Sink::Lines { out, .. } = &mut self.sink {
-            // Flushed, because in a pipe or a file the next line may be minutes away. A closed pipe ends no run.
+            // Flushed, because the next line may be minutes away. A closed pipe is ignored.
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         }
     }
@@ -193,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_gets_a_line_when_a_run_ends_and_is_not_flooded_between() {
+    fn a_pipe_gets_one_line_per_finished_run() {
         let written = Written::default();
         let mut display = ProgressDisplay::to(ProgressMode::Auto, Box::new(written.clone()));
         for (units, runs) in [(0, 0), (1, 0), (2, 0), (3, 1), (3, 1), (4, 1)] {
             display.update(&view(units, runs));
         }
-        display.say("a \x1b[31mred\x1b[0m word");
+        display.print("a \x1b[31mred\x1b[0m word");
         display.finish(&view(864, 48));
         let lines = written.lines();
         assert_eq!(lines.len(), 4, "{lines:#?}");
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_object_a_line() {
+    fn json_is_one_object_per_line() {
         let written = Written::default();
         let mut display = ProgressDisplay::to(ProgressMode::Json, Box::new(written.clone()));
         let progress = Progress::new();
@@ -222,13 +221,13 @@ mod tests {
         let objects: Vec<serde_json::Value> =
             written.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let events: Vec<_> = objects.iter().map(|object| object["event"].as_str().unwrap()).collect();
-        assert_eq!(events, ["note", "progress", "end"], "an event is told once");
+        assert_eq!(events, ["note", "progress", "end"], "each event appears once");
         assert_eq!(objects[0]["text"], "two\nlines");
         assert_eq!(objects[1]["units"], json!({"name": "turns", "done": 1, "total": 4}));
     }
 
     #[test]
-    fn nobody_listening_ends_nothing() {
+    fn a_closed_pipe_is_ignored() {
         struct Closed;
         impl Write for Closed {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

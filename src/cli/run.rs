@@ -1,16 +1,24 @@
-//! Owns the arguments of `run` and `plan`, with their help.
-//! Must not know: inference, HTTP.
+//! `run`: prepares an experiment, runs it with a progress display and signal handling, and prints the summary.
 
-use std::{fmt, path::PathBuf};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
-use super::{parse_count, parse_set, parse_task, progress::ProgressMode, terminal::stderr};
+use super::{
+    Exit, Failure,
+    args::{parse_count, parse_device, parse_set, parse_task},
+    errors, plan,
+    progress::{ProgressDisplay, ProgressMode},
+    summary,
+    terminal::{Paint, escape, path_text, runtime, stderr},
+};
+use crate::session::{self, Device, EngineOptions, Invocation, ModelOptions, PreparedRun, RunOptions};
+use tiltmeter_scheduler::{Progress, StopLevel, StopSignal};
 
 /// Run an experiment.
 ///
-/// Each turn is recorded as soon as it is measured. Ctrl+C once: no new run starts, running ones finish. Twice: stop at the next
-/// turn. Three times: stop now. `--resume` goes on where it stopped.
+/// Every turn is recorded as soon as it is measured. Ctrl+C once: no new run starts, active runs finish. Twice: stop at the next turn.
+/// Three times: stop now. Continue with `--resume`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -23,49 +31,49 @@ Examples:
   tiltmeter run experiments/demo.yaml --out shared --resume --pull node7
   tiltmeter run experiments/demo.yaml --progress json 2> progress.jsonl")]
 pub struct RunArgs {
-    /// Experiment file (YAML, or JSON by its ending)
+    /// Experiment file: YAML, or JSON if its name ends in .json
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Go on with the runs that are not finished
+    /// Continue the unfinished runs
     #[arg(long)]
     pub resume: bool,
-    /// Folder for the results [default: data/runs/<experiment>]
+    /// Run folder [default: data/runs/<experiment>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Change a key of the experiment, by dotted path; may be repeated
+    /// Override a key of the experiment, by dotted path; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
     pub set: Vec<(String, String)>,
-    /// Where the model runs: cpu, cuda (the first GPU), cuda:N, or auto, which is a GPU if there is one
-    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = parse_device)]
-    pub device: DeviceChoice,
-    /// How progress is shown, on standard error
+    /// Device of local models: auto (a GPU if available), cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    pub device: Device,
+    /// Progress output, on standard error
     #[arg(long, value_enum, default_value_t)]
     pub progress: ProgressMode,
-    /// Check everything and show the plan, but run nothing
+    /// Validate everything and show the plan without running
     #[arg(long)]
     pub dry_run: bool,
-    /// With --resume: go on although the experiment has changed; the change is recorded
+    /// With --resume: continue although the experiment changed; the change is recorded
     #[arg(long, requires = "resume")]
     pub accept_drift: bool,
-    /// Most runs at the same time [default: what the experiment says]
+    /// Maximum concurrent runs [default: set by the experiment]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub parallel: Option<usize>,
-    /// Carry out only the run of this number, from 0
+    /// Execute only run number N, counted from 0
     ///
-    /// It begins or goes on, writes its own journal and its own files, and leaves what is made of all runs to `tiltmeter collect`.
-    /// So any number of these may run at once in one folder, as in a Slurm array with `--job $SLURM_ARRAY_TASK_ID`.
+    /// Starts or continues the run with its own journal and files; `tiltmeter collect` then writes the files of the whole batch. Any
+    /// number of such processes can share a folder, as in a Slurm array with `--job $SLURM_ARRAY_TASK_ID`.
     #[arg(long, value_name = "N", conflicts_with_all = ["only", "task"])]
     pub job: Option<usize>,
-    /// Carry out only these runs, by id; may be repeated
+    /// Execute only this run, by id; repeatable
     #[arg(long, value_name = "RUN", requires = "resume")]
     pub only: Vec<String>,
-    /// Carry out one task of a Slurm submission, as its script says
+    /// Execute one task of a Slurm submission (used by its script)
     #[arg(long, value_name = "N.K", value_parser = parse_task, hide = true, requires = "resume", conflicts_with = "only")]
     pub task: Option<(usize, usize)>,
-    /// Be one of several workers on this folder: take runs that no other has; the same NAME goes on with its own
+    /// Join the folder as worker NAME: claim runs until none is left; the same NAME continues its own runs
     #[arg(long, value_name = "NAME", requires_all = ["resume", "out"], conflicts_with_all = ["only", "task", "accept_drift"])]
     pub pull: Option<String>,
-    /// Keep to this part of the accounts' limits: N processes share them
+    /// Use 1/N of the accounts' rate limits, for N concurrent processes
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub rate_share: Option<usize>,
     /// CPU threads [default: all cores]
@@ -73,58 +81,109 @@ pub struct RunArgs {
     pub threads: Option<usize>,
 }
 
-/// Show what an experiment would run, and whether it fits the context.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  tiltmeter plan experiments/demo.yaml
-  tiltmeter plan experiments/demo.yaml --set samples=64 --set seeding=per_sample
-  tiltmeter plan experiments/bargain_local.yaml --out data/runs/bargain_local/planned")]
-pub struct PlanArgs {
-    /// Experiment file (YAML, or JSON by its ending)
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Change a key of the experiment, by dotted path; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
-    pub set: Vec<(String, String)>,
-    /// Also write the frozen plan, and the files that the kind makes of it, to this folder, in which it can then be run
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
+pub(super) fn execute(args: RunArgs) -> Result<Exit, Failure> {
+    let models = ModelOptions {
+        device: args.device,
+        engine: EngineOptions { threads: args.threads, ..Default::default() },
+        rate_share: args.rate_share,
+        for_plan: args.dry_run,
+    };
+    let loaded = session::load(&args.file, &args.set)?;
+    if args.dry_run {
+        return plan::show(loaded, &models, None);
+    }
+    errors::print_notes(&loaded.notes);
+    let prepared = session::prepare(loaded, &models)?;
+    errors::print_notes(&prepared.notes);
+    let tick = Paint::for_stderr().green("✓");
+    stderr(&prepared.ready.iter().map(|check| format!("{tick} {}\n", escape(check))).collect::<String>());
+    let resume = resume_command(&args);
+    let options = RunOptions {
+        out: args.out,
+        // A job is started or resumed by the same command.
+        resume: args.resume || args.job.is_some(),
+        accept_drift: args.accept_drift,
+        invocation: Some(Invocation::new(&args.file, &args.set)?),
+        parallel: args.parallel,
+        job: args.job,
+        only: (!args.only.is_empty()).then(|| args.only.clone()),
+        task: args.task,
+        pull: args.pull,
+        pause: Some(Arc::new(|text: &str| Box::pin(wait_for_enter(text.to_owned())))),
+    };
+    execute_prepared(prepared, &options, args.progress, &resume)
 }
 
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    #[default]
-    Auto,
-    Cpu,
-    /// By the number that its driver gives it.
-    Cuda(usize),
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceChoice::Auto => f.write_str("auto"),
-            DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Cuda(number) => write!(f, "cuda:{number}"),
+/// Runs what is not done yet and prints the summary. `resume` is the command that continues after a stop.
+pub(super) fn execute_prepared(
+    prepared: PreparedRun,
+    options: &RunOptions,
+    mode: ProgressMode,
+    resume: &str,
+) -> Result<Exit, Failure> {
+    let progress = Arc::new(Progress::new());
+    let started = || progress.snapshot().elapsed_s > 0.0;
+    let report = runtime()?.block_on(async {
+        let stop = StopSignal::listen()?;
+        let mut display = ProgressDisplay::new(mode);
+        let mut level = StopLevel::None;
+        let run = prepared.run(options, progress.clone(), stop.clone());
+        tokio::pin!(run);
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            let next = match level {
+                StopLevel::None => StopLevel::Drain,
+                StopLevel::Drain => StopLevel::Stop,
+                StopLevel::Stop | StopLevel::Abort => StopLevel::Abort,
+            };
+            tokio::select! {
+                // A signal is acknowledged before its effect.
+                biased;
+                () = stop.reached(next), if level < StopLevel::Abort => {
+                    level = stop.level();
+                    display.print(stop_message(level));
+                }
+                report = &mut run => {
+                    if started() {
+                        display.end(&progress);
+                    }
+                    return report;
+                }
+                _ = tick.tick() => {
+                    if started() {
+                        display.poll(&progress);
+                    }
+                }
+            }
         }
+    });
+    let report = report.map_err(|problem| match started() {
+        true => Failure::internal(problem),
+        false => problem.into(),
+    })?;
+    summary::print(&report, resume)
+}
+
+fn stop_message(level: StopLevel) -> &'static str {
+    match level {
+        StopLevel::None => "",
+        StopLevel::Drain => "stopping: active runs finish, no new one starts; Ctrl+C again stops at the next turn",
+        StopLevel::Stop => "stopping at the next turn; Ctrl+C again stops now",
+        StopLevel::Abort => "stopping now",
     }
 }
 
-pub fn parse_device(text: &str) -> Result<DeviceChoice, String> {
-    match (text, text.strip_prefix("cuda:").map(str::parse)) {
-        ("auto", _) => Ok(DeviceChoice::Auto),
-        ("cpu", _) => Ok(DeviceChoice::Cpu),
-        ("cuda", _) => Ok(DeviceChoice::Cuda(0)),
-        (_, Some(Ok(number))) => Ok(DeviceChoice::Cuda(number)),
-        _ => Err(format!("`{text}` is not a device: it is auto, cpu, cuda or cuda:N, N counting GPUs from 0")),
-    }
+fn resume_command(args: &RunArgs) -> String {
+    let mut command = format!("tiltmeter run {} --resume", path_text(&args.file));
+    command.extend(args.out.iter().map(|out| format!(" --out {}", path_text(out))));
+    command.extend(args.pull.iter().map(|name| format!(" --pull {}", escape(name))));
+    command.extend(args.set.iter().map(|(key, value)| format!(" --set '{}={}'", escape(key), escape(value))));
+    command
 }
 
-/// Waits for the Enter key. Where nobody can press it, the run goes on.
-pub async fn wait_for_enter(text: String) {
+/// Waits for the Enter key, or for the end of standard input.
+async fn wait_for_enter(text: String) {
     stderr(&format!("{text}\n"));
-    // Reading blocks until a line comes, and must not hold up whatever else the thread would do.
+    // On a thread of its own, because reading blocks.
     let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await;
 }

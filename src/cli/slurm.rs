@@ -1,5 +1,4 @@
-//! Owns the commands of a batch on a cluster.
-//! Must not know: inference, HTTP.
+//! `slurm`: runs a batch as a Slurm job array.
 
 use std::path::PathBuf;
 
@@ -7,27 +6,27 @@ use clap::{Args, Subcommand};
 
 use super::{
     Exit, Failure,
-    carry::carry_out,
-    execute::shown,
-    parse_count, parse_set,
+    args::{parse_count, parse_set},
     progress::ProgressMode,
-    status,
-    terminal::{Paint, escape, stdout},
+    run, status,
+    terminal::{Paint, counted, escape, path_text, stdout},
 };
 use crate::session::{self, ModelOptions, Resources, SlurmRequest, Submitted};
 
-/// Run a batch as a Slurm array, on machines that share the run folder.
+/// Run a batch as a Slurm job array on machines that share the run folder.
 #[derive(Subcommand, Clone, Debug)]
 pub enum SlurmCommand {
     Submit(SubmitArgs),
+    /// Show the queue and the state of a run folder.
     Status(DirArgs),
     Retry(RetryArgs),
+    /// Write the files of the whole batch from the tasks' journals.
     Collect(DirArgs),
 }
 
-/// Freeze an experiment and hand all of its runs to Slurm.
+/// Freeze an experiment and submit all of its runs to Slurm.
 ///
-/// Each task writes its own journal; a task that is requeued, or told that its time is nearly up, goes on from it.
+/// Each task writes its own journal, from which it continues after a requeue or a time limit.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -35,23 +34,23 @@ Examples:
   tiltmeter slurm submit experiments/demo.yaml --runs-per-task 4 --at-once 16 --dry-run
   tiltmeter slurm submit experiments/demo.yaml --pull 16")]
 pub struct SubmitArgs {
-    /// Experiment file
+    /// Experiment file: YAML, or JSON if its name ends in .json
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Folder for the results [default: data/runs/<experiment>]
+    /// Run folder [default: data/runs/<experiment>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Change a key of the experiment, by dotted path; may be repeated
+    /// Override a key of the experiment, by dotted path; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
     pub set: Vec<(String, String)>,
-    /// Show the script and submit nothing
+    /// Print the script without submitting it
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
     pub resources: ResourceArgs,
 }
 
-/// Hand in again what is neither done nor in the queue.
+/// Resubmit runs that are neither done nor queued.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -61,14 +60,13 @@ pub struct RetryArgs {
     /// Run folder
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
-    /// Change how the experiment is carried out, as budget_limit, by dotted path; may be repeated
+    /// Override an execution setting, such as budget_limit, by dotted path; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_set)]
     pub set: Vec<(String, String)>,
     #[command(flatten)]
     pub resources: ResourceArgs,
 }
 
-/// Show or put together what the tasks of a run folder left.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -82,34 +80,36 @@ pub struct DirArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct ResourceArgs {
-    /// Time of a task
+    /// Time limit per task
     #[arg(long, value_name = "HH:MM:SS", default_value = "00:30:00", value_parser = plain)]
     pub time: String,
-    /// Memory of a task
+    /// Memory per task
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = plain)]
     pub mem: String,
-    /// CPUs of a task
+    /// CPUs per task
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
     pub cpus: usize,
+    /// Partition
     #[arg(long, value_name = "NAME", value_parser = plain)]
     pub partition: Option<String>,
-    /// Generic resources, as in gpu:1
+    /// Generic resources, such as gpu:1
     #[arg(long, value_name = "LIST", value_parser = plain)]
     pub gres: Option<String>,
+    /// Account to charge
     #[arg(long, value_name = "NAME", value_parser = plain)]
     pub account: Option<String>,
-    /// Tasks at the same time [default: as many as there is room for]
+    /// Maximum concurrent tasks [default: no limit]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub at_once: Option<usize>,
-    /// Short runs can share a task
+    /// Runs per task, for short runs
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
     pub runs_per_task: usize,
-    /// So many tasks that each take the next run that nobody has: no slow one holds up the end
+    /// Submit N tasks that claim runs one by one, so that no slow run delays the others
     #[arg(long, value_name = "N", value_parser = parse_count, conflicts_with = "runs_per_task")]
     pub pull: Option<usize>,
 }
 
-/// A word that can stand in a directive.
+/// A word that is safe in an #SBATCH directive.
 fn plain(text: &str) -> Result<String, String> {
     let safe = |c: char| c.is_ascii_alphanumeric() || "._-:,=/@+".contains(c);
     if !text.is_empty() && text.chars().all(safe) {
@@ -144,17 +144,17 @@ impl ResourceArgs {
     }
 }
 
-pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
+pub(super) fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
     match command {
         SlurmCommand::Submit(args) => {
             let SubmitArgs { file, out, set, dry_run, resources } = args;
             let request = SlurmRequest { file, out, set, dry_run, ..resources.request() };
-            tell(&session::slurm_submit(&request, &ModelOptions::default())?, dry_run)
+            print(&session::slurm_submit(&request, &ModelOptions::default())?, dry_run)
         }
         SlurmCommand::Retry(args) => {
             let request = SlurmRequest { set: args.set, ..args.resources.request() };
             match session::slurm_retry(&args.folder, &request, &ModelOptions::default())? {
-                Some(submitted) => tell(&submitted, false),
+                Some(submitted) => print(&submitted, false),
                 None => {
                     stdout("every run is done or in the queue\n")?;
                     Ok(Exit::Done)
@@ -163,8 +163,8 @@ pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
         }
         SlurmCommand::Status(args) => {
             let states = session::slurm_queue(&args.folder)?;
-            let waiting: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-            let queue = if waiting.is_empty() { "no task".to_owned() } else { waiting.join(", ") };
+            let by_state: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+            let queue = if by_state.is_empty() { "no task".to_owned() } else { by_state.join(", ") };
             stdout(&format!("queue      {}\n", escape(&queue)))?;
             let folder = tiltmeter_store::RunFolder::at(&args.folder);
             if folder.holds_journal()? {
@@ -173,25 +173,25 @@ pub fn execute(command: SlurmCommand) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         SlurmCommand::Collect(args) => {
-            let (prepared, running) = session::slurm_collect(&args.folder, &ModelOptions::default())?;
-            let again = format!("tiltmeter slurm retry {}", shown(&args.folder));
-            carry_out(prepared, &running, ProgressMode::Auto, &again)
+            let (prepared, options) = session::slurm_collect(&args.folder, &ModelOptions::default())?;
+            let resume = format!("tiltmeter slurm retry {}", path_text(&args.folder));
+            run::execute_prepared(prepared, &options, ProgressMode::Auto, &resume)
         }
     }
 }
 
-fn tell(submitted: &Submitted, dry_run: bool) -> Result<Exit, Failure> {
+fn print(submitted: &Submitted, dry_run: bool) -> Result<Exit, Failure> {
     let Submitted { folder, submission, script, runs } = submitted;
     if dry_run {
         stdout(script)?;
     }
-    let tasks = submission.count();
     let jobs: Vec<&str> = submission.arrays.iter().map(|array| array.job.as_str()).collect();
-    stdout(&format!("runs       {runs} in {tasks} tasks\n"))?;
+    let tasks = counted(submission.count() as u64, "task");
+    stdout(&format!("runs       {runs} in {tasks}\n"))?;
     stdout(&match jobs.is_empty() {
-        true => "jobs       none: this was a dry run\n".to_owned(),
+        true => "jobs       none (dry run)\n".to_owned(),
         false => format!("jobs       {}\n", jobs.join(", ")),
     })?;
-    stdout(&format!("folder     {}\n", shown(folder.dir())))?;
+    stdout(&format!("folder     {}\n", path_text(folder.dir())))?;
     Ok(Exit::Done)
 }

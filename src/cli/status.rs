@@ -1,20 +1,50 @@
-//! Owns how the state of a run folder is shown.
-//! Must not know: inference, HTTP.
+//! `status`: the state of a run folder, from any machine that can read it.
 
-use super::terminal::{Paint, escape};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{
+    Exit, Failure,
+    terminal::{Paint, counted, escape, stdout},
+    view,
+};
+use crate::session;
 use tiltmeter_scheduler::{Spending, Status, dollars};
 use tiltmeter_store::SessionEnd;
 
-/// How far a run folder is: one line for the runs, one for each unit of work, then what went wrong and how sessions ended.
+/// Show the state of a run folder, from any machine that can read it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tiltmeter status data/runs/demo
+  watch -n 10 tiltmeter status data/runs/demo")]
+pub struct StatusArgs {
+    /// Run folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+pub(super) fn execute(args: &StatusArgs) -> Result<Exit, Failure> {
+    let folder = session::find_folder(&args.folder)?;
+    stdout(&render(&tiltmeter_scheduler::status(&folder)?, Paint::for_stdout()))?;
+    if let Some(now) = session::live(&folder)? {
+        let lanes = now.lanes.iter().filter(|lane| lane.calls + lane.waiting as u64 > 0);
+        stdout(&lanes.map(|lane| format!("lane       {}\n", escape(&view::lane(lane)))).collect::<String>())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Runs and work done, cost and state; then sessions, accepted changes and failed runs.
 pub fn render(status: &Status, paint: Paint) -> String {
     let percent = |done: u64, total: u64| done as f64 * 100.0 / total.max(1) as f64;
     let (done, planned) = (status.done as u64, status.planned as u64);
     let mut text = format!(
-        "runs       {done}/{planned} done ({:.0} %), {} failed, {} begun, {} to do\n",
+        "runs       {done}/{planned} done ({:.0} %), {} failed, {} pending ({} started)\n",
         percent(done, planned),
         status.failed,
-        status.begun,
         status.pending,
+        status.begun,
     );
     for (unit, done) in &status.work {
         let name = escape(unit);
@@ -29,11 +59,11 @@ pub fn render(status: &Status, paint: Paint) -> String {
     }
     text.push_str(&format!("state      {}\n", state(status)));
     if let Some(at) = &status.last_activity {
-        text.push_str(&format!("last word  {at}\n"));
+        text.push_str(&format!("updated    {at}\n"));
     }
     if status.uncertain_steps > 0 && !status.writer_active {
-        let n = status.uncertain_steps;
-        text.push_str(&format!("uncertain  {n} steps were begun and have no result; --resume does them again\n"));
+        let steps = counted(status.uncertain_steps as u64, "step");
+        text.push_str(&format!("uncertain  {steps} without a result; repeated by --resume\n"));
     }
     if let Some(hash) = &status.plan_hash {
         let short: String = hash.chars().take(12).collect();
@@ -43,11 +73,11 @@ pub fn render(status: &Status, paint: Paint) -> String {
         text.push_str("sessions\n");
         for session in &status.sessions {
             let ended = session.ended.as_deref().unwrap_or("–");
-            text.push_str(&format!("  {} to {ended}: {}\n", session.started, how(session.how)));
+            text.push_str(&format!("  {} to {ended}: {}\n", session.started, ending(session.how)));
         }
     }
     if !status.accepted_drifts.is_empty() {
-        text.push_str("accepted changes of the plan\n");
+        text.push_str("accepted plan changes\n");
         for drift in &status.accepted_drifts {
             text.push_str(&format!("  {}\n", escape(&drift.to_string())));
         }
@@ -64,12 +94,12 @@ pub fn render(status: &Status, paint: Paint) -> String {
     text
 }
 
-/// What was spent, of how much, and what of it is uncertain.
+/// Cost, budget, and the uncertain part of the cost.
 pub fn money(spending: &Spending) -> String {
     let limit = spending.limit_micro_usd.map(|limit| format!(" of {}", dollars(limit))).unwrap_or_default();
     let uncertain = match spending.uncertain_micro_usd {
         0 => String::new(),
-        some => format!(", {} of it uncertain (calls whose end nobody knows)", dollars(some)),
+        some => format!(", {} of it uncertain (calls without a result)", dollars(some)),
     };
     format!("{}{limit}{uncertain}", dollars(spending.settled_micro_usd + spending.uncertain_micro_usd))
 }
@@ -78,18 +108,18 @@ fn state(status: &Status) -> &'static str {
     match (status.writer_active, status.pending, status.failed) {
         (true, ..) => "running",
         (false, 0, 0) => "complete",
-        (false, 0, _) => "ended; failed runs are tried again with --resume",
-        (false, ..) => "not running; go on with --resume",
+        (false, 0, _) => "finished with failures; --resume retries failed runs",
+        (false, ..) => "stopped; continue with --resume",
     }
 }
 
-fn how(end: SessionEnd) -> &'static str {
+fn ending(end: SessionEnd) -> &'static str {
     match end {
-        SessionEnd::Finished => "came to its end",
-        SessionEnd::Drained => "was asked to end, and finished the runs it had begun",
-        SessionEnd::Stopped => "was stopped between two steps",
-        SessionEnd::Aborted => "was stopped at once",
-        SessionEnd::Unknown => "left no word (killed, or still running)",
+        SessionEnd::Finished => "finished",
+        SessionEnd::Drained => "stopped after its active runs finished",
+        SessionEnd::Stopped => "stopped between two steps",
+        SessionEnd::Aborted => "aborted",
+        SessionEnd::Unknown => "no end recorded (killed, or still running)",
     }
 }
 
@@ -100,7 +130,7 @@ mod tests {
     use tiltmeter_store::Session;
 
     #[test]
-    fn the_status_says_how_far_and_how_to_go_on() {
+    fn status_shows_progress_and_how_to_continue() {
         let session = |how| Session { started: "2000-01-01T00:00:00Z".into(), how, ..Session::default() };
         let status = Status {
             plan_hash: Some("0123456789abcdef".into()),
@@ -121,15 +151,15 @@ mod tests {
             accepted_drifts: Vec::new(),
         };
         let expected = "\
-runs       12/48 done (25 %), 1 failed, 2 begun, 35 to do
+runs       12/48 done (25 %), 1 failed, 35 pending (2 started)
 turns      216/864 (25 %)
-state      not running; go on with --resume
-last word  2000-01-01T00:10:00Z
-uncertain  1 steps were begun and have no result; --resume does them again
+state      stopped; continue with --resume
+updated    2000-01-01T00:10:00Z
+uncertain  1 step without a result; repeated by --resume
 plan       0123456789ab
 sessions
-  2000-01-01T00:00:00Z to –: was stopped between two steps
-  2000-01-01T00:00:00Z to –: left no word (killed, or still running)
+  2000-01-01T00:00:00Z to –: stopped between two steps
+  2000-01-01T00:00:00Z to –: no end recorded (killed, or still running)
 failed runs
   calm-003: out of context
     hint: lower max_new_tokens

@@ -1,22 +1,21 @@
-//! Owns what a moment of a schedule looks like: the line a person reads, the object a program reads.
-//! Must not know: inference, HTTP, where it is shown.
+//! [`ProgressView`]: a snapshot of a schedule as a line of text or a JSON object.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::status;
+use super::{status, terminal::counted};
 use tiltmeter_scheduler::{LaneState, LaneView, OffReason, Snapshot, Spending};
 
-/// A moment of a schedule, as a person wants to see it.
+/// A snapshot of a schedule for display.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProgressView {
-    /// What is counted first, `turns`.
+    /// Unit of work: `turns`.
     pub unit: String,
     pub units_done: u64,
-    /// `None` where it is not known.
+    /// `None` if unknown.
     pub units_total: Option<u64>,
-    /// Finished runs, those of earlier sessions included, failed ones not.
+    /// Successful runs, including those of earlier sessions.
     pub runs_done: u64,
     pub runs_total: u64,
     pub runs_failed: u64,
@@ -24,48 +23,48 @@ pub struct ProgressView {
     /// Work per second and its unit, `(512.0, "tok")`.
     pub rate: Option<(f64, String)>,
     pub elapsed: Duration,
-    /// `None` until there is something to tell it from.
+    /// `None` until it can be estimated.
     pub eta: Option<Duration>,
-    /// Runs per minute, where runs are what is counted.
+    /// Runs per minute, if work is counted in runs.
     pub runs_per_minute: Option<f64>,
-    /// The books, where calls cost money.
+    /// Costs, if calls cost money.
     pub spending: Option<Spending>,
-    /// Lanes that are in use.
+    /// Active lanes.
     pub lanes: Vec<LaneView>,
 }
 
 impl From<&Snapshot> for ProgressView {
-    /// The first counter whose total is known leads; the rate is that of `tokens` where they are counted, else the leader's.
+    /// Shows the first counter with a known total, and the rate of `tokens` if they are counted.
     fn from(now: &Snapshot) -> Self {
-        let leader = now.counters.iter().find(|counter| counter.total.is_some()).or(now.counters.first());
+        let primary = now.counters.iter().find(|counter| counter.total.is_some()).or(now.counters.first());
         let tokens = now.counters.iter().find(|counter| counter.unit == "tokens").filter(|c| c.per_second.is_some());
-        let paced = tokens.or(leader);
+        let rated = tokens.or(primary);
         let singular = |unit: &str| if unit == "tokens" { "tok".to_string() } else { unit.to_string() };
         Self {
-            unit: leader.map_or("steps".to_string(), |counter| counter.unit.clone()),
-            units_done: leader.map_or(0, |counter| counter.done),
-            units_total: leader.and_then(|counter| counter.total),
+            unit: primary.map_or("steps".to_string(), |counter| counter.unit.clone()),
+            units_done: primary.map_or(0, |counter| counter.done),
+            units_total: primary.and_then(|counter| counter.total),
             runs_done: now.done as u64,
             runs_total: now.total as u64,
             runs_failed: now.failed as u64,
             runs_running: now.running as u64,
-            rate: paced.and_then(|counter| Some((counter.per_second?, singular(&counter.unit)))),
+            rate: rated.and_then(|counter| Some((counter.per_second?, singular(&counter.unit)))),
             elapsed: seconds(now.elapsed_s),
             eta: now.eta_s.map(seconds),
             runs_per_minute: now.runs_per_minute,
-            spending: now.spending.filter(|books| books.held_micro_usd() > 0 || books.limit_micro_usd.is_some()),
+            spending: now.spending.filter(|spent| spent.held_micro_usd() > 0 || spent.limit_micro_usd.is_some()),
             lanes: now.lanes.iter().filter(|lane| lane.calls + lane.waiting as u64 > 0).cloned().collect(),
         }
     }
 }
 
-/// A duration whatever the number is: an estimate may be infinite.
+/// Zero if the estimate is infinite or NaN.
 fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or_default()
 }
 
 impl ProgressView {
-    /// `[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s`, or, where work is counted in runs,
+    /// `[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s`, or, if work is counted in runs,
     /// `[150/300] Completed: 150 | Failed: 5 | Rate: 2.5/min | Elapsed: 3600s | ETA 58m10s | $1.20 of $20.00`
     pub fn line(&self) -> String {
         let mut parts = Vec::new();
@@ -87,16 +86,17 @@ impl ProgressView {
         parts.join(" | ")
     }
 
-    /// Work is counted in runs where calls are made, and where nothing else has a known total.
+    /// Work is counted in runs if calls are made or no other total is known.
     fn by_run(&self) -> bool {
         self.runs_total > 0 && (self.units_total.is_none() || !self.lanes.is_empty())
     }
 
-    /// What each lane does, if any is in use.
+    /// The state of each active lane; `None` without one.
     pub fn lanes_line(&self) -> Option<String> {
         (!self.lanes.is_empty()).then(|| self.lanes.iter().map(lane).collect::<Vec<_>>().join(" | "))
     }
 
+    /// The view as a line of `--progress json`.
     pub fn json(&self, event: &str) -> serde_json::Value {
         json!({
             "event": event,
@@ -112,23 +112,25 @@ impl ProgressView {
         })
     }
 
+    /// Whether a run ended between the two views.
     pub fn runs_differ(&self, other: &Self) -> bool {
         (self.runs_done, self.runs_failed, self.runs_total) != (other.runs_done, other.runs_failed, other.runs_total)
     }
 }
 
-/// `gemini: 3 in flight, 12 waiting`; what holds it up comes first.
+/// `gemini: 3 in flight, 12 waiting, 40 calls`, preceded by the reason if the lane is held up.
 pub fn lane(lane: &LaneView) -> String {
     let state = match lane.state {
         LaneState::Open => String::new(),
         LaneState::Closed { for_s } => format!("paused for {}, ", short_duration(seconds(for_s.ceil()))),
-        LaneState::Probing => "trying one call, ".to_owned(),
-        LaneState::Off { reason: OffReason::Quota } => "off: the account has run dry, ".to_owned(),
-        LaneState::Off { reason: OffReason::Auth } => "off: the key was refused, ".to_owned(),
-        LaneState::Off { reason: OffReason::RateLimit } => "off: too fast for too long, ".to_owned(),
+        LaneState::Probing => "probing with one call, ".to_owned(),
+        LaneState::Off { reason: OffReason::Quota } => "off: out of quota, ".to_owned(),
+        LaneState::Off { reason: OffReason::Auth } => "off: key rejected, ".to_owned(),
+        LaneState::Off { reason: OffReason::RateLimit } => "off: rate limited for too long, ".to_owned(),
     };
     let waiting = if lane.waiting > 0 { format!(", {} waiting", lane.waiting) } else { String::new() };
-    format!("{}: {state}{} in flight{waiting}, {} calls", lane.name, lane.in_flight, lane.calls)
+    let calls = counted(lane.calls, "call");
+    format!("{}: {state}{} in flight{waiting}, {calls}", lane.name, lane.in_flight)
 }
 
 /// `45s`, `1m02s`, `3h07m`, `2d04h`
@@ -142,7 +144,7 @@ pub fn short_duration(duration: Duration) -> String {
     }
 }
 
-/// Three digits that matter.
+/// Three significant digits.
 fn short_number(value: f64) -> String {
     match value.abs() {
         v if v >= 99.95 => format!("{value:.0}"),
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_says_what_is_done_how_fast_and_how_long() {
+    fn the_line_shows_work_rate_and_time() {
         let line = "[150/864 turns] 12/48 runs | 512 tok/s | failed 0 | elapsed 1m02s | ETA 3m10s";
         assert_eq!(view(150, 12).line(), line);
         let early = ProgressView { unit: "turns".into(), ..ProgressView::default() };
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn where_runs_are_counted_the_line_is_about_runs_and_money() {
+    fn the_line_shows_runs_and_cost_if_calls_are_made() {
         let spending =
             Spending { settled_micro_usd: 1_200_000, limit_micro_usd: Some(20_000_000), ..Spending::default() };
         let view = ProgressView {
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_keep_two_units() {
+    fn durations_have_two_units() {
         let shown = [0, 45, 62, 3599, 11_250, 187_200].map(|s| short_duration(Duration::from_secs(s)));
         assert_eq!(shown, ["0s", "45s", "1m02s", "59m59s", "3h07m", "2d04h"]);
         assert_eq!([1.234, 12.34, 512.3].map(short_number), ["1.23", "12.3", "512"]);

@@ -235,7 +235,7 @@ fn a_batch_on_slurm_has_every_run_exactly_once_whatever_becomes_of_its_tasks() {
     let dry = long.submit(&["--runs-per-task", "60", "--dry-run"]);
     assert!(dry.contains("#SBATCH --signal=B:USR2@120") && !long.folder.exists(), "{dry}");
     let said = long.submit(&["--runs-per-task", "60", "--time", "00:03:00"]);
-    assert!(said.contains("runs       60 in 1 tasks"), "{said}");
+    assert!(said.contains("runs       60 in 1 task"), "{said}");
 
     let batch = Batch::new(&slurm, &runtime, home.path().join("troubled"), RUNS, Duration::from_secs(1));
     let began = Instant::now();

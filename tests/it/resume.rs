@@ -171,10 +171,10 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
     // With one conversation of each condition under way, most are still to be begun when the interrupt comes.
     const FEW: [&str; 4] = ["--set", "seeding=per_sample", "--set", "micro_batch=1"];
     let drained = bench.cut_at("drained", 3, &FEW, |id| send("INT", id));
-    assert!(drained.err.contains("stopping: running conversations are finished"), "{}", drained.err);
+    assert!(drained.err.contains("stopping: active runs finish"), "{}", drained.err);
     let status = Ended::of(&mut tiltmeter(["status", &bench.dir("drained").display().to_string()])).done();
-    assert!(status.contains(", 0 failed, 0 begun, "), "a conversation was cut off:\n{status}");
-    assert!(!status.contains(" 0 to do\n"), "a drain begins nothing new:\n{status}");
+    assert!(status.contains(", 0 failed, ") && status.contains(" pending (0 started)\n"), "a conversation was cut off:\n{status}");
+    assert!(!status.contains(" 0 pending "), "a drain begins nothing new:\n{status}");
     assert_eq!(drained.code, Some(130), "{status}{}", drained.err);
 
     for (name, signals) in [("twice", ["INT", "INT"].as_slice()), ("terminated", &["TERM"])] {
@@ -190,7 +190,7 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
         let kept = turns_kept(&bench.dir(name));
         assert!((5..4 * SAMPLES * TURNS).contains(&kept), "{kept} turns");
         let status = Ended::of(&mut tiltmeter(["status", &bench.dir(name).display().to_string()])).done();
-        assert!(status.contains("not running; go on with --resume"), "{status}");
+        assert!(status.contains("stopped; continue with --resume"), "{status}");
     }
     let few = bench.finished("few", &FEW);
     let resumed_few: Vec<&str> = ["--resume"].into_iter().chain(FEW).collect();

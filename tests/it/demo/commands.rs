@@ -16,7 +16,7 @@ fn status_and_plan_say_what_there_is() {
     let status = Ended::of(tiltmeter(["status"]).arg(&demo.dir)).done();
     let (runs, turns) = (LABELS.len() * SAMPLES + 1, LABELS.len() * SAMPLES * TURNS);
     assert!(
-        status.starts_with(&format!("runs       {runs}/{runs} done (100 %), 0 failed, 0 begun, 0 to do\n")),
+        status.starts_with(&format!("runs       {runs}/{runs} done (100 %), 0 failed, 0 pending (0 started)\n")),
         "{status}"
     );
     assert!(
@@ -116,7 +116,7 @@ fn what_is_captured_and_said_is_what_the_probes_saw() {
     let first =
         format!("{}\n  [quay-assistant at block.4.out: {mean:+.4} | {} tokens", reply.trim_end(), measured.len());
     assert!(said.starts_with(&first), "{first}\nis not how this begins:\n{said}");
-    let (before, after) = said.split_once("(the conversation begins again)\n").unwrap();
+    let (before, after) = said.split_once("(new conversation)\n").unwrap();
     assert!(before.matches("  [quay-assistant at").count() == 2 && before.starts_with(after), "{said}");
 }
 

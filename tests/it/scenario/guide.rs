@@ -181,7 +181,7 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     let ended: Ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap().into();
     assert_eq!(ended.code, Some(130), "{}\n{}", ended.out, ended.err);
     assert!(
-        ended.out.contains("SCENARIO BATCH INCOMPLETE") && ended.err.contains("go on with tiltmeter run"),
+        ended.out.contains("SCENARIO BATCH INCOMPLETE") && ended.err.contains("continue with tiltmeter run"),
         "{}",
         ended.err
     );
