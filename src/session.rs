@@ -49,7 +49,7 @@ use tiltmeter_experiments::config::{self, Conduct, Loaded, OnRunCostLimit, RunOr
 use tiltmeter_experiments::{Experiment, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{Keys, read_env_file};
-use tiltmeter_model::{ChatRequest, Message, Model, Role, EngineStats};
+use tiltmeter_model::{ChatRequest, EngineStats, Message, Model, Role};
 use tiltmeter_scheduler::{Budget, Lane, Order, Plan, Progress, Run, Schedule, StopSignal, Summary, recorded};
 use tiltmeter_store::{Host, Manifest, RunFolder, SessionEnd, SourceVersion, Tool, timestamp};
 

@@ -9,7 +9,7 @@ use super::{
 use crate::session::{Reported, RunReport, Uploaded};
 use tiltmeter_model::{EngineStats, Problem};
 use tiltmeter_report::{distribution_terminal, response_terminal, terminal as tables};
-use tiltmeter_scheduler::{HaltReason, RunState};
+use tiltmeter_scheduler::HaltReason;
 use tiltmeter_store::RunFolder;
 
 /// Prints the summary of a session. `resume` is the command that continues after a stop.
@@ -30,9 +30,9 @@ pub(super) fn print(report: &RunReport, resume: &str) -> Result<Exit, Failure> {
         stdout(&format!("\n{}\n", escape(closing.trim_end())))?;
     }
     let uploaded = report.uploaded.as_ref().map_or(Ok(true), upload)?;
-    for (key, state) in &summary.outcomes {
-        if let RunState::Failed(problem) = state {
-            errors::print(&[Problem { what: format!("{}: {}", key.id(), problem.what), ..problem.clone() }]);
+    for run in &summary.runs {
+        if let Some(problem) = run.failure() {
+            errors::print(&[Problem { what: format!("{}: {}", run.key.id(), problem.what), ..problem.clone() }]);
         }
     }
     if let Some(halt) = &summary.halt {
@@ -148,7 +148,9 @@ pub(super) fn upload(uploaded: &Uploaded) -> Result<bool, Failure> {
             errors::print(&[Problem {
                 what: format!("Upload failed: {}", problem.what),
                 place: problem.place.clone().or(Some(repo_id.into_owned())),
-                hint: Some(format!("{hint}all records are saved in {folder}; send them with: tiltmeter upload {folder}")),
+                hint: Some(format!(
+                    "{hint}all records are saved in {folder}; send them with: tiltmeter upload {folder}"
+                )),
             }]);
             Ok(false)
         }

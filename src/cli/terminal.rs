@@ -23,7 +23,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 }
 
 fn is_unsafe(c: char) -> bool {
-    let bidirectional = matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let bidirectional =
+        matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     bidirectional || (c.is_control() && c != '\n' && c != '\t')
 }
 
@@ -45,11 +46,13 @@ impl Paint {
     }
 
     /// Without colours.
+    #[cfg(test)]
     pub fn plain() -> Self {
         Self { on: false }
     }
 
     /// With colours.
+    #[cfg(test)]
     pub fn always() -> Self {
         Self { on: true }
     }
@@ -88,7 +91,8 @@ pub fn stdout(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let problem = Problem::new(format!("cannot write to standard output: {error}")).hint("check the free disk space");
+            let problem =
+                Problem::new(format!("cannot write to standard output: {error}")).hint("check the free disk space");
             Err(Failure::internal(problem))
         }
         _ => Ok(()),

@@ -22,8 +22,8 @@ use super::{
 use tiltmeter_model::probe::{Site, Span};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{
-    ChatReply, ChatRequest, ConversationId, Finish, Message, Model, ModelCard, ModelError, ReadReply, ReadRequest,
-    Rendered, Role, Sampling, SeedKey, Usage, EngineStats,
+    ChatReply, ChatRequest, ConversationId, EngineStats, Finish, Message, Model, ModelCard, ModelError, ReadReply,
+    ReadRequest, Rendered, Role, Sampling, SeedKey, Usage,
 };
 
 /// How a checkpoint is run. Results do not depend on any of these but `device`, `weights` and `kv`.

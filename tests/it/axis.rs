@@ -243,11 +243,7 @@ mod imports {
 
     #[test]
     fn never_guess_what_a_file_does_not_say() {
-        says(
-            &import(&request("matrix.npy")).unwrap_err(),
-            "5 rows but not their layers",
-            "--index-base hidden_states",
-        );
+        says(&import(&request("matrix.npy")).unwrap_err(), "5 rows but not their layers", "--index-base hidden_states");
         says(&import(&request("vector.npy")).unwrap_err(), "one vector of 8 dimensions", "--site");
         says(&import(&blocks("several.npz")).unwrap_err(), "contains 2 tensors", "`axis` (float32 [5, 8])");
         says(&import(&blocks("nested.pt")).unwrap_err(), "contains 3 tensors", "`layers.4` (float32 [8])");

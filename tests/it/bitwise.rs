@@ -117,7 +117,7 @@ fn here(way: &Way) -> Vec<Vec<Turn>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut all = runtime.block_on(all);
     all.sort_by_key(|(number, _)| *number);
-    let work = model.work();
+    let work = model.stats();
     assert!(
         if way.no_speculation { work.draft_tokens == 0 } else { way.batch > 1 || work.accepted_draft_tokens > 0 },
         "{way:?} {work:?}"

@@ -238,7 +238,7 @@ async fn a_conversation_is_the_same_whatever_runs_beside_it(name: &str, little_k
     for i in 0..CONVERSATIONS {
         alone.push(facts(&converse(&model, i).await));
     }
-    let work = model.work();
+    let work = model.stats();
     assert!(work.forward_tokens as f64 / work.unique_tokens as f64 <= 1.05, "{work:?}");
     // Little memory: conversations wait for each other, and what was kept is dropped and computed again.
     let little = EngineOptions { kv_bytes: Some(little_kib << 10), ..bf16() };

@@ -173,7 +173,10 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
     let drained = bench.cut_at("drained", 3, &FEW, |id| send("INT", id));
     assert!(drained.err.contains("stopping: active runs finish"), "{}", drained.err);
     let status = Ended::of(&mut tiltmeter(["status", &bench.dir("drained").display().to_string()])).done();
-    assert!(status.contains(", 0 failed, ") && status.contains(" pending (0 started)\n"), "a conversation was cut off:\n{status}");
+    assert!(
+        status.contains(", 0 failed, ") && status.contains(" pending (0 started)\n"),
+        "a conversation was cut off:\n{status}"
+    );
     assert!(!status.contains(" 0 pending "), "a drain begins nothing new:\n{status}");
     assert_eq!(drained.code, Some(130), "{status}{}", drained.err);
 
