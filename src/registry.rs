@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use tiltmeter_engine::{bench, config::ModelConfig, hub::Checkpoint};
+use tiltmeter_engine::{
+    bench,
+    checkpoint::{config::ModelConfig, hub::Checkpoint},
+};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Keys;
 use tiltmeter_model::{ModelError, ScriptedModel};

@@ -7,12 +7,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{
-    drafter::Drafter,
-    kv::PAGE_LEN,
-    machine::{Backend, PageCounts, SequenceCache},
-    models::{Batch, Rows},
+use crate::{
+    backend::{Backend, Batch, PageCounts, Rows, SequenceCache},
+    kv_cache::PAGE_LEN,
     sequence::{Draft, Sequence},
+    speculative::Drafter,
 };
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ConversationId, EngineStats};

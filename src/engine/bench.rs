@@ -10,17 +10,18 @@ use std::{
 use serde::Serialize;
 use tiltmeter_kernels::{Pool, machine};
 
-use super::{
+use crate::{
+    backend::Backend,
+    backend::cpu::CpuBackend,
+    backend::cpu::decoder::Decoder,
     batcher::{Batcher, Limits},
     capture::Recorder,
-    config::ModelConfig,
+    checkpoint::config::ModelConfig,
+    checkpoint::hub::Checkpoint,
+    checkpoint::weights::Weights,
     device::{cores, isa},
-    hub::Checkpoint,
     local::EngineOptions,
-    machine::{Backend, Cpu},
-    models::Decoder,
     sequence::{SamplingParams, Sequence},
-    weights::Weights,
 };
 use tiltmeter_model::probe::{Probe, ProbePlan, Site, Span};
 use tiltmeter_model::problem::Problem;
@@ -122,7 +123,7 @@ pub fn bench(name: &str, options: &EngineOptions, request: &BenchRequest) -> Res
     };
     let read = machine::read_bandwidth(&pool, MACHINE_TIME);
     let peak = machine::fma_peak(&pool, MACHINE_TIME);
-    let machine = Cpu::new(decoder, &dtype, kv, options.kv_bytes);
+    let machine = CpuBackend::new(decoder, &dtype, kv, options.kv_bytes);
     let mut bench =
         Running { batcher: Batcher::new(machine, limits, Arc::default()), config: &config, failed: Arc::default() };
 

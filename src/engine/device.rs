@@ -12,17 +12,18 @@ use tiltmeter_kernels::{
     gpu::{Element, Gpu},
 };
 
-use super::{
+use crate::{
+    backend::cpu::CpuBackend,
+    backend::cpu::decoder::Decoder,
+    backend::cuda::{self, GpuBench, GpuBenchRequest},
+    backend::reference::{Precision, ReferenceBackend},
+    backend::{BackendInfo, free_memory},
     batcher::{Limits, Notes},
-    config::ModelConfig,
-    cuda::{self, GpuBench, GpuBenchRequest},
-    eager::{Eager, Precision},
-    hub::Checkpoint,
+    checkpoint::config::ModelConfig,
+    checkpoint::hub::Checkpoint,
+    checkpoint::weights::{WeightType, Weights},
     local::EngineOptions,
-    machine::{BackendInfo, Cpu, free_memory},
-    models::Decoder,
     thread::{self, Job},
-    weights::{WeightType, Weights},
 };
 use tiltmeter_model::EngineStats;
 use tiltmeter_model::problem::Problem;
@@ -100,7 +101,7 @@ fn start_on_cpu(order: LoadRequest) -> Started {
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
             let precision = order.precision();
             let (cpu, name) = (candle_core::Device::Cpu, "cpu".to_owned());
-            Eager::load(order.config, &order.weights, precision, cpu, name, kv_bytes)
+            ReferenceBackend::load(order.config, &order.weights, precision, cpu, name, kv_bytes)
         });
     }
     thread::start(limits, work, notes, move || {
@@ -111,7 +112,7 @@ fn start_on_cpu(order: LoadRequest) -> Started {
         };
         let kv = order.options.kv.unwrap_or_else(|| order.weights.kv_type());
         let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
-        Ok(Cpu::new(Decoder::load(order.config, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
+        Ok(CpuBackend::new(Decoder::load(order.config, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
     })
 }
 
@@ -136,7 +137,7 @@ fn start_on_gpu(order: LoadRequest, number: usize) -> Started {
             let precision = order.precision();
             let weights = cuda::weight_bytes(&order.config) / 2 * precision.bytes() as u64;
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| (free as u64).saturating_sub(weights) / 2);
-            Eager::load(order.config, &order.weights, precision, device, name, kv_bytes)
+            ReferenceBackend::load(order.config, &order.weights, precision, device, name, kv_bytes)
         });
     }
     start_on(order, move || driver::open(number))
@@ -243,7 +244,7 @@ pub fn cores() -> usize {
 mod driver {
     use tiltmeter_kernels::gpu::{Gpu, cuda::Cuda};
 
-    use super::super::cuda::failure;
+    use crate::backend::cuda::failure;
     use tiltmeter_model::problem::Problem;
 
     pub fn count() -> usize {

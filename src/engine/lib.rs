@@ -2,33 +2,25 @@
 //! capture in the pass that generates.
 //! Must not know: experiments, run folders, YAML.
 
-pub mod hub;
-pub mod config;
-pub mod tokenizer;
-pub mod template;
-pub mod spans;
-pub mod weights;
-mod ops;
-mod models;
-mod kv;
-mod capture;
-mod philox;
-mod sampler;
-mod sequence;
-mod machine;
-mod drafter;
-mod eager;
-mod cuda;
-mod batcher;
-mod thread;
-mod device;
-mod local;
-mod bench;
+pub mod checkpoint;
 
+mod backend;
+mod batcher;
+mod bench;
+mod capture;
+mod device;
+mod kv_cache;
+mod local;
+mod philox;
+mod sampling;
+mod sequence;
+mod speculative;
+mod thread;
+
+pub use backend::cuda::{Condition, GpuBench, GpuBenchRequest, Rollouts};
 pub use bench::{Bench, BenchRequest, bench};
 pub use capture::RawStates;
-pub use cuda::{Condition, GpuBench, GpuBenchRequest, Rollouts};
+pub use checkpoint::weights::WeightType;
 pub use device::{Device, Measured, measure_gpu, measure_on};
 pub use local::{Capture, EngineOptions, LocalModel};
 pub use tiltmeter_kernels::{Isa, KvType};
-pub use weights::WeightType;

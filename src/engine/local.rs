@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, mpsc};
 use tiltmeter_kernels::{KvType, gpu::Gpu};
 use tokio::sync::oneshot;
 
-use super::{
+use crate::{
     batcher::Notes,
     capture::{RawStates, Recorder},
-    config::ModelConfig,
+    checkpoint::config::ModelConfig,
+    checkpoint::hub::Checkpoint,
+    checkpoint::spans::{self, Layout},
+    checkpoint::template::ChatTemplate,
+    checkpoint::tokenizer::Tokenizer,
+    checkpoint::weights::{WeightType, Weights},
     device::{self, Device, LoadRequest, Started},
-    hub::Checkpoint,
     sequence::{Finished, SamplingParams, Sequence},
-    spans::{self, Layout},
-    template::ChatTemplate,
     thread::Job,
-    tokenizer::Tokenizer,
-    weights::{WeightType, Weights},
 };
 use tiltmeter_model::probe::{Site, Span};
 use tiltmeter_model::problem::Problem;

@@ -1,10 +1,10 @@
 //! Owns one request on its way through the engine: its tokens, what is still to be fed, and when it is done.
 //! Must not know: architectures, other sequences.
 
-use super::{
+use crate::{
+    backend::{Drawn, SequenceCache},
     capture::{RawStates, Recorder},
-    machine::{Drawn, SequenceCache},
-    sampler::sample,
+    sampling::sample,
 };
 use tiltmeter_model::ModelError;
 use tiltmeter_model::probe::{Readout, Site};

@@ -6,9 +6,9 @@ use std::{
     thread,
 };
 
-use super::{
+use crate::{
+    backend::{Backend, BackendInfo},
     batcher::{Batcher, Limits, Notes},
-    machine::{Backend, BackendInfo},
     sequence::Sequence,
 };
 use tiltmeter_model::problem::Problem;

@@ -9,11 +9,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::Value;
 use tiltmeter::{
     engine::{
-        config::{Family, ModelConfig},
-        hub::SpecialTokens,
-        spans::{Layout, reply_spans, token_range, turn_ends, turn_spans},
-        template::ChatTemplate,
-        tokenizer::Tokenizer,
+        checkpoint::config::{Family, ModelConfig},
+        checkpoint::hub::SpecialTokens,
+        checkpoint::spans::{Layout, reply_spans, token_range, turn_ends, turn_spans},
+        checkpoint::template::ChatTemplate,
+        checkpoint::tokenizer::Tokenizer,
     },
     model::{Message, Role},
     problem::Problem,

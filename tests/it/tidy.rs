@@ -78,7 +78,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// `unsafe` outside `kernels/`, and why it must be there.
-const UNSAFE: &[(&str, &str)] = &[("src/engine/weights.rs", "weights are mapped into memory, not copied")];
+const UNSAFE: &[(&str, &str)] = &[("src/engine/checkpoint/weights.rs", "weights are mapped into memory, not copied")];
 
 /// What may stand at the top of the repository.
 const TOP: &[&str] = &[

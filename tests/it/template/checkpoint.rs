@@ -10,7 +10,7 @@ use std::{
 };
 
 use tiltmeter::{
-    engine::{hub::Checkpoint, template::ChatTemplate},
+    engine::checkpoint::{hub::Checkpoint, template::ChatTemplate},
     problem::Problem,
 };
 

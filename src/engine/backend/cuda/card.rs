@@ -11,23 +11,20 @@ use tiltmeter_kernels::gpu::{
     attention::{AttentionScratch, Reach},
 };
 
-use super::{
-    super::{
-        config::ModelConfig,
-        kv::PAGE_LEN,
-        machine::{Backend, BackendInfo, Drawn, PageCounts},
-        models::Batch,
-        sequence::Sequence,
-    },
-    draws::{self, DRAW_WORDS},
-    failure,
-    input::{Extent, Input, Section},
-    layers::{DeviceModel, FEW_TOKENS, PassReads, PassRows},
-    memory::AttentionMemory,
-    outcome::{Fetch, Numbers, Outcome},
-    pages::{Pools, SequencePages},
-    probes::{ProbeRequest, Probes},
-    slots::{MOST_ROWS, Slots, Ticket, bucket},
+use crate::{
+    backend::cuda::draws::{self, DRAW_WORDS},
+    backend::cuda::failure,
+    backend::cuda::input::{Extent, Input, Section},
+    backend::cuda::layers::{DeviceModel, FEW_TOKENS, PassReads, PassRows},
+    backend::cuda::memory::AttentionMemory,
+    backend::cuda::outcome::{Fetch, Numbers, Outcome},
+    backend::cuda::pages::{Pools, SequencePages},
+    backend::cuda::probes::{ProbeRequest, Probes},
+    backend::cuda::slots::{MOST_ROWS, Slots, Ticket, bucket},
+    backend::{Backend, BackendInfo, Batch, Drawn, PageCounts},
+    checkpoint::config::ModelConfig,
+    kv_cache::PAGE_LEN,
+    sequence::Sequence,
 };
 use tiltmeter_model::problem::Problem;
 

@@ -6,7 +6,7 @@ use tiltmeter_kernels::gpu::{
     sampler::{self, Draw, NextStep, SamplerRoom, SamplerRow},
 };
 
-use super::{super::sequence::SamplingParams, slots::MOST_ROWS};
+use crate::{backend::cuda::slots::MOST_ROWS, sequence::SamplingParams};
 
 /// Words that one draw is told in.
 pub const DRAW_WORDS: usize = size_of::<SamplerRow>() / 4;

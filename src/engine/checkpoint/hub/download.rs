@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use hf_hub::{HFClient, HFError};
 
-use super::{
+use crate::checkpoint::hub::{
     CONFIG, GENERATION, INDEX, PICKLED, SPECIAL_TOKENS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, only_pickled,
     read_optional, shard_names,
 };

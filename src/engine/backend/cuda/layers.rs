@@ -12,12 +12,12 @@ use tiltmeter_kernels::gpu::{
     rows::{self, Dots, Finish, Next, Norm, Place},
 };
 
-use super::{
-    super::config::{Family, ModelConfig},
-    draws::DrawMemory,
-    memory::{Activations, KvMemory, RopeTables},
-    probes::Probes,
-    weights::{DeviceWeights, LayerWeights, NormWeight, Product},
+use crate::{
+    backend::cuda::draws::DrawMemory,
+    backend::cuda::memory::{Activations, KvMemory, RopeTables},
+    backend::cuda::probes::Probes,
+    backend::cuda::weights::{DeviceWeights, LayerWeights, NormWeight, Product},
+    checkpoint::config::{Family, ModelConfig},
 };
 use tiltmeter_model::probe::Site;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use half::bf16;
 use tiltmeter_kernels::{PackedLinear, Pool, add_rms_norm, forward_each, rms_norm, rope, swiglu};
 
-use super::config::RopeSpec;
+use crate::checkpoint::config::RopeSpec;
 use tiltmeter_model::problem::Problem;
 
 /// `y = x Wᵀ` with packed weights.

@@ -11,7 +11,7 @@
 
 use serde_json::Value;
 
-use super::{Family, Json, damaged, flag, optional_size, positive, unsupported};
+use crate::checkpoint::config::{Family, Json, damaged, flag, optional_size, positive, unsupported};
 use tiltmeter_model::problem::Problem;
 
 /// Rotary embedding of one layer.

@@ -5,12 +5,10 @@
 use half::{bf16, f16};
 use tiltmeter_kernels::gpu::{Element, Gpu, Memory, Result as GpuResult, linear::LinearShape, rows::Norm};
 
-use super::{
-    super::{
-        config::{Family, ModelConfig},
-        weights::Weights,
-    },
-    failure,
+use crate::{
+    backend::cuda::failure,
+    checkpoint::config::{Family, ModelConfig},
+    checkpoint::weights::Weights,
 };
 use tiltmeter_model::problem::Problem;
 

@@ -4,14 +4,18 @@
 
 use tiltmeter_kernels::gpu::{Element, Gpu, GpuError};
 
-use super::{
-    super::{config::ModelConfig, kv::PAGE_LEN, local::EngineOptions, machine::BackendInfo, weights::Weights},
-    card::CudaBackend,
-    draws::DrawMemory,
-    layers::{DeviceModel, shape_of},
-    memory::{Activations, KvMemory, RopeTables, divide, page_bytes},
-    slots::MOST_ROWS,
-    weights::{DeviceWeights, bytes_needed},
+use crate::{
+    backend::BackendInfo,
+    backend::cuda::card::CudaBackend,
+    backend::cuda::draws::DrawMemory,
+    backend::cuda::layers::{DeviceModel, shape_of},
+    backend::cuda::memory::{Activations, KvMemory, RopeTables, divide, page_bytes},
+    backend::cuda::slots::MOST_ROWS,
+    backend::cuda::weights::{DeviceWeights, bytes_needed},
+    checkpoint::config::ModelConfig,
+    checkpoint::weights::Weights,
+    kv_cache::PAGE_LEN,
+    local::EngineOptions,
 };
 use tiltmeter_model::problem::Problem;
 

@@ -9,15 +9,13 @@ use tiltmeter_kernels::gpu::{
     attention::{Pages, Reach},
 };
 
-use super::{
-    super::{
-        config::{ModelConfig, RopeSpec},
-        kv::PAGE_LEN,
-        machine::PageCounts,
-    },
-    layers::shape_of,
-    pages::SPARE_PAGES,
-    weights::Shapes,
+use crate::{
+    backend::PageCounts,
+    backend::cuda::layers::shape_of,
+    backend::cuda::pages::SPARE_PAGES,
+    backend::cuda::weights::Shapes,
+    checkpoint::config::{ModelConfig, RopeSpec},
+    kv_cache::PAGE_LEN,
 };
 
 /// Keys and values of all layers. A pool's layers have equally many pages; page n of a layer is n pages into its part.

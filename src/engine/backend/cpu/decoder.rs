@@ -9,33 +9,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use tiltmeter_kernels::{AttentionJob, AttentionShape, KvPage, KvWrite, PageShape, Pool, attention, write_kv};
 
-use super::{
-    config::{Family, ModelConfig},
-    kv::{PagePool, PagedCache},
-    ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable},
-    weights::Weights,
+use crate::{
+    backend::Batch,
+    backend::cpu::ops::{Embedding, Linear, Mlp, RmsNorm, RopeTable},
+    checkpoint::config::{Family, ModelConfig},
+    checkpoint::weights::Weights,
+    kv_cache::{PagePool, PagedCache},
 };
 use tiltmeter_model::probe::Site;
 use tiltmeter_model::problem::Problem;
-
-/// Rows of one sequence within a batch: consecutive positions from `first` on, already noted in its cache.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows {
-    /// Index of the sequence's cache.
-    pub cache: usize,
-    pub first: usize,
-    pub len: usize,
-}
-
-/// One forward pass over rows of several sequences, flattened.
-#[derive(Debug, Default)]
-pub struct Batch {
-    pub tokens: Vec<u32>,
-    pub positions: Vec<u32>,
-    pub sequences: Vec<Rows>,
-    /// Rows whose logits are wanted.
-    pub logit_rows: Vec<u32>,
-}
 
 /// One decoder block: what it adds to the residual stream.
 trait Block: Send + Sync {

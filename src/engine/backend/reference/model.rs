@@ -4,14 +4,12 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::{
-    super::{
-        config::{Family, ModelConfig, RopeSpec},
-        models::Batch,
-        weights::Weights,
-    },
-    attention::LayerCache,
-    broken,
+use crate::{
+    backend::Batch,
+    backend::reference::attention::LayerCache,
+    backend::reference::broken,
+    checkpoint::config::{Family, ModelConfig, RopeSpec},
+    checkpoint::weights::Weights,
 };
 use tiltmeter_model::probe::Site;
 use tiltmeter_model::problem::Problem;

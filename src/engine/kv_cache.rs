@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tiltmeter_kernels::{KvPage, KvPages, KvType, KvWrite, PageShape};
 
-use super::config::ModelConfig;
+use crate::checkpoint::config::ModelConfig;
 
 /// Tokens per page.
 pub const PAGE_LEN: usize = 32;

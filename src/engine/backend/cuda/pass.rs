@@ -4,17 +4,14 @@
 
 use tiltmeter_kernels::gpu::Result;
 
-use super::{
-    super::{
-        capture::Recorder,
-        machine::{Drawn, SequenceCache},
-        models::{Batch, Rows},
-        sequence::{Sequence, not_finite},
-    },
-    card::{CudaBackend, Flight, Part, Sequences, StepRow, Wanted},
-    outcome::Fetch,
-    pages::SequencePages,
-    slots::{MOST_ROWS, Ticket},
+use crate::{
+    backend::cuda::card::{CudaBackend, Flight, Part, Sequences, StepRow, Wanted},
+    backend::cuda::outcome::Fetch,
+    backend::cuda::pages::SequencePages,
+    backend::cuda::slots::{MOST_ROWS, Ticket},
+    backend::{Batch, Drawn, Rows, SequenceCache},
+    capture::Recorder,
+    sequence::{Sequence, not_finite},
 };
 use tiltmeter_model::probe::Site;
 

@@ -3,7 +3,7 @@
 //! The result depends on the logits, the settings and the counter only.
 //! Must not know: models, batching.
 
-use super::philox::uniform;
+use crate::philox::uniform;
 use tiltmeter_model::{Sampling, SeedKey};
 
 /// The token drawn for position `index` of a reply.

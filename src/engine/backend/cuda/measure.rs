@@ -12,16 +12,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tiltmeter_kernels::gpu::Gpu;
 
-use super::{
-    super::{
-        batcher::{Batcher, Limits},
-        capture::Recorder,
-        config::ModelConfig,
-        machine::{Backend, PageCounts},
-        sequence::{Finished, SamplingParams, Sequence},
-    },
-    CudaBackend, failure,
-    weights::Shapes,
+use crate::{
+    backend::cuda::weights::Shapes,
+    backend::cuda::{CudaBackend, failure},
+    backend::{Backend, PageCounts},
+    batcher::{Batcher, Limits},
+    capture::Recorder,
+    checkpoint::config::ModelConfig,
+    sequence::{Finished, SamplingParams, Sequence},
 };
 use tiltmeter_model::probe::{Probe, ProbePlan, Readout, Site, Span};
 use tiltmeter_model::problem::Problem;

@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use super::{
-    template::ChatTemplate,
-    tokenizer::{Encoded, Tokenizer},
+use crate::{
+    checkpoint::template::ChatTemplate,
+    checkpoint::tokenizer::{Encoded, Tokenizer},
 };
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{Message, Role};

@@ -12,7 +12,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use sha2::{Digest, Sha256};
 use time::{Date, macros::date};
 
-use super::hub::{Checkpoint, SpecialTokens};
+use crate::checkpoint::hub::{Checkpoint, SpecialTokens};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{Message, Role};
 

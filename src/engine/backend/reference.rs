@@ -7,13 +7,12 @@ mod model;
 
 use candle_core::Device;
 
-use super::{
-    config::ModelConfig,
-    kv::PAGE_LEN,
-    machine::{self, Backend, BackendInfo, Drawn, PageCounts, SequenceCache, Watcher},
-    models::Batch,
+use crate::{
+    backend::{self, Backend, BackendInfo, Batch, Drawn, PageCounts, SequenceCache, Watcher},
+    checkpoint::config::ModelConfig,
+    checkpoint::weights::Weights,
+    kv_cache::PAGE_LEN,
     sequence::Sequence,
-    weights::Weights,
 };
 use attention::LayerCache;
 use model::Model;
@@ -45,7 +44,7 @@ impl TensorCache {
 }
 
 /// A model whose every operation is candle's. Its memory is counted in pages of `PAGE_LEN` tokens of all layers, windows or not.
-pub struct Eager {
+pub struct ReferenceBackend {
     config: ModelConfig,
     model: Model,
     facts: BackendInfo,
@@ -53,7 +52,7 @@ pub struct Eager {
     in_use: usize,
 }
 
-impl Eager {
+impl ReferenceBackend {
     /// `kv_bytes`: memory for keys and values.
     pub fn load(
         config: ModelConfig,
@@ -81,7 +80,7 @@ impl Eager {
     }
 }
 
-impl Backend for Eager {
+impl Backend for ReferenceBackend {
     type Cache = TensorCache;
 
     fn config(&self) -> &ModelConfig {
@@ -145,7 +144,7 @@ impl Backend for Eager {
     }
 
     fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<TensorCache>]) -> Result<Vec<Drawn>, Problem> {
-        let sites = machine::sites(sequences);
+        let sites = backend::sites(sequences);
         let mut caches = Vec::new();
         let mut watchers = Vec::new();
         for sequence in sequences.iter_mut() {
@@ -155,8 +154,8 @@ impl Backend for Eager {
             watchers.push(Watcher { recorder, raw, draft });
         }
         let width = self.config.hidden_size;
-        let mut seen = |site, states: &[f32]| machine::show(batch, &mut watchers, site, states, width);
+        let mut seen = |site, states: &[f32]| backend::show(batch, &mut watchers, site, states, width);
         let logits = self.model.forward(&self.config, batch, &mut caches, &sites, &mut seen).map_err(broken)?;
-        Ok(machine::draw(batch, sequences, &logits, self.config.vocab_size))
+        Ok(backend::draw(batch, sequences, &logits, self.config.vocab_size))
     }
 }

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use super::super::{
-    kv::PAGE_LEN,
-    machine::{PageCounts, SequenceCache},
+use crate::{
+    backend::{PageCounts, SequenceCache},
+    kv_cache::PAGE_LEN,
 };
 
 /// The right to one page of a pool. There is never a second one of the same number.
