@@ -1,7 +1,5 @@
 //! Compiles the CUDA kernels of `cuda/` where the feature `cuda` is on, each source to a fat binary: machine code for compute capability
 //! 9.0 (H100, H200) and PTX for what comes after it. Nothing is done otherwise.
-//!
-//! Must not know: models, engine.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};

@@ -1,4 +1,4 @@
-// Owns attention while decoding: one warp a block, for one chunk of 256 keys of one key head of one sequence and 16 rows; then the
+// Decode attention: one warp a block, for one chunk of 256 keys of one key head of one sequence and 16 rows; then the
 // combination of a row's chunks in their order. The recipe is attention.cuh's.
 //
 // Keys and values go by once: a ring of four pages (8 KiB each with 128 elements a head) in the order K K V V of each tile of 64
@@ -7,7 +7,6 @@
 // here, and blocks whose chunk no row sees end at once. As even those cost a start, a block does every gridDim.x-th chunk where there
 // are very many. A chunk's slot is its number less that of the first chunk that the sequence's first row sees.
 //
-// Must not know: models, engine.
 
 #include "attention.cuh"
 

@@ -1,4 +1,4 @@
-// Owns the numeric recipe of attention over paged keys and values, for decoding and prefill alike: 16 query rows a warp, tiles of 64
+// The numeric recipe of attention over paged keys and values, shared by decode and prefill: 16 query rows a warp, tiles of 64
 // keys, chunks of 256 keys, both at absolute positions.
 //
 //     s   = q . k                 one chain of mma.m16n8k16 over the head's elements in steps of 16, from 0; q is operand A
@@ -20,7 +20,6 @@
 // Rows: a sequence's query tokens times the query heads that share a key head; row r is token r / group, head r % group. Pages hold
 // [kv_heads][32][dim] of K and, elsewhere, of V; a query at position p sees the keys at (p - window, p].
 //
-// Must not know: models, engine.
 #pragma once
 
 #include "common.cuh"

@@ -1,4 +1,4 @@
-// Owns the words that every kernel is written in. The same .cu files are compiled by nvcc for a GPU and, with -DEMULATED, by an
+// The primitives that every kernel uses. The same .cu files are compiled by nvcc for a GPU and, with -DEMULATED, by an
 // ordinary C++ compiler for the emulated machine of emulated/, on which `cargo test` runs them: a block's threads are fibers of one
 // OS thread, barriers and warp collectives are scheduling points that check who came. So a kernel uses nothing of CUDA that does
 // not stand here.
@@ -35,7 +35,6 @@
 // Products and sums are not contracted (-fmad=false, -ffp-contract=off): write fmaf where one is meant. So both machines give the
 // same bits, but for exp2_approx and for the inside of mma (a tensor core's own rounding).
 //
-// Must not know: models, engine.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,5 @@
-// Owns the words of common.cuh for a GPU of compute capability 9.0: one instruction or intrinsic each, as the PTX ISA describes them.
+// The primitives of common.cuh on a GPU of compute capability 9.0: one instruction or intrinsic each, as the PTX ISA describes them.
 //
-// Must not know: models, engine.
 #pragma once
 
 #include <cuda_bf16.h>

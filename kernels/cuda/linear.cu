@@ -1,4 +1,4 @@
-// Owns the linear kernels: linear.cuh for few rows of x (a decode step: weights stream by once, splits in blocks of their own) and
+// The linear kernels: linear.cuh for few rows of x (a decode step: weights stream by once, splits in blocks of their own) and
 // for many (prefill: 128 x 128 or 256 of y a block, splits one after the other). Which one runs is a matter of speed and never of bits.
 //
 // Few rows, grid (row blocks, splits, blocks of 8 MT rows of x): a stage is 16 KiB of weights and MT KiB of x. Many rows, grid (blocks
@@ -9,7 +9,6 @@
 // Why not wgmma for many rows, which has half as much again to give: whether it sums the 16 products of a step as mma.sync does is not
 // documented, and a prompt must get the bits that decoding gives. A GPU can tell (both on the same fragments, bits compared).
 //
-// Must not know: models, engine.
 
 #include "linear.cuh"
 

@@ -1,4 +1,4 @@
-// Owns the linear layer y = x W^T on tensor cores: bf16 or f16 in, sums in f32.
+// The linear layer y = x W^T on tensor cores: bf16 or f16 in, sums in f32.
 //
 // The one order of sums. W is operand A of mma.m16n8k16 (16 of its rows), x operand B (8 of its rows), so an element of y is
 //
@@ -17,7 +17,6 @@
 // so that the inputs of two steps that a lane needs of x are 8 neighbours: one read of 16 bytes, no ldmatrix. Rows and inputs past
 // the weight's end are zeros in the packed weights, and inputs past the end of x are never read.
 //
-// Must not know: models, engine.
 #pragma once
 
 #include "common.cuh"

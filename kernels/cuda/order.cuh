@@ -1,5 +1,5 @@
-// Owns what orders work across blocks and launches: fences, reads that see other blocks' writes, what L2 is to keep, and the start of
-// a kernel before the one before it has ended (programmatic dependent launch, PTX ISA, griddepcontrol; without that launch attribute
+// Ordering across blocks and launches: fences, reads that see other blocks' writes, L2 eviction hints, and starting a kernel before
+// the previous one has ended (programmatic dependent launch, PTX ISA, griddepcontrol; without that launch attribute
 // both words do nothing). On the emulated machine blocks and launches run one after the other, so there is nothing to order.
 //
 //     device_fence()             what this thread wrote is seen by all blocks before what it writes next
@@ -8,7 +8,6 @@
 //     wait_for_previous()        from here on everything that earlier launches wrote is there
 //     let_next_start()           the next launch may begin, up to its wait_for_previous()
 //
-// Must not know: models, engine.
 #pragma once
 
 #include "common.cuh"

@@ -1,10 +1,9 @@
-// Owns attention of many rows of each sequence: eight warps a block with 16 rows each, which share every tile of keys and values. The
+// Prefill attention, many rows of each sequence: eight warps a block with 16 rows each, which share every tile of keys and values. The
 // recipe is attention.cuh's, so a row gets the bits that it would get decoded alone.
 //
 // Grid (blocks of 128 rows, key heads, sequences). Two tiles of 64 keys are in shared memory, the next on its way; a warp passes over
 // tiles that none of its rows sees. A chunk's state is combined into the row's when its last tile is done.
 //
-// Must not know: models, engine.
 
 #include "attention.cuh"
 

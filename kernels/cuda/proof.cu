@@ -1,7 +1,6 @@
-// Owns kernels that compute nothing of use but show that the words of common.cuh mean the same everywhere: fragments, matrices from shared
+// Test kernels that check the primitives of common.cuh against their definition on every device: fragments, matrices from shared
 // memory, asynchronous copies, shuffles and rounding. Both machines must give what the plain product gives.
 //
-// Must not know: models, engine.
 
 #include "common.cuh"
 #include "order.cuh"

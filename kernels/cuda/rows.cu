@@ -1,4 +1,4 @@
-// Owns the kernels that work along a row of the residual stream or of q, k and v; a row a block, so a row's bits do not depend on the
+// Kernels that work along a row of the residual stream or of q, k and v; a row a block, so a row's bits do not depend on the
 // others.
 //
 // - embed: token embeddings into the residual stream, which is f32.
@@ -11,7 +11,6 @@
 // RMS norm (Zhang and Sennrich 2019): x / sqrt(mean(x^2) + eps) * weight; ROUND_FIRST: rounded before the weight and after it, as
 // Llama does, otherwise only after.
 //
-// Must not know: models, engine.
 
 #include "rows.cuh"
 

@@ -1,10 +1,9 @@
-// Owns what kernels that give a row to a block share: four numbers at a time, sums over the block in one fixed order.
+// Shared by the kernels that give each block one row: four numbers at a time, sums over the block in one fixed order.
 //
 // A block's size follows from the width of its rows alone (kernels/src/gpu/rows.rs, `threads_for`), so the order of a row's sums does too:
 // each thread adds its elements (four neighbours, then those one block's width of fours further), 32 lanes meet in a butterfly, and
 // the warps' sums are added in their order.
 //
-// Must not know: models, engine.
 #pragma once
 
 #include "common.cuh"

@@ -1,4 +1,4 @@
-// Owns the choice of the next token on the device, and the bookkeeping that lets the next step begin without the host.
+// Sampling of the next token on the device, and the bookkeeping that lets the next step start without the host.
 //
 // What is drawn is defined in whole numbers, so that no order of sums shows in it. With top the largest logit of the row, a token has
 //
@@ -13,7 +13,6 @@
 // The host's sampler does the same with f64 weights that are never 0: it differs where u falls within about 1e-13 of the border of
 // two tokens, and for tokens that are less than 2^-44 as likely as the best, which are never drawn here.
 //
-// Must not know: models, engine.
 
 #include "rows.cuh"
 

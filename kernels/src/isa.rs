@@ -4,8 +4,6 @@
 //! of recent Xeons, adds in an order that no other instruction set follows at a bearable price, so linear layers with
 //! bf16 weights have bits of their own there. It is never chosen unasked. `TILTMETER_ISA` (`portable`, `avx2`, `avx512`,
 //! `neon`, `amx`) overrides the choice; it is read once.
-//!
-//! Must not know: models, engine.
 
 use std::sync::OnceLock;
 

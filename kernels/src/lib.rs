@@ -10,8 +10,6 @@
 //! f64 counterpart in [`mod@reference`].
 //!
 //! On a GPU the same contract holds for the kernels of [`mod@gpu`].
-//!
-//! Must not know: models, engine.
 
 #![allow(clippy::excessive_precision, reason = "constants are given to the last digit of their f32 value")]
 

@@ -1,7 +1,5 @@
 //! What the machine can do at best, measured: how fast its threads read memory, and how many multiply-adds they do. A kernel's speed
 //! means something beside these.
-//!
-//! Must not know: models, engine.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,4 @@
 //! Aligned memory: blocks for weights and for keys and values, and scratch space that each thread keeps.
-//!
-//! Must not know: models, engine.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;

@@ -6,8 +6,6 @@
 //!
 //! Which thread runs a task never changes a result: tasks write to places of their own and no kernel splits a sum
 //! over tasks.
-//!
-//! Must not know: models, engine.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};

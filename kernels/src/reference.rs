@@ -1,6 +1,4 @@
 //! The kernels written plainly in f64: what the fast ones are held to, and what to read first.
-//!
-//! Must not know: models, engine.
 
 /// y = x W^T for `x` `[m, k_in]` and `w` `[n_out, k_in]`; the result is `[m, n_out]`.
 pub fn linear(x: &[f32], w: &[f32], n_out: usize, k_in: usize) -> Vec<f64> {

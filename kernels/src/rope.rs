@@ -1,8 +1,6 @@
 //! Rotary positions (Su et al. 2021) in the half-split convention: element i of a head turns with element i + half.
 //!
 //! (a, b) -> (a cos - b sin, b cos + a sin), each as one product and one fused multiply-add.
-//!
-//! Must not know: models, engine.
 
 use crate::isa::Isa;
 use crate::lanes::{Kernel, LANES, Lanes};

@@ -4,8 +4,6 @@
 //! - SwiGLU (Shazeer 2020): gate = silu(gate) * up, silu(g) = g / (1 + e^-g).
 //!
 //! Sums run along fixed lanes (element i in chain i mod 64) and end in a fixed tree.
-//!
-//! Must not know: models, engine.
 
 use std::ops::Range;
 

@@ -1,6 +1,4 @@
 //! What the tests of all kernels share: reproducible numbers and comparison by bits.
-//!
-//! Must not know: models, engine.
 
 /// A small generator (SplitMix64, Steele et al. 2014), so that tests need no crate.
 pub(crate) struct Numbers(u64);

@@ -1,7 +1,6 @@
-// Owns a kernel that does what a kernel must not do, one fault a number, for the tests of the emulated machine. It is not compiled for
+// A kernel with one deliberate fault per number, for the tests of the emulated machine. It is not compiled for
 // GPUs.
 //
-// Must not know: models, engine.
 
 #include "../common.cuh"
 

@@ -1,10 +1,9 @@
-// Owns what the 32 lanes of a warp do together on the emulated machine, and the two-byte numbers: shuffles, votes, matrices from shared
+// Warp-level operations of the emulated device, and 16-bit floats: shuffles, votes, matrices from shared
 // memory, the product of matrix fragments, and rounding to nearest even.
 //
 // Fragments of m16n8k16 (PTX ISA), lane = 4 g + t: A holds rows g and g + 8 at columns 2t, 2t + 1 and 2t + 8, 2t + 9; B holds column g at
 // rows 2t, 2t + 1 and 2t + 8, 2t + 9; D holds rows g and g + 8 at columns 2t and 2t + 1.
 //
-// Must not know: kernels.
 
 #include "../common.cuh"
 

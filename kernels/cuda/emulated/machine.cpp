@@ -1,8 +1,7 @@
-// Owns the emulated machine: the fibers of a block, who runs when, what stops a launch, shared memory, and the C functions by which
+// The emulated device: the fibers of a block and their scheduling, launch errors, shared memory, and the C functions through which
 // Rust launches a kernel. One machine per OS thread; blocks run one after the other, so a block that waits for another never ends
 // and is reported.
 //
-// Must not know: kernels.
 
 #include <csetjmp>
 #include <csignal>

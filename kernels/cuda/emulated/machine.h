@@ -1,8 +1,7 @@
-// Owns the words of common.cuh on the emulated machine: lane-exact matrix fragments as the PTX ISA documents them (section "Matrix
+// The primitives of common.cuh on the emulated device: lane-exact matrix fragments as the PTX ISA documents them (section "Matrix
 // fragments for mma.m16n8k16"), asynchronous copies that arrive when they are waited for and not before, shared memory that holds
 // NaN until it is written, addresses and alignments that are checked.
 //
-// Must not know: models, engine.
 #pragma once
 
 #include <cmath>

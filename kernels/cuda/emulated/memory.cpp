@@ -1,7 +1,5 @@
-// Owns the memory of the emulated machine: each allocation ends at a page that nobody may touch, and is surrounded by bytes that are looked at
-// when it is freed.
+// Memory of the emulated device: each allocation ends at a guard page and is surrounded by bytes that are checked when it is freed.
 //
-// Must not know: kernels.
 
 #include <cstddef>
 #include <cstring>

@@ -15,8 +15,6 @@
 //! window) never enter its chains, so garbage there cannot reach it.
 //!
 //! A task is some rows of one sequence over some key heads; rows that share a key head read each of its blocks once.
-//!
-//! Must not know: models, engine.
 
 mod page;
 mod rows;

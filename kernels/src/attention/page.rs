@@ -8,8 +8,6 @@
 //! keys   [page_len / 16][head_dim / n][16]     sixteen keys are scored at once
 //! values [page_len / n][head_dim]              a position's value is added at once
 //! ```
-//!
-//! Must not know: models, engine.
 
 use half::bf16;
 

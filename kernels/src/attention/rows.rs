@@ -4,8 +4,6 @@
 //! Rows of a head are ordered by position, then query head. Scratch space, with D the head's size rounded up to 16: for each head
 //! queries `[rows / 6][head_dim][6]`, totals `[rows][D]`, maxima and sums `[rows]`; for the tile at hand scores `[6][64]` and block sums
 //! `[6][D]`; for many rows over bf16 the block at hand in f32, as a page of 64 would hold it.
-//!
-//! Must not know: models, engine.
 
 use std::ops::Range;
 

@@ -1,6 +1,4 @@
 //! What attention promises: close to f64, and the same bits however a sequence is cut into calls.
-//!
-//! Must not know: models, engine.
 
 use half::bf16;
 

@@ -3,8 +3,6 @@
 //! bf16 that are widened on the way.
 //!
 //! Whoever reads a line of a page asks for the line at the same place of the block that comes next, so that the memory is never idle.
-//!
-//! Must not know: models, engine.
 
 use std::ops::Range;
 

@@ -3,8 +3,6 @@
 //!
 //! Where sequences begin and how long they are is read on the device; a recorded launch stays valid while they grow, up to the
 //! [`Reach`] that it was made for.
-//!
-//! Must not know: models, engine.
 
 use super::{Address, Element, Gpu, Result, Span};
 

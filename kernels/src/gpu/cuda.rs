@@ -3,8 +3,6 @@
 //!
 //! The kernels come as fat binaries that `build.rs` made: machine code for compute capability 9.0 and PTX for what comes after it. All
 //! of them are loaded when the device is opened, so that nothing is loaded while a graph is recorded.
-//!
-//! Must not know: models, engine.
 
 mod errors;
 

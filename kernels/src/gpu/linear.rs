@@ -3,8 +3,6 @@
 //! An element of y is the sum, in f32 and in order, of one part per split of the inputs, each part one chain of tensor-core steps.
 //! [`LinearShape::splits`] is a function of the weight's shape alone, so the bits of a row do not depend on the other rows, nor on
 //! which of the kernels of `linear.cu` computes it. The order itself stands in `linear.cuh`.
-//!
-//! Must not know: models, engine.
 
 use super::{Address, Element, Gpu, Result, Span};
 

@@ -1,6 +1,4 @@
 //! Memory of a device that frees itself, parts of it, and host memory that the device copies from and to by itself.
-//!
-//! Must not know: models, engine.
 
 use std::marker::PhantomData;
 

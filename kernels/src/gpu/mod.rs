@@ -3,8 +3,6 @@
 //! Kernels are CUDA C++ in `kernels/cuda`, written once. A [`Driver`] runs them: `cuda` on a GPU, `emulated` on this computer, where
 //! the same sources are compiled by an ordinary C++ compiler. A [`Gpu`] is a driver with owned memory, graphs and staging; the
 //! faces (`rows`, …) check shapes, work out the grid and launch. Work is done in the order it was asked for, on one stream.
-//!
-//! Must not know: models, engine.
 
 use std::fmt;
 use std::sync::Arc;

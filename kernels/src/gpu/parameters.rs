@@ -1,6 +1,4 @@
 //! Parameter blocks of kernels: plain structs that Rust and CUDA C++ lay out alike.
-//!
-//! Must not know: models, engine.
 
 use super::Address;
 

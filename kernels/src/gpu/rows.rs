@@ -1,8 +1,6 @@
 //! Kernels that work along a row of the residual stream or of q, k and v: see `kernels/cuda/rows.cu` for what they compute.
 //!
 //! A row is a block, whose size follows from the width alone, so a row's bits do not depend on the others.
-//!
-//! Must not know: models, engine.
 
 use super::{Address, Element, Gpu, Result, Span};
 

@@ -1,7 +1,5 @@
 //! The choice of the next token on the device, and the bookkeeping that lets the next step begin without the host: see
 //! `kernels/cuda/sampler.cu` for what is drawn.
-//!
-//! Must not know: models, engine.
 
 use super::rows::NOBODY;
 use super::{Address, Gpu, Memory, Result, Span};

@@ -1,6 +1,4 @@
 //! The sixteen lanes as two 256-bit registers.
-//!
-//! Must not know: models, engine.
 
 use std::arch::x86_64::*;
 

@@ -1,6 +1,4 @@
 //! The sixteen lanes as one 512-bit register.
-//!
-//! Must not know: models, engine.
 
 use std::arch::x86_64::*;
 

@@ -3,8 +3,6 @@
 //! A kernel is a struct that implements [`Kernel`] once, generic over [`Lanes`]; [`Isa::run`] compiles it for each
 //! instruction set and picks one at run time. Every operation here is defined lane by lane as one correctly rounded
 //! IEEE-754 operation (or a fixed tree of them), so that all implementations give the same bits for finite numbers.
-//!
-//! Must not know: models, engine.
 
 mod portable;
 

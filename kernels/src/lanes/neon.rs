@@ -1,8 +1,6 @@
 //! The sixteen lanes as four 128-bit registers of 64-bit Arm.
 //!
 //! Maxima are a comparison and a selection, because Arm's own maximum treats NaN unlike the other sets.
-//!
-//! Must not know: models, engine.
 
 use std::arch::aarch64::*;
 

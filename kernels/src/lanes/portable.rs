@@ -1,6 +1,4 @@
 //! The sixteen lanes as an array: the definition the other instruction sets are held to, and the tier of any CPU.
-//!
-//! Must not know: models, engine.
 
 use super::{Kernel, LANES, Lanes};
 

@@ -1,6 +1,4 @@
 //! What the lanes promise: every instruction set does exactly what the array does.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::testing::{Numbers, bits};

@@ -16,8 +16,6 @@
 //! has none: adding their zeros would change no bit.
 //!
 //! The packed panels serve as they are: sixteen pairs of a panel's half are one tile, 128 bytes from row to row.
-//!
-//! Must not know: models, engine.
 
 use std::arch::x86_64::*;
 use std::ops::Range;

@@ -9,8 +9,6 @@
 //!
 //! Loops: panel, block of inputs, block of rows. A panel's block (16 KiB of bf16) stays in the first cache while all
 //! row blocks pass over it, and the weights are read from memory once for every few hundred rows.
-//!
-//! Must not know: models, engine.
 
 mod pack;
 mod tile;

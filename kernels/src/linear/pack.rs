@@ -2,8 +2,6 @@
 //!
 //! A panel holds 32 outputs: f32 as `[k][32]`, bf16 as `[k/2][32]` u32 with the odd input in the upper half. Missing
 //! inputs and outputs are zero. A block of `r` rows of x is `[k][r]`.
-//!
-//! Must not know: models, engine.
 
 use std::sync::Mutex;
 

@@ -1,6 +1,4 @@
 //! What a linear layer promises: close to f64, and the same bits however it is called.
-//!
-//! Must not know: models, engine.
 
 use half::{bf16, f16};
 

@@ -7,8 +7,6 @@
 //! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight into the second cache and
 //! then 1 KiB into the first; or a whole block ahead where the block at hand is used for several row blocks, each of which
 //! asks for a part.
-//!
-//! Must not know: models, engine.
 
 use std::ops::Range;
 

@@ -1,7 +1,5 @@
 //! The tile instructions of AMX, which Rust has no functions for: eight registers of 16 rows of 64 bytes. Sums are in tiles 0 to 3, the
 //! others hold x and weights; what they hold lasts from one function here to the next, since no other code uses them.
-//!
-//! Must not know: models, engine.
 
 use std::arch::asm;
 use std::arch::x86_64::*;

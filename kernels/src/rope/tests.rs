@@ -1,6 +1,4 @@
 //! What the rotation promises: close to f64, and the same bits on every tier and any threads.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::reference;

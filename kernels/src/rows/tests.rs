@@ -1,6 +1,4 @@
 //! What the kernels along a row promise: close to f64, and the same bits on every tier and any threads.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::reference;

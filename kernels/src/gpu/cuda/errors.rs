@@ -1,6 +1,4 @@
 //! CUDA's errors in words.
-//!
-//! Must not know: models, engine.
 
 use std::ffi::CStr;
 use std::ptr;

@@ -1,7 +1,5 @@
 //! The driver as far as it can be tested without a GPU: what opening one says where there is none, and tests of the kernels by way of a
 //! libcuda.so.1 that is the emulated machine.
-//!
-//! Must not know: models, engine.
 
 use std::process::{Command, Output};
 

@@ -1,6 +1,4 @@
 //! Compiles the kernels for the emulated machine into a shared library, each source once as long as it does not change, and calls it.
-//!
-//! Must not know: models, engine.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CString, c_char, c_int, c_void};

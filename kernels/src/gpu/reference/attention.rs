@@ -1,6 +1,4 @@
 //! References of [`crate::gpu::attention`].
-//!
-//! Must not know: models, engine.
 
 /// The keys (or values) that one head of one query sees, from pages `[page][kv_heads][32][dim]`.
 pub fn seen(

@@ -1,6 +1,4 @@
 //! References of [`crate::gpu::linear`].
-//!
-//! Must not know: models, engine.
 
 use super::round;
 use crate::gpu::Element;

@@ -1,6 +1,4 @@
 //! References of [`crate::gpu::rows`]. All numbers are wide here; two-byte ones have their values.
-//!
-//! Must not know: models, engine.
 
 use super::round;
 use crate::gpu::Element;

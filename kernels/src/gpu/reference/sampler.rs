@@ -1,6 +1,4 @@
 //! The draw of [`crate::gpu::sampler`] written plainly: the same whole-number weights, sorted instead of searched.
-//!
-//! Must not know: models, engine.
 
 use crate::gpu::sampler::SamplerRow;
 

@@ -1,6 +1,4 @@
 //! Attention: decoding and prefill against the reference, and that a row's bits are its own whichever computes it.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::gpu::Memory;

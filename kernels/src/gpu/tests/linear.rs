@@ -1,6 +1,4 @@
 //! Linear layers: against the exact order of sums, and that a row's bits are its own.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::gpu::linear::{LinearScratch, LinearShape, Output, Way, linear, linear_by};

@@ -1,7 +1,5 @@
 //! The device itself: that the words of the kernels mean what PTX says they mean, graphs, copies; and that the emulated machine notices
 //! what a GPU would let pass.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::gpu::{Address, GpuError, Result};

@@ -1,6 +1,4 @@
 //! The GPU kernels on the emulated machine, each against its reference.
-//!
-//! Must not know: models, engine.
 
 use super::emulated::{Emulated, Turns};
 use super::{Element, Gpu, Plain, reference};

@@ -1,6 +1,4 @@
 //! What works along a row: embeddings, the end of a sublayer, and q, k and v on their way into pages.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::gpu::rows::{self, Dots, Finish, NOBODY, Next, Norm, PAGE_POSITIONS, Pages, Place, Steering};

@@ -1,6 +1,4 @@
 //! The choice of the next token, and what is kept of it for the next step.
-//!
-//! Must not know: models, engine.
 
 use super::*;
 use crate::gpu::Memory;

@@ -1,7 +1,5 @@
 //! What the tensor-core kernels take, a line `name <tab> microseconds` each, named as `tests/gpu/predict.py` names them; into the file
 //! TILTMETER_KERNEL_TIMES where that is set. On the emulated machine tiny shapes show that it runs, and the times mean nothing.
-//!
-//! Must not know: models, engine.
 
 use std::fmt::Write;
 
