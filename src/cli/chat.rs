@@ -165,7 +165,7 @@ mod tests {
         });
         assert_eq!(seen, [2, 4, 2]);
         let answer = "ok\\u{1b}[2J\n  [warm at block.4.out: -1.5000 | 3 tokens]\n";
-        assert_eq!(output, format!("{answer}{answer}(the conversation begins again)\n{answer}"));
+        assert_eq!(output, format!("{answer}{answer}(new conversation)\n{answer}"));
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! Owns the file as bytes: which records it holds, told by their `run_id`, and what it is with new ones after the old.
-//! Must not know: the Hub, run folders.
+//! [`Record`], and the dataset file as bytes: records are recognised by their `run_id`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,40 +12,40 @@ use tiltmeter_model::problem::Problem;
 pub struct Record {
     /// Value of its `run_id`.
     pub id: String,
-    /// One JSON object, without a line end.
+    /// One JSON object, without a line break.
     pub line: String,
 }
 
 impl Record {
-    /// The record that this line is.
+    /// Parses a line.
     ///
     /// # Errors
-    /// No JSON object, more than one line, or no `run_id`.
+    /// Not a JSON object, more than one line, or no `run_id`.
     pub fn from_line(line: &str) -> Result<Self, Problem> {
         let wrong = |what: &str| Problem::new(what).hint("a record is one JSON object on one line, with a `run_id`");
         let value: Value = serde_json::from_str(line).map_err(|error| wrong(&format!("not a record: {error}")))?;
         if line.contains(['\n', '\r']) {
-            return Err(wrong("a record of more than one line"));
+            return Err(wrong("a record has more than one line"));
         }
         match value.as_object().map(|object| object.get("run_id").and_then(id_text)) {
-            None => Err(wrong("not a record: no JSON object")),
+            None => Err(wrong("not a record: not a JSON object")),
             Some(None) => Err(wrong("a record without a `run_id`")),
             Some(Some(id)) => Ok(Self { id, line: line.trim().to_string() }),
         }
     }
 }
 
-/// Refuses what would spoil the file for those who read it, before anything is sent.
+/// Rejects records that would corrupt the file, before anything is sent.
 pub(super) fn check(records: &[Record]) -> Result<(), Problem> {
     let mut lines: BTreeMap<&str, &str> = BTreeMap::new();
     for record in records {
         let read = Record::from_line(&record.line).map_err(|problem| problem.at(format!("record {:?}", record.id)))?;
         if read.id != record.id {
-            return Err(Problem::new(format!("the record called {:?} says it is {:?}", record.id, read.id)));
+            return Err(Problem::new(format!("the record {:?} has the run_id {:?}", record.id, read.id)));
         }
         if lines.insert(&record.id, &record.line).is_some_and(|line| line != record.line) {
             return Err(Problem::new(format!("two different records have the run_id {:?}", record.id))
-                .hint("only one of them could be kept: give each its own run_id"));
+                .hint("give each record its own run_id"));
         }
     }
     Ok(())
@@ -57,7 +56,7 @@ pub(super) struct Merged {
     pub added: usize,
 }
 
-/// The old bytes, untouched, and after them the records that they do not hold.
+/// The old bytes, followed by the records whose `run_id` is not among them.
 pub(super) fn merge(old: Vec<u8>, records: &[Record]) -> Merged {
     let mut known: BTreeSet<String> = old.split(|byte| *byte == b'\n').filter_map(id_of).collect();
     let (mut bytes, mut added) = (old, 0);
@@ -65,7 +64,7 @@ pub(super) fn merge(old: Vec<u8>, records: &[Record]) -> Merged {
         if !known.insert(record.id.clone()) {
             continue;
         }
-        // A last line without its end would become one with ours.
+        // The last line may lack its line break.
         if bytes.last().is_some_and(|byte| *byte != b'\n') {
             bytes.push(b'\n');
         }
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_stays_and_what_is_new_comes_after_it() {
+    fn existing_bytes_stay_and_new_records_follow() {
         let a = record("a").line;
         assert_eq!(merged(b"", &["a"]), (format!("{a}\n"), 1));
         assert_eq!(merged(format!("{a}\n").as_bytes(), &["a"]), (format!("{a}\n"), 0));
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_last_line_end_does_not_glue_two_records() {
+    fn a_missing_final_line_break_is_added() {
         let (a, b) = (record("a").line, record("b").line);
         assert_eq!(merged(a.as_bytes(), &["a", "b"]), (format!("{a}\n{b}\n"), 1));
         assert_eq!(merged(a.as_bytes(), &["a"]), (a.clone(), 0), "nothing to add changes nothing");
@@ -130,11 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_record_is_refused() {
-        for (line, said) in [
+    fn malformed_records_are_refused() {
+        for (line, expected) in [
             ("", "not a record"),
             ("{", "not a record"),
-            ("[1]", "no JSON object"),
+            ("[1]", "not a JSON object"),
             ("{\"run_id\":\"a\"} {}", "not a record"),
             ("{\"run_id\":\n\"a\"}", "more than one line"),
             ("{\"run\":\"a\"}", "without a `run_id`"),
@@ -142,7 +141,7 @@ mod tests {
             ("{\"run_id\":[1]}", "without a `run_id`"),
         ] {
             let problem = Record::from_line(line).unwrap_err();
-            assert!(problem.what.contains(said) && problem.hint.is_some(), "{line}: {problem}");
+            assert!(problem.what.contains(expected) && problem.hint.is_some(), "{line}: {problem}");
             assert!(check(&[Record { id: "a".into(), line: line.into() }]).is_err());
         }
         assert_eq!(Record::from_line("{\"run_id\":12}").unwrap().id, "12");

@@ -1,27 +1,26 @@
-//! Owns the books of a run folder: which record went to which dataset in which commit (`uploads.json`), what is still to be sent, and the
-//! order that keeps both true: first the commit, then the entry. An entry that could not be written is made up for by the next
-//! sending, which finds the records there. The file is a convenience, never the only witness: deleting it costs one download.
-//! Must not know: requests, what a record means.
+//! `uploads.json` of a run folder: which record was sent to which dataset in which commit.
+//!
+//! The commit comes first, then the entry. A missing entry is harmless: the next upload downloads the file and finds the records.
 
 use std::{collections::BTreeMap, fs, io};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Appended, Dataset, Record};
+use crate::{Appended, Dataset, Record};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{RunFolder, cannot_read, timestamp, write_json_atomic};
 
-/// What one run folder sent, to every place it was ever sent to.
+/// The records that a run folder has sent, by destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uploads {
-    places: Vec<Place>,
+    destinations: Vec<Destination>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Place {
+struct Destination {
     /// Address of the Hub.
     hub: String,
     /// `name/dataset`
@@ -31,21 +30,21 @@ struct Place {
     sent: BTreeMap<String, Sent>,
 }
 
-/// Where a record is now.
+/// The commit that contains a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
-    /// The commit it came with, or the one at which it was found.
+    /// The commit that added it, or one at which it was found.
     pub commit: String,
     /// RFC 3339, UTC.
     pub time: String,
 }
 
 impl Uploads {
-    /// The books of this folder; empty where none were begun.
+    /// Reads `uploads.json`; empty if there is none.
     ///
     /// # Errors
-    /// A file that cannot be read, or is something else.
+    /// A file that cannot be read or parsed.
     pub fn of(folder: &RunFolder) -> Result<Self, Problem> {
         let path = folder.uploads();
         let text = match fs::read_to_string(&path) {
@@ -54,44 +53,45 @@ impl Uploads {
             Err(error) => return Err(cannot_read(&path, &error)),
         };
         serde_json::from_str(&text).map_err(|error| {
-            Problem::new(format!("the list of what was uploaded is damaged: {error}"))
+            Problem::new(format!("the list of uploaded records is damaged: {error}"))
                 .at(path.display().to_string())
-                .hint("delete it and send again: records that are in the dataset already are not added a second time")
+                .hint("delete it and upload again: records in the dataset are not added twice")
         })
     }
 
-    /// The records that are not known to be in `file` of this dataset.
+    /// The records not recorded as sent to `file` of this dataset.
     pub fn pending(&self, dataset: &Dataset, file: &str, records: &[Record]) -> Vec<Record> {
-        let place = self.places.iter().find(|place| place.is(dataset, file));
-        let sent = |record: &&Record| place.is_some_and(|place| place.sent.contains_key(&record.id));
+        let destination = self.destinations.iter().find(|destination| destination.is(dataset, file));
+        let sent = |record: &&Record| destination.is_some_and(|destination| destination.sent.contains_key(&record.id));
         records.iter().filter(|record| !sent(record)).cloned().collect()
     }
 
-    /// Where a record of this name was sent.
+    /// The commit that contains the record `id`.
     pub fn sent(&self, dataset: &Dataset, file: &str, id: &str) -> Option<&Sent> {
-        self.places.iter().find(|place| place.is(dataset, file))?.sent.get(id)
+        self.destinations.iter().find(|destination| destination.is(dataset, file))?.sent.get(id)
     }
 
-    fn book(&mut self, dataset: &Dataset, file: &str, records: &[Record], sent: &Sent) {
-        let at = self.places.iter().position(|place| place.is(dataset, file)).unwrap_or_else(|| {
+    fn record(&mut self, dataset: &Dataset, file: &str, records: &[Record], sent: &Sent) {
+        let at = self.destinations.iter().position(|destination| destination.is(dataset, file)).unwrap_or_else(|| {
             let (hub, repo) = (dataset.endpoint().to_string(), dataset.repo_id().to_string());
-            self.places.push(Place { hub, repo, file: file.to_string(), sent: BTreeMap::new() });
-            self.places.len() - 1
+            self.destinations.push(Destination { hub, repo, file: file.to_string(), sent: BTreeMap::new() });
+            self.destinations.len() - 1
         });
-        self.places[at].sent.extend(records.iter().map(|record| (record.id.clone(), sent.clone())));
+        self.destinations[at].sent.extend(records.iter().map(|record| (record.id.clone(), sent.clone())));
     }
 }
 
-impl Place {
+impl Destination {
     fn is(&self, dataset: &Dataset, file: &str) -> bool {
         self.hub == dataset.endpoint() && self.repo == dataset.repo_id() && self.file == file
     }
 }
 
-/// Sends the pending ones among the records to `file`, in one commit, and books them. Where none is pending, nothing is asked.
+/// Appends the pending records to `file` in one commit and records that. Without pending records no request is made.
 ///
 /// # Errors
-/// As `Dataset::append`, and where the books cannot be read or written. All stay pending then; the next call sends, or finds, them.
+/// See [`Dataset::append`]; also if `uploads.json` cannot be read or written. The records then stay pending, and the next call sends or
+/// finds them.
 pub async fn send(dataset: &Dataset, folder: &RunFolder, file: &str, records: &[Record]) -> Result<Appended, Problem> {
     let pending = Uploads::of(folder)?.pending(dataset, file, records);
     if pending.is_empty() {
@@ -99,21 +99,21 @@ pub async fn send(dataset: &Dataset, folder: &RunFolder, file: &str, records: &[
     }
     let (mut appended, commit) = dataset.append_all(file, &pending).await?;
     appended.already_there += records.len() - pending.len();
-    // Read anew: another process may have booked its own while this one waited for the Hub.
+    // Read again: another process may have written while this one waited for the Hub.
     let mut uploads = Uploads::of(folder)?;
-    uploads.book(dataset, file, &pending, &Sent { commit, time: timestamp(OffsetDateTime::now_utc()) });
+    uploads.record(dataset, file, &pending, &Sent { commit, time: timestamp(OffsetDateTime::now_utc()) });
     write_json_atomic(&folder.uploads(), &uploads).map_err(|problem| Problem {
-        what: format!("the records are in the dataset, but that could not be noted: {}", problem.what),
-        hint: Some("see to the disk and send again: nothing is added twice".into()),
+        what: format!("the records are in the dataset, but uploads.json cannot be written: {}", problem.what),
+        hint: Some("check the disk and upload again: nothing is added twice".into()),
         ..problem
     })?;
     Ok(appended)
 }
 
-/// The finished records of a run folder, in the order of its `game_logs.jsonl`; none where it has no such file.
+/// The finished records of a run folder, in the order of its `game_logs.jsonl`; empty without that file.
 ///
 /// # Errors
-/// A file that cannot be read; a line that is no record.
+/// A file that cannot be read, or a line that is not a record.
 pub fn records_of(folder: &RunFolder) -> Result<Vec<Record>, Problem> {
     let path = folder.game_logs();
     let text = match fs::read_to_string(&path) {

@@ -1,6 +1,5 @@
-//! Owns the specification of appending to a dataset: what is in the file afterwards, whoever else writes, whatever goes wrong, and
-//! whatever is said about the token. Against the fake Hub; with TILTMETER_PYTHON set, also against the official client.
-//! Must not know: what a record means, runs.
+//! Appends to a dataset on a fake Hub: the content of the file afterwards, with concurrent writers and with failures. With
+//! TILTMETER_PYTHON set, also read back by the official client.
 
 mod official;
 mod troubles;
@@ -8,7 +7,7 @@ mod troubles;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tiltmeter::dataset::{Appended, Dataset, Patience, Record, Uploads, check_repo_id, records_of, send};
+use tiltmeter::dataset::{Appended, Dataset, HubOptions, Record, Uploads, check_repo_id, records_of, send};
 use tiltmeter::problem::Problem;
 use tiltmeter::record::RunFolder;
 use tiltmeter::secret::{ApiKey, Keys};
@@ -18,13 +17,13 @@ use crate::fake_hub::{FakeHub, Fault, TOKEN};
 const REPO: &str = "someone/negotiations";
 const FILE: &str = "game_logs.jsonl";
 
-const PATIENCE: Patience = Patience {
-    connect: Duration::from_secs(5),
-    answer: Duration::from_secs(10),
-    transfer: Duration::from_secs(10),
-    repetitions: 1,
-    pause: Duration::from_millis(2),
-    rounds: 5,
+const OPTIONS: HubOptions = HubOptions {
+    connect_timeout: Duration::from_secs(5),
+    request_timeout: Duration::from_secs(10),
+    transfer_timeout: Duration::from_secs(10),
+    retries: 1,
+    retry_delay: Duration::from_millis(2),
+    commit_attempts: 5,
 };
 
 fn key(token: &str) -> ApiKey {
@@ -32,7 +31,7 @@ fn key(token: &str) -> ApiKey {
 }
 
 fn open(hub: &FakeHub) -> Dataset {
-    Dataset::open_with(REPO, key(TOKEN), Some(&hub.endpoint()), PATIENCE).unwrap()
+    Dataset::open_with(REPO, key(TOKEN), Some(&hub.endpoint()), OPTIONS).unwrap()
 }
 
 fn record(id: &str) -> Record {
@@ -56,7 +55,7 @@ fn asked(hub: &FakeHub, part: &str) -> usize {
     hub.asked().iter().filter(|request| request.line.contains(part)).count()
 }
 
-fn said(result: Result<Appended, Problem>) -> Problem {
+fn problem_of(result: Result<Appended, Problem>) -> Problem {
     let problem = result.unwrap_err();
     assert!(problem.hint.is_some() && problem.what.len() < 500, "{problem}");
     problem
@@ -119,7 +118,7 @@ async fn another_writer_in_between_is_merged_not_overwritten() {
 
     // Many at once: each line arrives once, whatever the order.
     let hub = FakeHub::with(REPO).await;
-    let patient = Patience { rounds: 100, ..PATIENCE };
+    let patient = HubOptions { commit_attempts: 100, ..OPTIONS };
     let dataset = Dataset::open_with(REPO, key(TOKEN), Some(&hub.endpoint()), patient).unwrap();
     let batches: Vec<_> = (0..12).map(|n| records(&[&format!("{n}-a"), &format!("{n}-b"), "shared"])).collect();
     let all = join_all(batches.iter().map(|batch| dataset.append(FILE, batch))).await;
@@ -135,7 +134,7 @@ async fn another_writer_in_between_is_merged_not_overwritten() {
 async fn others_who_commit_without_end_are_a_problem_and_not_a_loop() {
     let hub = FakeHub::with(REPO).await;
     hub.always("/commit/main", Fault::Status(412));
-    let problem = said(open(&hub).append(FILE, &records(&["a"])).await);
+    let problem = problem_of(open(&hub).append(FILE, &records(&["a"])).await);
     assert!(problem.what.contains("5 attempts"), "{problem}");
     assert_eq!((asked(&hub, "/commit/"), hub.commits(REPO).len()), (5, 1));
 }
@@ -155,7 +154,7 @@ async fn a_commit_whose_answer_was_lost_is_found_and_not_made_twice() {
     let sending = records(&["a", "b"]);
     hub.once("/commit/main", Fault::After(Box::new(Fault::Status(503))));
     hub.always("/commit/main", Fault::Reset);
-    let problem = said(send(&open(&hub), &folder, FILE, &sending).await);
+    let problem = problem_of(send(&open(&hub), &folder, FILE, &sending).await);
     assert!(problem.what.contains("broke") && problem.to_string().contains("nothing is lost"), "{problem}");
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was booked");
     hub.heal();
@@ -186,7 +185,7 @@ async fn a_failed_upload_keeps_everything_pending_and_a_later_one_completes_it()
     let all = records_of(&folder).unwrap();
     for fault in [Fault::Status(500), Fault::Status(503), Fault::Reset, Fault::Html(502), Fault::Status(401)] {
         hub.always("/commit/main", fault);
-        said(send(&dataset, &folder, FILE, &all).await);
+        problem_of(send(&dataset, &folder, FILE, &all).await);
         hub.heal();
         assert_eq!(std::fs::read_to_string(folder.uploads()).unwrap(), booked);
         assert_eq!(Uploads::of(&folder).unwrap().pending(&dataset, FILE, &all), records(&["c", "d"]));
@@ -216,13 +215,13 @@ async fn books_that_cannot_be_kept_or_read_cost_no_record() {
     #[cfg(target_os = "linux")]
     {
         // A place where nothing can be made.
-        let problem = said(send(&dataset, &RunFolder::at("/proc/none"), FILE, &all).await);
+        let problem = problem_of(send(&dataset, &RunFolder::at("/proc/none"), FILE, &all).await);
         assert!(problem.what.contains("are in the dataset") && problem.place.is_some(), "{problem}");
         assert_eq!(file(&hub), lines(&["a", "b"]));
     }
     let (_home, folder) = run_folder();
     std::fs::write(folder.uploads(), "{\"places\": [{}]}").unwrap();
-    let problem = said(send(&dataset, &folder, FILE, &all).await);
+    let problem = problem_of(send(&dataset, &folder, FILE, &all).await);
     assert!(problem.what.contains("damaged") && problem.hint.as_ref().unwrap().contains("delete it"), "{problem}");
     std::fs::remove_file(folder.uploads()).unwrap();
     send(&dataset, &folder, FILE, &all).await.unwrap();
@@ -254,20 +253,20 @@ fn a_name_is_a_name_and_not_the_placeholder_of_an_example() {
         ("{name}/x", "placeholder"),
         ("username/dataset-name", "placeholder"),
         ("user/dataset", "placeholder"),
-        ("https://huggingface.co/datasets/a/b", "address"),
-        ("datasets/a/b", "address"),
-        ("", "not the id"),
-        ("logs", "not the id"),
-        ("a/b/c", "not the id"),
-        ("a/", "not the id"),
-        ("a/b--c", "not the id"),
-        ("a/../b", "not the id"),
-        ("a/..", "not the id"),
-        ("a/b.git", "not the id"),
-        ("a b/c", "not the id"),
-        ("-a/b", "not the id"),
-        ("a/ü", "not the id"),
-        ("a/b?x=1", "not the id"),
+        ("https://huggingface.co/datasets/a/b", "is a URL"),
+        ("datasets/a/b", "is a URL"),
+        ("", "not a dataset id"),
+        ("logs", "not a dataset id"),
+        ("a/b/c", "not a dataset id"),
+        ("a/", "not a dataset id"),
+        ("a/b--c", "not a dataset id"),
+        ("a/../b", "not a dataset id"),
+        ("a/..", "not a dataset id"),
+        ("a/b.git", "not a dataset id"),
+        ("a b/c", "not a dataset id"),
+        ("-a/b", "not a dataset id"),
+        ("a/ü", "not a dataset id"),
+        ("a/b?x=1", "not a dataset id"),
     ] {
         let problem = check_repo_id(bad).unwrap_err();
         assert!(problem.what.contains(word) && problem.hint.is_some(), "{bad}: {problem}");

@@ -1,13 +1,11 @@
-//! Owns what becomes of an append when the Hub refuses, falls silent, lies or throws the token back: a clear `Problem`, a dataset
-//! as it was, and no token anywhere.
-//! Must not know: books, records.
+//! Appends to a faulty Hub: each fault is a clear `Problem`, the dataset stays unchanged, and the token appears nowhere.
 
 use std::time::{Duration, Instant};
 
-use tiltmeter::dataset::{Dataset, Patience, send, token};
+use tiltmeter::dataset::{Dataset, HubOptions, send, token};
 use tiltmeter::secret::{Keys, REDACTED};
 
-use super::{FILE, PATIENCE, REPO, asked, file, key, lines, open, record, records, run_folder, said};
+use super::{FILE, OPTIONS, REPO, asked, file, key, lines, open, problem_of, record, records, run_folder};
 use crate::{
     fake_hub::{FakeHub, Fault, READ_TOKEN, TOKEN},
     provider::secrets::{forms, shows},
@@ -33,16 +31,16 @@ async fn each_refusal_is_a_clear_problem_and_changes_nothing() {
     let hub = FakeHub::with(REPO).await;
     hub.put(REPO, FILE, lines(&["theirs"]).as_bytes());
     hub.add_model("someone/model");
-    let at = |repo: &str, token: &str| Dataset::open_with(repo, key(token), Some(&hub.endpoint()), PATIENCE).unwrap();
+    let at = |repo: &str, token: &str| Dataset::open_with(repo, key(token), Some(&hub.endpoint()), OPTIONS).unwrap();
     for (dataset, check, append, hint) in [
         (at(REPO, "hf_unknown0123456789"), "not accept the token", "not accept the token", "settings/tokens"),
-        (at(REPO, READ_TOKEN), "may only read", "may not write", "write permission"),
+        (at(REPO, READ_TOKEN), "is read-only", "cannot write", "write permission"),
         (at("someone/nothing", TOKEN), "no dataset `someone/nothing`", "no dataset `someone/nothing`", "new-dataset"),
         (at("someone/model", TOKEN), "is a model, not a dataset", "no dataset `someone/model`", "spelling"),
     ] {
         let problem = dataset.check().await.unwrap_err();
         assert!(problem.what.contains(check) && problem.hint.is_some(), "{problem}");
-        let problem = said(dataset.append(FILE, &records(&["a"])).await);
+        let problem = problem_of(dataset.append(FILE, &records(&["a"])).await);
         assert!(problem.what.contains(append) && problem.hint.as_ref().unwrap().contains(hint), "{problem}");
     }
     for (status, word) in
@@ -50,7 +48,7 @@ async fn each_refusal_is_a_clear_problem_and_changes_nothing() {
     {
         for request in REQUESTS {
             hub.always(request, Fault::Status(status));
-            let problem = said(open(&hub).append(FILE, &records(&["a"])).await);
+            let problem = problem_of(open(&hub).append(FILE, &records(&["a"])).await);
             assert!(problem.what.contains(word), "{request}: {problem}");
             hub.heal();
         }
@@ -61,27 +59,27 @@ async fn each_refusal_is_a_clear_problem_and_changes_nothing() {
 #[tokio::test]
 async fn no_network_and_no_answer_are_problems_that_end_in_time() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let dataset = Dataset::open_with(REPO, key(TOKEN), Some(&format!("http://{nobody}")), PATIENCE).unwrap();
+    let dataset = Dataset::open_with(REPO, key(TOKEN), Some(&format!("http://{nobody}")), OPTIONS).unwrap();
     let problem = dataset.check().await.unwrap_err();
     assert!(problem.what.contains("cannot be reached") && problem.what.contains(&nobody.to_string()), "{problem}");
-    assert!(said(dataset.append(FILE, &records(&["a"])).await).what.contains("cannot be reached"));
+    assert!(problem_of(dataset.append(FILE, &records(&["a"])).await).what.contains("cannot be reached"));
 
     let hub = FakeHub::with(REPO).await;
     hub.put(REPO, FILE, b"{}\n");
-    let (answer, transfer) = (Duration::from_millis(150), Duration::from_millis(200));
-    let hasty = Patience { answer, transfer, ..PATIENCE };
+    let (request_timeout, transfer_timeout) = (Duration::from_millis(150), Duration::from_millis(200));
+    let hasty = HubOptions { request_timeout, transfer_timeout, ..OPTIONS };
     let dataset = Dataset::open_with(REPO, key(TOKEN), Some(&hub.endpoint()), hasty).unwrap();
     for request in REQUESTS {
         hub.always(request, Fault::Silence);
         let begin = Instant::now();
-        let problem = said(dataset.append(FILE, &records(&["a"])).await);
-        assert!(problem.what.contains("within") || problem.what.contains("does not answer"), "{request}: {problem}");
+        let problem = problem_of(dataset.append(FILE, &records(&["a"])).await);
+        assert!(problem.what.contains("timed out"), "{request}: {problem}");
         assert!(begin.elapsed() < Duration::from_secs(3), "{request} took {:?}", begin.elapsed());
         hub.heal();
     }
     hub.always("whoami", Fault::Silence);
     let problem = dataset.check().await.unwrap_err();
-    assert!(problem.what.contains("whose token") || problem.what.contains("does not answer"), "{problem}");
+    assert!(problem.what.contains("timed out"), "{problem}");
     assert_eq!(hub.commits(REPO).len(), 2);
 }
 
@@ -93,25 +91,25 @@ async fn a_file_that_did_not_come_whole_is_never_written_back() {
     let half = || Fault::Half;
     let not_there = || Fault::Saying(404, "Entry not found".into());
     for (request, fault, word) in [
-        ("GET /datasets/", half(), "arrived"),
+        ("GET /datasets/", half(), "were received"),
         ("GET /datasets/", Fault::Reset, "broke"),
-        ("GET /datasets/", not_there(), "does not know"),
-        ("HEAD /", not_there(), "does not know"),
-        ("/paths-info/", not_there(), "does not know"),
-        ("/paths-info/", half(), "of no use"),
-        ("GET /api/datasets/", half(), "of no use"),
-        ("GET /api/datasets/", Fault::Html(200), "of no use"),
-        ("/preupload/", half(), "of no use"),
+        ("GET /datasets/", not_there(), "reports them missing"),
+        ("HEAD /", not_there(), "reports them missing"),
+        ("/paths-info/", not_there(), "reports them missing"),
+        ("/paths-info/", half(), "malformed reply"),
+        ("GET /api/datasets/", half(), "malformed reply"),
+        ("GET /api/datasets/", Fault::Html(200), "malformed reply"),
+        ("/preupload/", half(), "malformed reply"),
     ] {
         hub.always(request, fault.clone());
-        let problem = said(open(&hub).append(FILE, &records(&["a"])).await);
+        let problem = problem_of(open(&hub).append(FILE, &records(&["a"])).await);
         assert!(problem.what.contains(word), "{request} {fault:?}: {problem}");
         hub.heal();
         assert_eq!((file(&hub), asked(&hub, "/commit/")), (theirs.clone(), 0), "{request} {fault:?}");
     }
     // An answer that cannot be read came from a commit all the same.
     hub.once("/commit/main", Fault::After(Box::new(Fault::Html(200))));
-    said(open(&hub).append(FILE, &records(&["a"])).await);
+    problem_of(open(&hub).append(FILE, &records(&["a"])).await);
     assert_eq!(open(&hub).append(FILE, &records(&["a"])).await.unwrap().already_there, 1);
 }
 
@@ -127,20 +125,20 @@ async fn a_file_in_lfs_is_read_and_a_hub_without_xet_refuses_it_cleanly() {
     assert_eq!((appended.added, appended.already_there, asked(&hub, "GET /lfs/")), (0, 2, 1));
     let at_the_store = hub.asked().into_iter().find(|request| request.line.contains("/lfs/")).unwrap();
     assert!(at_the_store.line.starts_with("HEAD"), "{}", at_the_store.line);
-    let problem = said(open(&hub).append(FILE, &records(&["c"])).await);
+    let problem = problem_of(open(&hub).append(FILE, &records(&["c"])).await);
     assert!(problem.what.contains("status 400") && problem.what.contains("larger than"), "{problem}");
     assert_eq!(file(&hub), theirs);
 }
 
 #[test]
-fn what_cannot_be_sent_is_said_before_anything_is() {
+fn invalid_ids_tokens_and_addresses_are_refused_before_anything_is_sent() {
     let nowhere = Some("http://127.0.0.1:1");
     for (endpoint, word) in [
-        ("huggingface.co", "not an address"),
+        ("huggingface.co", "not a URL"),
         ("ftp://hub.example", "not an http"),
         ("http://hub.example", "unencrypted"),
-        ("https://someone:hf_secret@hub.example", "more than an address"),
-        ("https://hub.example/?token=hf_secret", "more than an address"),
+        ("https://someone:hf_secret@hub.example", "has a user, a query or a fragment"),
+        ("https://hub.example/?token=hf_secret", "has a user, a query or a fragment"),
     ] {
         let problem = Dataset::open(REPO, key(TOKEN), Some(endpoint)).err().unwrap();
         assert!(problem.what.contains(word) && !problem.to_string().contains("hf_secret"), "{endpoint}: {problem}");
@@ -183,7 +181,7 @@ async fn a_hub_that_throws_the_token_back_cannot_get_it_into_a_problem_or_a_file
             // Cut off in the middle of the token.
             for before in [0, 270, 285, 295] {
                 hub.always(request, Fault::Saying(status, format!("{}bad token {form}.", "x".repeat(before))));
-                let problem = said(send(&dataset, &folder, FILE, &records(&["a"])).await);
+                let problem = problem_of(send(&dataset, &folder, FILE, &records(&["a"])).await);
                 let shown = format!("{problem} {problem:?}");
                 assert!(shows(&shown, TOKEN).is_none() && !shown.contains("Canary"), "{request} {form}: {shown}");
                 redacted += usize::from(shown.contains(REDACTED));

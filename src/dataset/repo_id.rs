@@ -1,11 +1,9 @@
-//! Owns the names: what the id of a dataset looks like, what only stands for one in an example, and what is an address of a Hub.
-//! Rules of an id: those of `huggingface_hub.utils.validate_repo_id`, with the owner's name required.
-//! Must not know: requests, records.
+//! Dataset ids, by the rules of `huggingface_hub.utils.validate_repo_id` with a required owner, and the address of the Hub.
 
 use tiltmeter_model::problem::Problem;
 
-/// What examples write where one's own name belongs. A part that is one of these is refused by itself.
-const STAND_INS: &[&str] = &[
+/// Placeholders of examples, refused as either part of an id.
+const PLACEHOLDERS: &[&str] = &[
     "yourusername",
     "yourname",
     "yourorg",
@@ -19,7 +17,7 @@ const STAND_INS: &[&str] = &[
     "yourreponame",
 ];
 
-/// Words that may be someone's name, but not both parts at once.
+/// Words that can be a real name, but not both parts at once.
 const GENERIC: &[&str] = &[
     "username",
     "user",
@@ -37,28 +35,26 @@ const GENERIC: &[&str] = &[
     "myusername",
 ];
 
-/// Whether the text has the shape `name/dataset`.
+/// Checks that the text is a dataset id, `name/dataset`.
 ///
 /// # Errors
-/// Another shape; the placeholder of an example.
+/// Another form, or a placeholder from an example.
 pub fn check_repo_id(text: &str) -> Result<(), Problem> {
-    let hint = "write it as name/dataset: the name of a user or an organization, and that of their dataset";
+    let hint = "write it as name/dataset: a user or an organization, and their dataset";
     let problem = |what: String| Problem::new(what).hint(hint);
     if let Some((_, rest)) = text.split_once("/datasets/").or_else(|| text.strip_prefix("datasets/").map(|r| ("", r))) {
         let id = rest.split('/').take(2).collect::<Vec<_>>().join("/");
-        return Err(
-            Problem::new(format!("`{text}` is an address, not the id of a dataset")).hint(format!("write {id}"))
-        );
+        return Err(Problem::new(format!("`{text}` is a URL, not a dataset id")).hint(format!("write {id}")));
     }
     let parts: Vec<&str> = text.split('/').collect();
     let bare = |part: &str| part.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let stands_in =
-        |part: &&str| STAND_INS.contains(&bare(part).as_str()) || part.contains(['<', '>', '{', '}', '$', '…']);
-    if parts.iter().any(stands_in) || parts.iter().all(|part| GENERIC.contains(&bare(part).as_str())) {
-        return Err(problem(format!("`{text}` is the placeholder of an example, not a dataset")));
+    let is_placeholder =
+        |part: &&str| PLACEHOLDERS.contains(&bare(part).as_str()) || part.contains(['<', '>', '{', '}', '$', '…']);
+    if parts.iter().any(is_placeholder) || parts.iter().all(|part| GENERIC.contains(&bare(part).as_str())) {
+        return Err(problem(format!("`{text}` is a placeholder from an example, not a dataset")));
     }
     let [owner, dataset] = parts[..] else {
-        return Err(problem(format!("`{text}` is not the id of a dataset")));
+        return Err(problem(format!("`{text}` is not a dataset id")));
     };
     let is_part = |part: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -66,31 +62,31 @@ pub fn check_repo_id(text: &str) -> Result<(), Problem> {
     };
     let doubled = text.contains("--") || text.contains("..") || text.ends_with(".git");
     if !is_part(owner) || !is_part(dataset) || doubled || text.len() > 96 {
-        return Err(problem(format!("`{text}` is not the id of a dataset"))
+        return Err(problem(format!("`{text}` is not a dataset id"))
             .hint("letters, digits, '-', '_' and '.', as in name/dataset; no '--', no '..', at most 96 characters"));
     }
     Ok(())
 }
 
-/// The address without a slash at its end, and whether it is on this machine, where a proxy has no business.
-pub(super) fn address(text: &str) -> Result<(String, bool), Problem> {
-    // The address itself is not shown: a token may have been put into it.
+/// The address without a trailing slash, and whether it is on this machine, where no proxy is used.
+pub(super) fn endpoint(text: &str) -> Result<(String, bool), Problem> {
+    // The address is not shown, because it may contain a token.
     let wrong = |what: &str| {
         Problem::new(format!("the address of the Hub {what}"))
             .hint("set HF_ENDPOINT like https://huggingface.co, or unset it")
     };
     let text = text.trim().trim_end_matches('/');
-    let url = reqwest::Url::parse(text).map_err(|_| wrong("is not an address"))?;
+    let url = reqwest::Url::parse(text).map_err(|_| wrong("is not a URL"))?;
     if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
-        return Err(wrong("is not an http or https address"));
+        return Err(wrong("is not an http or https URL"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("holds more than an address: a token goes into a header only"));
+        return Err(wrong("has a user, a query or a fragment: the token is sent in a header only"));
     }
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
     let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if url.scheme() == "http" && !local {
-        return Err(wrong("would get the token unencrypted over the network: use https"));
+        return Err(wrong("would receive the token unencrypted: use https"));
     }
     Ok((text.to_string(), local))
 }
