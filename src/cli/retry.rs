@@ -41,7 +41,8 @@ pub(super) fn execute(args: &RetryArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     };
     let Retry { prepared, running, failed, not_finished, archive } = retry;
-    stderr(&format!("retrying {} and continuing {not_finished} unfinished\n", counted(failed as u64, "failed run")));
+    let (failed, unfinished) = (counted(failed as u64, "failed run"), counted(not_finished as u64, "unfinished run"));
+    stderr(&format!("retrying {failed}, continuing {unfinished}\n"));
     if let Some(archive) = archive {
         stderr(&format!("files of failed runs moved to {}\n", path_text(&archive)));
     }

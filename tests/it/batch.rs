@@ -139,7 +139,10 @@ async fn an_empty_account_leaves_the_rest_to_be_done_and_a_resume_does_it() {
     let ended = batch.run(&[]).await;
     assert_eq!(ended.code, Some(5), "{}\n{}", ended.out, ended.err);
     let problem = &ended.problems()[0];
-    assert!(problem.contains("run dry") && problem.contains("are kept") && problem.contains("credit"), "{problem}");
+    assert!(
+        problem.contains("out of credit") && problem.contains("are kept") && problem.contains("credit"),
+        "{problem}"
+    );
     refilled.store(true, Ordering::Relaxed);
     let ended = batch.run(&["--resume"]).await;
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
@@ -164,7 +167,7 @@ async fn one_interrupt_lets_the_runs_under_way_finish_and_status_tells_from_outs
     assert!(kill.success());
     let ended: Ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap().into();
     assert_eq!(ended.code, Some(130), "{}\n{}", ended.out, ended.err);
-    assert!(ended.err.contains("running conversations are finished"), "{}", ended.err);
+    assert!(ended.err.contains("active runs finish"), "{}", ended.err);
     let records = batch.records().len();
     assert!((1..RUNS).contains(&records) && server.bill().len() == records * QUESTIONS, "{records} records");
     let log = fs::read_to_string(batch.out().join("session.log")).unwrap();

@@ -176,7 +176,7 @@ fn a_folder_that_is_no_checkpoint_or_a_damaged_one() {
 fn an_axis_that_does_not_fit_the_model() {
     let desk = Desk::new();
     desk.axis("wide.safetensors", 48, &[Site::BlockOut(1)], None);
-    desk.one("run x.json --set axis=wide.safetensors", &["has 48 numbers", "hidden size of 32"]);
+    desk.one("run x.json --set axis=wide.safetensors", &["has 48 dimensions", "hidden size of 32"]);
     desk.one("run x.json --set site=block.2.out", &["no direction at block.2.out", "it has: block.1.out"]);
     desk.axis("deep.safetensors", 32, &[Site::BlockOut(7)], None);
     desk.one("run x.json --set axis=deep.safetensors", &["block.7.out does not exist", "the last one is block.2.out"]);
@@ -185,7 +185,7 @@ fn an_axis_that_does_not_fit_the_model() {
     fs::write(desk.path("text.safetensors"), "no").unwrap();
     desk.one("run x.json --set axis=text.safetensors", &["not an axis file", "axis import"]);
     let model = in_root(MODEL);
-    desk.one(&format!("chat {model} --axis wide.safetensors"), &["has 48 numbers"]);
+    desk.one(&format!("chat {model} --axis wide.safetensors"), &["has 48 dimensions"]);
     desk.one(&format!("chat {model} --axis deep.safetensors"), &["block.7.out does not exist"]);
     desk.one(&format!("chat {model} --axis axis.safetensors --site block.0.out"), &["no direction at block.0.out"]);
 }
@@ -296,7 +296,7 @@ fn a_device_that_is_not_there() {
         desk.one("bench --shape config.json --device cuda", &["--features cuda", "--device cpu"]);
     }
     let ended = desk.call("run x.json --device gpu");
-    assert!(ended.code == Some(2) && ended.err.contains("it is auto, cpu, cuda or cuda:N"), "{}", ended.err);
+    assert!(ended.code == Some(2) && ended.err.contains("use auto, cpu, cuda or cuda:N"), "{}", ended.err);
     desk.one("bench --shape config.json", &["--shape", "--device cuda"]);
 }
 
@@ -314,7 +314,7 @@ fn reports_of_nothing() {
     desk.one("report a.json", &["--> a.json"]);
     fs::write(desk.path("a.json"), r#"{"condition": "a", "projections": []}"#).unwrap();
     desk.one("report a.json", &["--> a.json"]);
-    desk.one("report empty a.json", &["a folder is reported on by itself", "--> empty"]);
+    desk.one("report empty a.json", &["a run folder cannot be combined with other inputs", "--> empty"]);
 }
 
 #[test]

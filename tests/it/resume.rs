@@ -303,7 +303,7 @@ fn a_changed_plan_is_refused_field_by_field_and_accepted_on_request() {
     found.insert("manifest.json".into(), manifest.to_string().into_bytes());
     assert_same(&found, &expected, "one sample more");
     let status = Ended::of(&mut tiltmeter(["status", &bench.dir("run").display().to_string()])).done();
-    assert!(status.contains("accepted changes of the plan\n  samples: was 3, is 4"), "{status}");
+    assert!(status.contains("accepted plan changes\n  samples: was 3, is 4"), "{status}");
 
     // What was said under another seed cannot be gone on with, even on request.
     bench.cut_at("mixed", 8, &base, |id| send("KILL", id));

@@ -180,7 +180,11 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     let before = sweep.billed();
     let told = Ended::of(&mut sweep.command(&["retry", "out", "--parallel", PARALLEL]));
     assert_eq!(told.code, Some(0), "{}\n{}", told.out, told.err);
-    assert!(told.err.contains(&format!("{} runs that failed, 0 that are not finished", failed.len())), "{}", told.err);
+    assert!(
+        told.err.contains(&format!("retrying {} failed runs, continuing 0 unfinished runs", failed.len())),
+        "{}",
+        told.err
+    );
     let retried = sweep.billed() - before;
     assert!((failed.len()..failed.len() * CALLS).contains(&retried), "{retried} calls for {} runs", failed.len());
     let books = Books::read(&sweep.out());
