@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 use std::{env, fs};
 
-/// As the emulated machine's compiler is told: products and sums are contracted only where `fmaf` says so.
+/// As for the emulated device's compiler: products and sums are contracted only where `fmaf` says so.
 const FLAGS: &[&str] = &["-std=c++17", "-O3", "-fmad=false", "-Xptxas", "-O3"];
 const TARGETS: &[&str] = &["-gencode=arch=compute_90a,code=sm_90a", "-gencode=arch=compute_90,code=compute_90"];
 

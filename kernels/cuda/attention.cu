@@ -36,7 +36,7 @@ template <typename T, int DIM> DEVICE void decode(const AttentionParameters& p) 
         const uint32_t chunk = first_chunk + slot;
         const uint32_t begin = (rows.low > chunk * CHUNK ? rows.low : chunk * CHUNK) / TILE;
         const uint32_t end = (rows.high < chunk * CHUNK + CHUNK - 1 ? rows.high : chunk * CHUNK + CHUNK - 1) / TILE + 1;
-        // The chunk's eight pages: one to a lane, asked for once.
+        // The chunk's eight pages: one per lane, loaded once.
         const uint32_t number = chunk * (CHUNK / PAGE) + lane() % 8;
         const uint32_t pages = number >= rows.low / PAGE && number <= rows.high / PAGE ? table[number] : 0;
         auto ask = [&](uint32_t tile, int phase) {

@@ -157,7 +157,7 @@ template <typename T, int DIM> struct Attention {
     // Softmax of a tile that begins at position `begin`; s becomes p, o is scaled.
     DEVICE void soften(float (&s)[8][4], float (&max)[2], float (&sum)[2], float (&o)[COLUMNS][4], const Rows& rows, uint32_t begin,
         const AttentionParameters& p) {
-        // Whether every row sees every key of the tile; padding rows may see what they like, nobody reads them.
+        // Whether every row sees every key of the tile; padding rows are never read.
         const bool whole = begin >= rows.seen_by_all && begin + TILE - 1 <= rows.start + rows.first / rows.group;
         if (!whole) {
 #pragma unroll

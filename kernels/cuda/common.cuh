@@ -1,6 +1,6 @@
 // The primitives that every kernel uses. The same .cu files are compiled by nvcc for a GPU and, with -DEMULATED, by an
-// ordinary C++ compiler for the emulated machine of emulated/, on which `cargo test` runs them: a block's threads are fibers of one
-// OS thread, barriers and warp collectives are scheduling points that check who came. So a kernel uses nothing of CUDA that does
+// ordinary C++ compiler for the emulated device of emulated/, on which `cargo test` runs them: a block's threads are fibers of one
+// OS thread, barriers and warp collectives are scheduling points that check the participating lanes. So a kernel uses nothing of CUDA that does
 // not stand here.
 //
 // A kernel takes one block of parameters, a plain struct whose fields leave no gaps (pointers first, then 4-byte numbers, an even

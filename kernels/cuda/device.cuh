@@ -15,7 +15,7 @@
 extern __shared__ __align__(128) char dynamic_shared_memory[];
 DEVICE char* shared_memory() { return dynamic_shared_memory; }
 
-// Not .nc: that promises that nobody writes there as long as this kernel lives, and one that began early lives while the one before it
+// Not .nc: that promises that the memory is not written during this kernel, and a kernel that started early runs while the one before it
 // still writes.
 DEVICE uint4 load16(const void* p) { return *static_cast<const uint4*>(p); }
 DEVICE uint2 load8(const void* p) { return *static_cast<const uint2*>(p); }

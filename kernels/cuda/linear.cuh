@@ -194,7 +194,7 @@ template <typename T, int NT, int NW, int MT, int MW, int DEPTH, bool WHOLE> str
 #pragma unroll
                 for (int c = 0; c < 4; c++) sum[i][j][c] = 0.0f;
 
-        // The weights do not depend on what ran before, so they are asked for first.
+        // The weights do not depend on what ran before, so they are loaded first.
 #pragma unroll
         for (int s = 0; s < DEPTH - 1; s++)
             if (begin + s < end) copy_weights(p, begin + s, memory + s * SLOT);

@@ -1,10 +1,10 @@
 // Ordering across blocks and launches: fences, reads that see other blocks' writes, L2 eviction hints, and starting a kernel before
 // the previous one has ended (programmatic dependent launch, PTX ISA, griddepcontrol; without that launch attribute
-// both words do nothing). On the emulated machine blocks and launches run one after the other, so there is nothing to order.
+// both words do nothing). On the emulated device blocks and launches run one after the other, so there is nothing to order.
 //
 //     device_fence()             what this thread wrote is seen by all blocks before what it writes next
 //     load8_fresh, load4_fresh   8 or 4 bytes that another block of this launch may have written (from L2)
-//     copy16_async_once          copy16_async of what nobody reads again soon: it leaves L2 before anything else does
+//     copy16_async_once          copy16_async of data not read again soon: evicted from L2 first
 //     wait_for_previous()        from here on everything that earlier launches wrote is there
 //     let_next_start()           the next launch may begin, up to its wait_for_previous()
 //

@@ -10,7 +10,7 @@ struct ProofParameters {
     const void* b;      // T [8][16]
     const void* b_turned; // T [16][8]: b with rows and columns exchanged
     float* product;     // [16][8]: a b^T + 1
-    float* turned;      // [16][8]: the same by way of b_turned
+    float* turned;      // [16][8]: the same through b_turned
     uint32_t* lanes;    // [5][32]: what shuffles and a ballot bring
     void* rounded;      // T [256]: product and turned, rounded one by one; then again in pairs
 };

@@ -21,7 +21,7 @@ struct EmbedParameters {
     uint32_t width, vocab;
 };
 
-// An id outside the vocabulary gives zeros: a row that nobody reads.
+// An id outside the vocabulary gives zeros: a row that is never read.
 template <typename T> DEVICE void embed(const EmbedParameters& p) {
     let_next_start();
     wait_for_previous();
@@ -35,8 +35,8 @@ template <typename T> DEVICE void embed(const EmbedParameters& p) {
 }
 
 enum FinishFlags : uint32_t {
-    ROUND_FIRST = 1,  // the norm of what goes on, as Llama does it
-    DOTS_OF_NEXT = 2, // axes are compared with what goes on, before it is rounded
+    ROUND_FIRST = 1,  // the norm of the next product's input, as in Llama
+    DOTS_OF_NEXT = 2, // dot products use the next product's input before rounding
 };
 
 struct FinishParameters {
@@ -44,12 +44,12 @@ struct FinishParameters {
     float* residual;               // [.][width]
     const uint32_t* sources;       // [rows]: row r is row sources[r] of the residual stream; none: r
     const void* post_weight;       // T [width]: the norm of what comes out; none: none
-    const void* next_weight;       // T [width]: the norm of what goes on; none: none
-    void* next;                    // T [rows][width]; none: nothing goes on
+    const void* next_weight;       // T [width]: norm of the next product's input; none: none
+    void* next;                    // T [rows][width]; none: no next product
     const float* axes;             // [axes][width]
     float* dots;                   // [rows][dots_stride], the first `axes_count` of each
-    const float* steering;         // [vectors][width]; none: nobody is steered
-    const uint32_t* steering_of;   // [rows]: which vector, NOBODY: none
+    const float* steering;         // [vectors][width]; none: no steering
+    const uint32_t* steering_of;   // [rows]: which vector, ABSENT: none
     const float* steering_scale;   // [rows]
     uint32_t rows, width, splits, axes_count, dots_stride, flags;
     float post_eps, next_eps;
@@ -92,9 +92,9 @@ template <typename T, int G> DEVICE void finish(const FinishParameters& p) {
         barrier();
     }
 
-    const uint32_t vector = p.steering ? p.steering_of[r] : NOBODY;
-    const float* steering = vector == NOBODY ? nullptr : p.steering + size_t(vector) * p.width;
-    const float strength = vector == NOBODY ? 0 : p.steering_scale[r];
+    const uint32_t vector = p.steering ? p.steering_of[r] : ABSENT;
+    const float* steering = vector == ABSENT ? nullptr : p.steering + size_t(vector) * p.width;
+    const float strength = vector == ABSENT ? 0 : p.steering_scale[r];
     sums[0] = 0;
 #pragma unroll
     for (int g = 0; g < G; g++) {
@@ -158,7 +158,7 @@ struct PlaceParameters {
     const float* cos;          // [positions_end][head_dim / 2]
     const float* sin;
     const uint32_t* positions; // [rows]
-    const uint32_t* sequences; // [rows]: row of `pages`, NOBODY: nothing is written to pages
+    const uint32_t* sequences; // [rows]: row of `pages`, ABSENT: nothing is written to pages
     const uint32_t* pages;     // [.][pages_stride]: page of 32 positions
     void* q;                   // T [rows][heads * head_dim]
     void* keys;                // T [page][kv_heads][32][head_dim], pages page_stride elements apart
@@ -215,9 +215,9 @@ template <typename T, int G> DEVICE void place(const PlaceParameters& p) {
     const bool possible = position < p.positions_end;
     T* out = static_cast<T*>(p.q) + size_t(r) * q_width;
     if (part > 0) {
-        if (sequence == NOBODY || !possible) return;
+        if (sequence == ABSENT || !possible) return;
         const uint32_t page = p.pages[size_t(sequence) * p.pages_stride + position / PAGE_POSITIONS];
-        if (page == NOBODY) return;
+        if (page == ABSENT) return;
         out = static_cast<T*>(part == 1 ? p.keys : p.values) + page * p.page_stride + position % PAGE_POSITIONS * p.head_dim;
     }
     // Heads of q lie beside each other, those of a page 32 positions apart.

@@ -9,7 +9,7 @@
 #include "common.cuh"
 #include "order.cuh"
 
-constexpr uint32_t NOBODY = 0xffffffffu; // a row, page or token that there is not
+constexpr uint32_t ABSENT = 0xffffffffu; // marks a missing row, page or token
 
 DEVICE float4 load_floats(const float* p) {
     const uint4 w = load16(p);

@@ -39,12 +39,12 @@ struct SamplerParameters {
     uint32_t* bin_count;           // [rows][BINS]
     uint64_t* bin_mass;            // [rows][BINS]
     const uint32_t* stops;         // [stops_count]
-    uint32_t* sampled;             // [slots]: the token drawn, NOBODY for none
+    uint32_t* sampled;             // [slots]: the token drawn, ABSENT for none
     uint32_t* finished;            // [slots]: SamplerRow.finish
     uint32_t* ids;                 // [slots]: the next step's input; none: not kept
     uint32_t* positions;           // [slots]: one further; none: not kept
     uint32_t* tokens;              // [slots]: 0 when the row ends; none: not kept
-    uint32_t* sequences;           // [slots]: NOBODY when the row ends; none: not kept
+    uint32_t* sequences;           // [slots]: ABSENT when the row ends; none: not kept
     uint32_t rows, vocab, logits_stride, chunks, stops_count, unused;
 };
 
@@ -91,7 +91,7 @@ DEVICE uint64_t weight_of(uint32_t rank, uint32_t limit, double temperature, dou
 
 // A better one, or an equal one that comes first.
 DEVICE bool beats(float x, uint32_t id, float best, uint32_t best_id) {
-    return id != NOBODY && (best_id == NOBODY || x > best || (x == best && id < best_id));
+    return id != ABSENT && (best_id == ABSENT || x > best || (x == best && id < best_id));
 }
 
 // The largest of each chunk, NaN left aside. Grid (chunks, rows), 256 threads.
@@ -112,7 +112,7 @@ DEVICE void scan(const SamplerParameters& p) {
     const float* logits = p.logits + size_t(r) * p.logits_stride;
     const uint32_t end = p.vocab < (chunk + 1) * CHUNK_LOGITS ? p.vocab : (chunk + 1) * CHUNK_LOGITS;
     float best = 0;
-    uint32_t best_id = NOBODY;
+    uint32_t best_id = ABSENT;
 #pragma unroll 4
     for (uint32_t i = chunk * CHUNK_LOGITS + threadIdx.x; i < end; i += blockDim.x) {
         const float x = logits[i];
@@ -137,7 +137,7 @@ DEVICE void scan(const SamplerParameters& p) {
 
 // The largest of the row; every thread of a warp gets it.
 DEVICE void best_of_row(const SamplerParameters& p, uint32_t r, float& best, uint32_t& best_id) {
-    best = 0, best_id = NOBODY;
+    best = 0, best_id = ABSENT;
     for (uint32_t c = lane(); c < p.chunks; c += 32) {
         const float x = p.best[size_t(r) * p.chunks + c];
         const uint32_t id = p.best_id[size_t(r) * p.chunks + c];
@@ -153,7 +153,7 @@ DEVICE void best_of_row(const SamplerParameters& p, uint32_t r, float& best, uin
 
 // Whether a token can be drawn by chance at all: it is not greedy, and the largest logit is finite.
 DEVICE bool drawable(const SamplerRow& row, float best, uint32_t best_id) {
-    return row.temperature > 0.0 && best_id != NOBODY && best - best == 0.0f;
+    return row.temperature > 0.0 && best_id != ABSENT && best - best == 0.0f;
 }
 
 // The weights of each chunk together and, for rows with top-k or top-p, of each bin of ranks. Grid (chunks, rows), 256 threads.
@@ -313,14 +313,14 @@ DEVICE void pick(const SamplerParameters& p) {
     const uint32_t r = blockIdx.x, slot = slot_of(p, r);
     SamplerRow& row = p.states[slot];
     if (row.active == 0) {
-        if (threadIdx.x == 0) p.sampled[slot] = NOBODY;
+        if (threadIdx.x == 0) p.sampled[slot] = ABSENT;
         return;
     }
     float best;
     uint32_t token;
     best_of_row(p, r, best, token);
-    const bool finite = token != NOBODY && best - best == 0.0f;
-    if (!finite) token = NOBODY;
+    const bool finite = token != ABSENT && best - best == 0.0f;
+    if (!finite) token = ABSENT;
 
     if (drawable(row, best, token)) {
         const float* logits = p.logits + size_t(r) * p.logits_stride;
@@ -384,7 +384,7 @@ DEVICE void pick(const SamplerParameters& p) {
     if (threadIdx.x != 0) return;
     bool stop = false;
     for (uint32_t i = 0; i < p.stops_count; i++) stop |= p.stops[i] == token;
-    const uint32_t finish = token == NOBODY ? 3 : stop ? 1 : row.left <= 1 ? 2 : 0;
+    const uint32_t finish = token == ABSENT ? 3 : stop ? 1 : row.left <= 1 ? 2 : 0;
     p.sampled[slot] = token;
     p.finished[slot] = finish;
     row.index += 1;
@@ -393,7 +393,7 @@ DEVICE void pick(const SamplerParameters& p) {
     if (finish != 0) {
         row.active = 0;
         if (p.tokens) p.tokens[slot] = 0;
-        if (p.sequences) p.sequences[slot] = NOBODY;
+        if (p.sequences) p.sequences[slot] = ABSENT;
     }
     if (p.ids) p.ids[slot] = token;
     if (p.positions && finish != 3) p.positions[slot] += 1;

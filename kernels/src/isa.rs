@@ -68,7 +68,7 @@ impl Isa {
         }
     }
 
-    /// The tier a wish stands for; without a wish the fastest one here whose bits are everybody's.
+    /// The requested tier; without a request the fastest one here that shares its bits with the other tiers.
     ///
     /// # Errors
     /// A sentence for the user when the name is unknown or this CPU lacks the tier.
@@ -88,7 +88,7 @@ impl Isa {
         }
     }
 
-    /// The tier of this process: `TILTMETER_ISA` if set, else as [`Isa::choose`] says.
+    /// The tier of this process: `TILTMETER_ISA` if set, else the choice of [`Isa::choose`].
     ///
     /// # Errors
     /// A sentence for the user when `TILTMETER_ISA` names a tier that is unknown or that this CPU lacks.

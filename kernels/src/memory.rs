@@ -20,13 +20,13 @@ unsafe impl Zero for f32 {}
 unsafe impl Zero for u32 {}
 
 /// Memory from the system: zeros, aligned to a cache line. From 2 MiB on it is whole huge pages and asks to be in them, which saves the
-/// kernels that stream through it most of their address translation; what is never touched of it takes no memory.
+/// kernels that stream through it most of their address translation; untouched parts take no memory.
 struct Region {
     start: NonNull<u8>,
     bytes: usize,
 }
 
-// SAFETY: a region owns its memory; who reaches it is the blocks' affair.
+// SAFETY: a region owns its memory; the blocks control access to it.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}

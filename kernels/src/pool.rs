@@ -1,4 +1,4 @@
-//! The worker threads: one job at a time, cut into tasks that whoever is free claims.
+//! The worker threads: one job at a time, divided into tasks that idle threads claim.
 //!
 //! A claim takes one off `remaining` by compare-and-swap. Nothing about a job is read before a claim on it succeeded,
 //! and a job ends only when every claimed task is done, so a worker that wakes up late can neither run a task twice
@@ -37,7 +37,7 @@ pub struct Pool {
 }
 
 struct Shared {
-    /// Tasks of the current job that nobody has claimed.
+    /// Unclaimed tasks of the current job.
     remaining: AtomicUsize,
     /// Tasks of the current job that have ended.
     done: AtomicUsize,

@@ -1,5 +1,5 @@
-// The part of CUDA's driver API that kernels/src/gpu/cuda.rs uses, on the emulated machine, so that the code which talks to a
-// driver runs in tests without one: loaded under the name libcuda.so.1, the emulated machine passes for a GPU. Names, arguments and error
+// The part of CUDA's driver API that kernels/src/gpu/cuda.rs uses, on the emulated device, so that the code which talks to a
+// driver runs in tests without one: loaded under the name libcuda.so.1, the emulated device passes for a GPU. Names, arguments and error
 // numbers are those of CUDA's driver API reference. Every image that is loaded stands for the kernels that were compiled with this file.
 //
 // As with a GPU, an error of a kernel stays: every later call returns it. While a stream is captured, what cannot be captured fails and
@@ -376,7 +376,7 @@ int cuGetErrorName(int code, const char** text) {
     return SUCCESS;
 }
 int cuGetErrorString(int, const char** text) {
-    *text = "on the emulated machine";
+    *text = "on the emulated device";
     return SUCCESS;
 }
 

@@ -1,4 +1,4 @@
-// A kernel with one deliberate fault per number, for the tests of the emulated machine. It is not compiled for
+// A kernel with one deliberate fault per number, for the tests of the emulated device. It is not compiled for
 // GPUs.
 //
 
@@ -26,7 +26,7 @@ KERNEL(faults, 64, FaultParameters) {
     case 2: // lanes of a warp do different things
         result = t % 2 ? shuffle_xor(1.0f, 1) : float(warp_ballot(true));
         break;
-    case 3: // nobody wrote it
+    case 3: // never written
         result = *reinterpret_cast<float*>(dynamic + t % 4 * 4);
         break;
     case 4: // not a multiple of 16
@@ -51,7 +51,7 @@ KERNEL(faults, 64, FaultParameters) {
     case 9: // beside the allocation
         p.out[64 + t % 2] = 1;
         break;
-    case 10: // no barrier: it depends on who is first
+    case 10: // no barrier: a race
         result = array[63 - t];
         break;
     case 11: // a lane has left

@@ -1,7 +1,6 @@
 // The emulated device: the fibers of a block and their scheduling, launch errors, shared memory, and the C functions through which
 // Rust launches a kernel. One machine per OS thread; blocks run one after the other, so a block that waits for another never ends
 // and is reported.
-//
 
 #include <csetjmp>
 #include <csignal>
@@ -17,93 +16,13 @@
 #include <unistd.h>
 #include <vector>
 
-#include "../common.cuh"
+#include "state.h"
 
 namespace emulated {
 
 __attribute__((tls_model("initial-exec"))) thread_local Place* place = nullptr;
 
 namespace {
-
-constexpr size_t STACK = 128 * 1024;
-constexpr size_t MOST_THREADS = 1024;
-constexpr size_t MOST_SHARED = 227 * 1024; // of a block, compute capability 9.0
-constexpr size_t ZONE = 128;
-constexpr unsigned char POISON = 0xff; // a NaN as f32, f16 and bf16
-
-struct Kernel {
-    uint32_t threads;
-    size_t parameter_bytes;
-    void (*call)(const void*);
-};
-std::map<std::string, Kernel>& kernels() {
-    static std::map<std::string, Kernel> all;
-    return all;
-}
-
-struct Slots {
-    std::mutex lock;
-    std::vector<size_t> bytes;
-};
-Slots& slots() {
-    static Slots all;
-    return all;
-}
-
-struct Copy {
-    void* shared;
-    const void* global;
-    bool full;
-    uint64_t group;
-};
-
-enum class State { Ready, AtBarrier, InWarp, Done };
-
-struct Fiber {
-    jmp_buf at;
-    State state;
-    int barrier;
-    const char* doing;
-    void* data;
-    bool alive; // it has a stack with something on it
-    uint64_t group; // of the next copy
-    std::vector<Copy> copies;
-};
-
-struct Barrier {
-    uint32_t came, awaited;
-};
-
-struct Array {
-    std::unique_ptr<char[]> memory;
-    size_t bytes = 0;
-    uint64_t block = 0; // the block that last used it, counted over the machine's life
-};
-
-struct Machine {
-    Place where{};
-    jmp_buf scheduler;
-    ucontext_t first;
-    char* stacks = nullptr;
-    std::vector<Fiber> fibers;
-    uint32_t current = 0, threads = 0;
-    Barrier barriers[16];
-    std::vector<uint32_t> warp_came;
-    const Kernel* kernel = nullptr;
-    const char* name = "";
-    const void* parameters = nullptr;
-    std::vector<char> dynamic;
-    size_t dynamic_bytes = 0;
-    std::vector<Array> arrays;
-    std::vector<size_t> touched;
-    uint64_t block = 0;
-    char message[1024];
-    bool failed = false, in_fiber = false;
-
-    ~Machine() {
-        if (stacks) munmap(stacks, STACK * MOST_THREADS);
-    }
-};
 
 thread_local std::unique_ptr<Machine> own;
 __attribute__((tls_model("initial-exec"))) thread_local Machine* machine = nullptr;
@@ -254,7 +173,7 @@ void run_block(const std::vector<uint32_t>& order) {
     check_zones();
 }
 
-// A stray access ends the process; at least it says which kernel it was.
+// A stray access ends the process; at least report the kernel.
 struct sigaction before_segv, before_bus, before_ill;
 void stray(int number, siginfo_t* info, void* context) {
     const Machine* m = machine;
@@ -396,7 +315,7 @@ void copy_async(void* shared, const void* global, bool full) {
     check_shared(shared, 16, "an asynchronous copy goes");
     if (full) check_aligned(global, 16, "an asynchronous copy comes from");
     Fiber& fiber = m->fibers[m->current];
-    std::memset(shared, POISON, 16); // nobody may count on what stands there until the copy has arrived
+    std::memset(shared, POISON, 16); // undefined until the copy arrives
     fiber.copies.push_back({shared, global, full, fiber.group});
 }
 
@@ -420,7 +339,7 @@ void wait_copies(int but_latest) {
 
 } // namespace emulated
 
-// Runs a whole grid. 0: done; 1: `message` says what went wrong.
+// Runs a whole grid. 0: done; 1: `message` holds the error.
 extern "C" int emulated_launch(const char* name, const uint32_t grid[3], uint32_t threads, uint32_t shared_bytes, const void* parameters,
     size_t parameter_bytes, uint32_t order, char* message, size_t message_bytes) {
     using namespace emulated;

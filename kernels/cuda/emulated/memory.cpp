@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// Zeroed memory with `zone` bytes before and behind it, then a page that nobody may touch. Aligned to 16 and no more, so that the end
+// Zeroed memory with `zone` bytes before and behind it, then a guard page. Aligned to 16 and no more, so that the end
 // is as near to that page as it can be.
 extern "C" char* emulated_alloc(size_t bytes, size_t zone_bytes, unsigned char zone) {
     const size_t page = size_t(sysconf(_SC_PAGESIZE));

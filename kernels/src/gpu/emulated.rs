@@ -1,6 +1,6 @@
-//! The driver without a GPU: the kernels of `kernels/cuda`, compiled by this computer's C++ compiler, on the emulated machine of
+//! The driver without a GPU: the kernels of `kernels/cuda`, compiled by this computer's C++ compiler, on the emulated device of
 //! `kernels/cuda/emulated`. For tests: slow, exact, and strict about what a GPU would let pass (memory between allocations,
-//! alignment, shared memory that nobody wrote, threads that do not come to a barrier).
+//! alignment, uninitialised shared memory, threads that miss a barrier).
 
 pub(super) mod library;
 

@@ -2,7 +2,7 @@
 //!
 //! An element of y is the sum, in f32 and in order, of one part per split of the inputs, each part one chain of tensor-core steps.
 //! [`LinearShape::splits`] is a function of the weight's shape alone, so the bits of a row do not depend on the other rows, nor on
-//! which of the kernels of `linear.cu` computes it. The order itself stands in `linear.cuh`.
+//! which of the kernels of `linear.cu` computes it. `linear.cuh` defines the order.
 
 use super::{Address, Element, Gpu, Result, Span};
 
@@ -104,7 +104,7 @@ impl LinearShape {
         self.stages() * STAGE_LEN
     }
 
-    /// One block of [`pack`](Self::pack), for those who pack several at once.
+    /// One block of [`pack`](Self::pack), for callers that pack several in parallel.
     ///
     /// # Panics
     /// When a row has not `k` elements, or `to` is no block.
@@ -184,7 +184,7 @@ impl Way {
         (0..FEW.len()).map(Way::Few).chain((0..MANY.len()).map(Way::Many)).collect()
     }
 
-    /// Parts that it leaves where they are asked for.
+    /// Number of partial sums that [`Output::Parts`] receives.
     pub(super) fn parts(self, shape: LinearShape) -> usize {
         match self {
             Way::Few(_) => shape.splits(),

@@ -45,7 +45,7 @@ impl Drop for Memory {
     }
 }
 
-/// A part of some memory. It says what is where, not who writes: two kernels in order may both.
+/// A part of a [`Memory`]. It is an address, not a borrow: kernels in order may both write to it.
 #[derive(Clone, Copy)]
 pub struct Span<'a> {
     address: Address,
@@ -116,14 +116,14 @@ impl<'a> Span<'a> {
     /// # Panics
     /// When the lengths differ, or the two overlap.
     pub fn copy_to(&self, to: Span) -> Result<()> {
-        assert_eq!(self.bytes, to.bytes, "a copy is as long as what is copied");
+        assert_eq!(self.bytes, to.bytes, "source and destination of a copy differ in length");
         let apart = self.address.plus(self.bytes) <= to.address || to.address.plus(to.bytes) <= self.address;
         assert!(apart || self.bytes == 0, "a copy lies elsewhere");
         self.gpu.driver().copy(self.address, to.address, self.bytes)
     }
 }
 
-/// Host memory for copies that nobody waits for when they are asked for: fill it, [`send`](Self::send) it, and go on; or
+/// Host memory for asynchronous copies: fill it, [`send`](Self::send) it, and go on; or
 /// [`fetch`](Self::fetch), go on, and [`wait`](Self::wait) when the numbers are needed.
 pub struct Staging {
     memory: *mut u8,
@@ -133,7 +133,7 @@ pub struct Staging {
     gpu: Gpu,
 }
 
-// SAFETY: the memory belongs to this value alone, and the device touches it only while `done` is set, when nobody else does.
+// SAFETY: the memory belongs to this value alone, and the device accesses it only while `done` is set, when no host code does.
 unsafe impl Send for Staging {}
 
 impl Staging {
@@ -159,19 +159,19 @@ impl Staging {
         Ok(unsafe { std::slice::from_raw_parts_mut(self.memory.cast(), count) })
     }
 
-    /// Copies the first bytes of this to all of `to`, after all work asked for so far.
+    /// Copies the first bytes of this to all of `to`, after all work submitted so far.
     ///
     /// # Panics
     /// When `to` is longer than this.
     pub fn send(&mut self, to: Span) -> Result<()> {
         self.wait()?;
         assert!(to.bytes <= self.bytes, "{} bytes from {}", to.bytes, self.bytes);
-        // SAFETY: the memory lives until the copy is done, and until then nobody gets at it: see `done`.
+        // SAFETY: the memory lives until the copy is done, and until then no host code can reach it: see `done`.
         unsafe { self.gpu.driver().write_later(to.address, self.memory, to.bytes)? };
         self.under_way()
     }
 
-    /// Copies all of `from` here, after all work asked for so far.
+    /// Copies all of `from` here, after all work submitted so far.
     ///
     /// # Panics
     /// When `from` is longer than this.

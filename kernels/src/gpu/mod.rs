@@ -1,8 +1,8 @@
-//! The seam between the kernels of a GPU and whoever runs them: memory, launches, graphs, and what can go wrong.
+//! The interface between GPU kernels and their callers: memory, launches, graphs, errors.
 //!
 //! Kernels are CUDA C++ in `kernels/cuda`, written once. A [`Driver`] runs them: `cuda` on a GPU, `emulated` on this computer, where
 //! the same sources are compiled by an ordinary C++ compiler. A [`Gpu`] is a driver with owned memory, graphs and staging; the
-//! faces (`rows`, …) check shapes, work out the grid and launch. Work is done in the order it was asked for, on one stream.
+//! faces (`rows`, …) check shapes, work out the grid and launch. Work executes in submission order, on one stream.
 
 use std::fmt;
 use std::sync::Arc;
@@ -127,10 +127,10 @@ pub trait Driver: Send + Sync {
     fn host_alloc(&self, bytes: usize) -> Result<*mut u8>;
     fn host_free(&self, at: *mut u8);
     /// # Safety
-    /// The host memory holds `bytes`, and until the copy is done nobody writes there or frees it.
+    /// The host memory holds `bytes`, and it is neither written nor freed until the copy is done.
     unsafe fn write_later(&self, to: Address, from: *const u8, bytes: usize) -> Result<()>;
     /// # Safety
-    /// The host memory holds `bytes`, and until the copy is done nobody touches or frees it.
+    /// The host memory holds `bytes`, and it is neither accessed nor freed until the copy is done.
     unsafe fn read_later(&self, from: Address, to: *mut u8, bytes: usize) -> Result<()>;
 
     /// A point in the order of the work, to wait for and to measure between.
@@ -147,7 +147,7 @@ pub trait Driver: Send + Sync {
     fn forget_graph(&self, graph: u64);
 }
 
-/// A device, shared by all who use it.
+/// A device, shared by all its users.
 #[derive(Clone)]
 pub struct Gpu(Arc<dyn Driver>);
 
@@ -172,7 +172,7 @@ impl Gpu {
         Ok(memory)
     }
 
-    /// Host memory for copies that nobody waits for.
+    /// Host memory for asynchronous copies.
     pub fn staging(&self, bytes: usize) -> Result<Staging> {
         Staging::new(self, bytes)
     }

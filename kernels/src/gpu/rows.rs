@@ -5,7 +5,7 @@
 use super::{Address, Element, Gpu, Result, Span};
 
 /// A row, page or token that there is not.
-pub const NOBODY: u32 = u32::MAX;
+pub const ABSENT: u32 = u32::MAX;
 
 /// Positions of a page.
 pub const PAGE_POSITIONS: usize = 32;
@@ -156,7 +156,7 @@ pub struct Dots<'a> {
 pub struct Steering<'a> {
     /// `[count, width]` of f32.
     pub vectors: Span<'a>,
-    /// `[rows]` of u32: which vector, [`NOBODY`] for none. It must be under the number of vectors.
+    /// `[rows]` of u32: which vector, [`ABSENT`] for none. It must be under the number of vectors.
     pub which: Span<'a>,
     /// `[rows]` of f32.
     pub scale: Span<'a>,
@@ -229,7 +229,7 @@ pub fn finish(gpu: &Gpu, element: Element, work: &Finish) -> Result<()> {
         axes,
         dots,
         steering: work.steering.map_or(none, |steering| steering.vectors.of::<f32>(width, "the steering vectors")),
-        steering_of: work.steering.map_or(none, |steering| steering.which.of_any::<u32>(rows, "who is steered")),
+        steering_of: work.steering.map_or(none, |steering| steering.which.of_any::<u32>(rows, "steering rows")),
         steering_scale: work.steering.map_or(none, |steering| steering.scale.of_any::<f32>(rows, "steering strengths")),
         rows: small(rows),
         width: small(width),
@@ -270,7 +270,7 @@ pub struct Place<'a> {
     pub cos: Span<'a>,
     pub sin: Span<'a>,
     pub positions_end: usize,
-    /// `[rows]` of u32 each: where a token stands, and the row of `tables` that its sequence has ([`NOBODY`]: k and v go nowhere).
+    /// `[rows]` of u32 each: the position of a token, and the row of `tables` of its sequence ([`ABSENT`]: k and v are not written).
     pub positions: Span<'a>,
     pub sequences: Span<'a>,
     /// `[sequences, stride]` of u32: the page of positions 32 i to 32 i + 31. The pages named must exist.

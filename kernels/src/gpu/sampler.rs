@@ -1,7 +1,7 @@
 //! The choice of the next token on the device, and the bookkeeping that lets the next step begin without the host: see
-//! `kernels/cuda/sampler.cu` for what is drawn.
+//! `kernels/cuda/sampler.cu` for how tokens are sampled.
 
-use super::rows::NOBODY;
+use super::rows::ABSENT;
 use super::{Address, Gpu, Memory, Result, Span};
 
 /// Logits of a block.
@@ -9,7 +9,7 @@ const CHUNK_LOGITS: usize = 4096;
 const BINS: usize = 2048;
 
 parameters! {
-    /// What the sampler knows of a slot. The device counts `index` and `left` on and says in `finish` why it stopped.
+    /// Sampler state of a slot. The device updates `index` and `left` and records the finish reason in `finish`.
     pub struct SamplerRow {
         /// Of Philox; `index` is that of the next draw.
         key: u64,
@@ -27,13 +27,13 @@ parameters! {
         left: u32,
         /// 0: nothing is drawn.
         active: u32,
-        /// One of [`FINISH_STOP`], [`FINISH_LENGTH`], [`FINISH_NOTHING`]; 0 while it goes on.
+        /// One of [`FINISH_STOP`], [`FINISH_LENGTH`], [`FINISH_NOTHING`]; 0 while the sequence is running.
         finish: u32,
     }
 }
 
 impl Default for SamplerRow {
-    /// A slot of nobody.
+    /// An unused slot.
     fn default() -> Self {
         SamplerRow {
             key: 0,
@@ -109,7 +109,7 @@ pub struct NextStep<'a> {
     pub positions: Option<Span<'a>>,
     /// Number of query tokens: 0 when the slot has finished.
     pub tokens: Option<Span<'a>>,
-    /// Row of the block tables: [`NOBODY`] when the slot has finished.
+    /// Row of the block tables: [`ABSENT`] when the slot has finished.
     pub sequences: Option<Span<'a>>,
 }
 
@@ -128,7 +128,7 @@ pub struct Draw<'a> {
     pub states: Span<'a>,
     /// u32, and how many.
     pub stops: (Span<'a>, usize),
-    /// `[slots]` of u32 each: the token ([`NOBODY`] if none was drawn), and why the slot has finished.
+    /// `[slots]` of u32 each: the token ([`ABSENT`] if none was drawn), and why the slot has finished.
     pub sampled: Span<'a>,
     pub finished: Span<'a>,
     pub next: NextStep<'a>,
@@ -187,5 +187,5 @@ pub fn draw(gpu: &Gpu, room: &SamplerRoom, work: &Draw) -> Result<()> {
     gpu.launch("sampler_pick", [rows, 1, 1], 1024, 0, &parameters)
 }
 
-/// What a slot without a token says.
-pub const NO_TOKEN: u32 = NOBODY;
+/// The token of a slot that sampled none.
+pub const NO_TOKEN: u32 = ABSENT;

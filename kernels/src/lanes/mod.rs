@@ -109,16 +109,16 @@ pub(crate) trait Lanes: Copy {
     /// Transposes a 16 x 16 tile: element `i` of row `j` goes to `to + i * to_stride + j`.
     unsafe fn transpose(rows: &[*const f32; LANES], to: *mut f32, to_stride: usize);
 
-    /// Asks for the cache line at `at`; any address is allowed. What streams from memory is asked for twice: `FAR_BYTES` ahead with
+    /// Asks for the cache line at `at`; any address is allowed. Streams from memory are prefetched twice: `FAR_BYTES` ahead with
     /// `prefetch_far`, and `NEAR_BYTES` ahead with this.
     unsafe fn prefetch(at: *const u8);
     /// The same as far as the second cache only: more of such requests can be on their way.
     unsafe fn prefetch_far(at: *const u8);
 }
 
-/// How far ahead of use memory is asked for what streams from it.
+/// Prefetch distance of streams from memory into the second-level cache.
 pub(crate) const FAR_BYTES: usize = 8 << 10;
-/// How far ahead of use the first cache is asked for what the second has by then.
+/// Prefetch distance from the second-level into the first-level cache.
 pub(crate) const NEAR_BYTES: usize = 1 << 10;
 
 /// e^x in every lane.

@@ -89,7 +89,7 @@ pub(super) fn forward(layers: &[Layer<u32>], x: &[f32], k: usize, pool: &Pool) {
 /// Writes the three parts of up to sixteen rows of `k` inputs; whether the two lower ones are zero throughout.
 ///
 /// # Safety
-/// The CPU has AVX-512F; `parts` holds `[step][blocks][part][16][32]` bf16, and nobody else uses those of `block`.
+/// The CPU has AVX-512F; `parts` holds `[step][blocks][part][16][32]` bf16, and no other thread uses those of `block`.
 #[target_feature(enable = "avx512f")]
 unsafe fn split_rows(rows: &[f32], k: usize, block: usize, blocks: usize, parts: Shares<f32>) -> bool {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
@@ -142,7 +142,7 @@ impl Tiles<'_> {
     /// The outputs of some pairs of panels, for one block of rows.
     ///
     /// # Safety
-    /// Tiles are permitted; nobody else writes to these columns of y.
+    /// Tiles are permitted; no other thread writes to these columns of y.
     unsafe fn few(&self, range: Range<usize>) {
         let steps = self.pairs.div_ceil(STEP / 2);
         let panel_len = self.pairs * PANEL;

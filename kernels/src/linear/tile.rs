@@ -4,7 +4,7 @@
 //! there are enough independent FMA chains to hide the latency, and 13 to 24 rows half a panel, so that each weight is
 //! widened once. The narrower sets hold 6 rows x 16 outputs.
 //!
-//! Weights stream from memory: they are asked for ahead of use, 8 KiB over all panels in flight into the second cache and
+//! Weights stream from memory: they are prefetched, 8 KiB over all panels in flight into the second cache and
 //! then 1 KiB into the first; or a whole block ahead where the block at hand is used for several row blocks, each of which
 //! asks for a part.
 

@@ -15,7 +15,7 @@ pub(super) fn unavailable(what: String, hint: &str) -> GpuError {
     GpuError::Unavailable { what, hint: hint.into() }
 }
 
-/// The name of an error and what the driver says of it.
+/// The name of an error and the driver's description.
 fn describe(code: CUresult) -> String {
     let text = |ask: unsafe fn(CUresult, *mut *const std::ffi::c_char) -> CUresult| {
         let mut text = ptr::null();
@@ -58,7 +58,7 @@ pub(super) fn opening(call: &str, code: CUresult) -> Result<()> {
         ),
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => (
             "the GPU has no room to be opened".to_string(),
-            "`nvidia-smi` shows who uses it; take another GPU, or wait",
+            "`nvidia-smi` lists the processes that use it; choose another GPU, or wait",
         ),
         code => (
             format!("the GPU cannot be opened: {call}: {}", describe(code)),

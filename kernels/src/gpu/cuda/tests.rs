@@ -1,5 +1,5 @@
-//! The driver as far as it can be tested without a GPU: what opening one says where there is none, and tests of the kernels by way of a
-//! libcuda.so.1 that is the emulated machine.
+//! The driver, tested without a GPU: the errors of opening a missing device, and the kernels through a
+//! libcuda.so.1 that is the emulated device.
 
 use std::process::{Command, Output};
 
@@ -16,7 +16,7 @@ fn a_gpu_that_is_not_there_is_one_clear_error() {
     assert!(!what.contains('\n') && error.to_string().lines().count() == 2, "{error}");
 }
 
-/// Runs tests of this program in another process, whose driver is the emulated machine.
+/// Runs tests of this program in another process, whose driver is the emulated device.
 fn with_emulated_driver(arguments: &[&str], version: &str) -> Output {
     let machine = library::path().as_ref().unwrap_or_else(|error| panic!("{error}"));
     let folder = machine.with_extension("driver");

@@ -1,4 +1,4 @@
-//! Compiles the kernels for the emulated machine into a shared library, each source once as long as it does not change, and calls it.
+//! Compiles the kernels for the emulated device into a shared library, each source once as long as it does not change, and calls it.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -61,7 +61,7 @@ impl Library {
 
     pub(super) fn kernels(&self) -> Vec<String> {
         let mut names = vec![0u8; 1 << 16];
-        // SAFETY: the library writes no more than it is told.
+        // SAFETY: the library writes at most the length it is given.
         let length = unsafe { (self.kernels)(names.as_mut_ptr().cast(), names.len()) };
         String::from_utf8_lossy(&names[..length.min(names.len())]).lines().map(String::from).collect()
     }
@@ -105,7 +105,7 @@ fn open(path: &Path) -> Result<Library, String> {
     }
 }
 
-/// No contraction, as nvcc is told too; -O2 and no assumptions that a GPU compiler does not make; a misaligned access traps.
+/// No contraction, as for nvcc; -O2 and no assumptions that a GPU compiler does not make; a misaligned access traps.
 const FLAGS: &[&str] = &[
     "-x",
     "c++",

@@ -35,7 +35,7 @@ struct World {
     pages: usize,
 }
 
-/// What a row holds that nobody wrote.
+/// The value of rows that were never written.
 const UNTOUCHED: u16 = 0x1234;
 
 impl World {
@@ -45,7 +45,7 @@ impl World {
         let q: Vec<f32> = numbers.normal(rows * shape.heads * shape.head_dim).iter().map(|x| 2.0 * x).collect();
         let (_, q) = narrow(element, &q);
 
-        // Pages in a random order, and one more that belongs to nobody.
+        // Pages in a random order, and one more that belongs to no sequence.
         let held: usize = sequences.iter().map(|s| (s.start + s.tokens).div_ceil(32)).sum();
         let mut free: Vec<u32> = (0..=held as u32).collect();
         for left in (1..free.len()).rev() {
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// The bits of all rows, when only those sequences run, each `(index, tokens to skip, tokens)`, in a launch made for `more`
-    /// tokens and keys more than they need. Rows that nobody computes must be left alone.
+    /// tokens and keys more than they need. Rows beyond the batch must stay unchanged.
     fn run(&self, way: Way, chosen: &[(usize, usize, usize)], more: usize) -> Vec<u16> {
         let upload = |numbers: Vec<usize>| {
             self.gpu.upload(&numbers.into_iter().map(|n| n as u32).collect::<Vec<u32>>()).unwrap()

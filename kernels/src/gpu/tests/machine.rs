@@ -1,4 +1,4 @@
-//! The device itself: that the words of the kernels mean what PTX says they mean, graphs, copies; and that the emulated machine notices
+//! The device itself: the kernels' primitives match the PTX definition; graphs; copies; and the emulated device notices
 //! what a GPU would let pass.
 
 use super::*;
@@ -145,7 +145,7 @@ fn faults_of_a_kernel_are_noticed() {
         assert_eq!(run(&gpu, 0).unwrap(), backwards, "after {fault}");
     }
     for fault in [3, 6] {
-        assert!(run(&gpu, fault).unwrap()[0].is_nan(), "{fault}: what nobody wrote is NaN");
+        assert!(run(&gpu, fault).unwrap()[0].is_nan(), "{fault}: uninitialised memory is NaN");
     }
 }
 
@@ -165,7 +165,7 @@ fn a_missing_barrier_shows_when_the_threads_take_their_turns_differently() {
 #[should_panic(expected = "a kernel wrote beside an allocation of 264 bytes")]
 fn a_write_beside_an_allocation_is_noticed_when_it_is_freed() {
     let Some(gpu) = emulated() else { panic!("a kernel wrote beside an allocation of 264 bytes: not tried on a GPU") };
-    // 64 numbers are the kernel's; there are two more, and then something that is nobody's.
+    // 64 numbers are the kernel's; there are two more, and then memory that belongs to no allocation.
     let out = gpu.alloc(66 * 4).unwrap();
     let parameters = FaultParameters { out: Address(out.address().0 + 8), fault: 9, unused: 0 };
     gpu.launch("faults", [1, 1, 1], 64, 64, &parameters).unwrap();

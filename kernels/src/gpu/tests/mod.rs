@@ -1,4 +1,4 @@
-//! The GPU kernels on the emulated machine, each against its reference.
+//! The GPU kernels on the emulated device, each against its reference.
 
 use super::emulated::{Emulated, Turns};
 use super::{Element, Gpu, Plain, reference};
@@ -38,11 +38,11 @@ fn is_emulated(gpu: &Gpu) -> bool {
     gpu.driver().name() == "emulated"
 }
 
-/// What a GPU cannot be asked for.
+/// Requests that a GPU must refuse.
 struct Tested(Option<std::sync::Arc<Emulated>>);
 
 impl Tested {
-    /// On the emulated machine the threads take their turns in this order from now on; a GPU has an order of its own.
+    /// On the emulated device the threads take their turns in this order from now on; a GPU has an order of its own.
     fn set_turns(&self, turns: Turns) {
         if let Some(emulated) = &self.0 {
             emulated.set_turns(turns);
@@ -50,7 +50,7 @@ impl Tested {
     }
 }
 
-/// A device for tests of the emulated machine itself; there is none while a GPU is tested.
+/// A device for tests of the emulated device itself; there is none while a GPU is tested.
 fn emulated() -> Option<Gpu> {
     let (tested, gpu) = device();
     if tested.0.is_none() {

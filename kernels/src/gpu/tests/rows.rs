@@ -1,7 +1,7 @@
 //! What works along a row: embeddings, the end of a sublayer, and q, k and v on their way into pages.
 
 use super::*;
-use crate::gpu::rows::{self, Dots, Finish, NOBODY, Next, Norm, PAGE_POSITIONS, Pages, Place, Steering};
+use crate::gpu::rows::{self, ABSENT, Dots, Finish, Next, Norm, PAGE_POSITIONS, Pages, Place, Steering};
 use crate::gpu::{Memory, Result};
 
 #[test]
@@ -11,7 +11,7 @@ fn tokens_become_their_embeddings() {
         for (vocab, width) in [(3, 16), (50, 48), (7, 4096)] {
             let mut numbers = Numbers::new(vocab as u64);
             let (bits, table) = narrow(element, &numbers.normal(vocab * width));
-            let ids: Vec<u32> = (0..5).map(|_| numbers.below(vocab) as u32).chain([vocab as u32, NOBODY]).collect();
+            let ids: Vec<u32> = (0..5).map(|_| numbers.below(vocab) as u32).chain([vocab as u32, ABSENT]).collect();
             let (table_on, ids_on) = (gpu.upload(&bits).unwrap(), gpu.upload(&ids).unwrap());
             let residual = gpu.alloc(ids.len() * width * 4).unwrap();
             let (table_on, ids_on, out) = (table_on.all(), ids_on.all(), residual.all());
@@ -22,7 +22,7 @@ fn tokens_become_their_embeddings() {
     }
 }
 
-/// A sublayer's end with everything that can be asked for.
+/// The end of a sublayer with every option set.
 struct Case {
     element: Element,
     width: usize,
@@ -69,7 +69,7 @@ impl Case {
         Row {
             residual: numbers.normal(self.width),
             parts: (0..self.splits).map(|_| numbers.normal(self.width)).collect(),
-            which: [0, 1, NOBODY][numbers.below(3)],
+            which: [0, 1, ABSENT][numbers.below(3)],
             scale: numbers.normal(1)[0],
         }
     }
@@ -337,9 +337,9 @@ fn q_k_and_v_come_to_their_places() {
         let case = Heads { element: ELEMENTS[i % 2], heads, kv_heads, head_dim, splits, normed: i % 3 != 1 };
         let mut numbers = Numbers::new(i as u64);
         let weights = case.weights(&mut numbers);
-        // Two sequences with pages of their own; a row of nobody; a position without an angle; a page that there is not.
-        let tables = [3, 0, 7, NOBODY, 1, 8, 2, 5];
-        let places = [(0, 0), (31, 1), (32, 0), (95, 1), (70, NOBODY), (POSITIONS as u32, 1), (96, 0)];
+        // Two sequences with pages of their own; a row without a sequence; a position without an angle; a missing page.
+        let tables = [3, 0, 7, ABSENT, 1, 8, 2, 5];
+        let places = [(0, 0), (31, 1), (32, 0), (95, 1), (70, ABSENT), (POSITIONS as u32, 1), (96, 0)];
         let rows: Vec<_> = places
             .map(|(position, sequence)| {
                 ((0..splits).map(|_| numbers.normal(case.width())).collect::<Vec<_>>(), position, sequence)
@@ -362,8 +362,8 @@ fn q_k_and_v_come_to_their_places() {
             let norm = |weight| case.normed.then_some((weight, EPS));
             let q = reference::rows::place(&x[..q_width], norm(&weights.q[..]), angles, head_dim);
             assert_near(&q_found, &q, rounding(case.element), "q");
-            let page_of = (*sequence != NOBODY).then(|| tables[*sequence as usize * TABLE + at / 32]);
-            let Some(number) = page_of.filter(|&page| page != NOBODY) else { continue };
+            let page_of = (*sequence != ABSENT).then(|| tables[*sequence as usize * TABLE + at / 32]);
+            let Some(number) = page_of.filter(|&page| page != ABSENT) else { continue };
             let k = reference::rows::place(&x[q_width..][..kv_width], norm(&weights.k[..]), angles, head_dim);
             let v = x[q_width + kv_width..].to_vec();
             for (pages, row) in expected_pages.iter_mut().zip([k, v]) {
@@ -373,7 +373,7 @@ fn q_k_and_v_come_to_their_places() {
                 }
             }
         }
-        // What nobody wrote is still zero.
+        // Unwritten memory is still zero.
         for (found, expected) in [&keys, &values].into_iter().zip(&expected_pages) {
             let found = widen(case.element, found);
             for (found, &expected) in found.iter().zip(expected) {

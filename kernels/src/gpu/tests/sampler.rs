@@ -1,8 +1,8 @@
-//! The choice of the next token, and what is kept of it for the next step.
+//! Sampling of the next token, and the state kept for the next step.
 
 use super::*;
 use crate::gpu::Memory;
-use crate::gpu::rows::NOBODY;
+use crate::gpu::rows::ABSENT;
 use crate::gpu::sampler::{Draw, FINISH_LENGTH, FINISH_NOTHING, FINISH_STOP, NextStep, SamplerRoom, SamplerRow, draw};
 
 fn row(numbers: &mut Numbers) -> SamplerRow {
@@ -89,7 +89,7 @@ fn tokens_are_those_of_the_reference_whatever_else_is_drawn() {
         let (sampled, finished, after) = draws(&gpu, &all, &states, &[]);
         for r in 0..count {
             let expected = reference::sampler::draw(&all[r], &states[r]);
-            assert_eq!(sampled[r], expected.unwrap_or(NOBODY), "vocab {vocab} row {r}: {:?}", states[r]);
+            assert_eq!(sampled[r], expected.unwrap_or(ABSENT), "vocab {vocab} row {r}: {:?}", states[r]);
             assert_eq!(finished[r], if expected.is_none() { FINISH_NOTHING } else { 0 });
             assert_eq!((after[r].index, after[r].left), (states[r].index + 1, 99));
             if r % 5 == 0 {
@@ -158,7 +158,7 @@ fn a_row_without_a_finite_largest_logit_gives_nothing() {
     for temperature in [0.0, 1.0] {
         let state = SamplerRow { temperature, left: 5, active: 1, ..SamplerRow::default() };
         let (sampled, finished, after) = draws(&gpu, &all, &[state; 3], &[]);
-        assert_eq!((sampled, finished), (vec![NOBODY; 3], vec![FINISH_NOTHING; 3]));
+        assert_eq!((sampled, finished), (vec![ABSENT; 3], vec![FINISH_NOTHING; 3]));
         assert!(after.iter().all(|row| row.active == 0 && row.finish == FINISH_NOTHING));
     }
 }
@@ -166,7 +166,7 @@ fn a_row_without_a_finite_largest_logit_gives_nothing() {
 #[test]
 fn a_recorded_step_goes_on_by_itself_until_the_slot_has_finished() {
     let gpu = gpu();
-    // Row 0 is for slot 2, row 1 for slot 0; slot 1 is nobody's.
+    // Row 0 is for slot 2, row 1 for slot 0; slot 1 is unused.
     let logits = gpu.upload(&[0.0f32, 5.0, 1.0, 9.0, 0.0, 1.0]).unwrap();
     let slot_of = gpu.upload(&[2u32, 0]).unwrap();
     let mut states = [SamplerRow::default(); 3];
@@ -204,14 +204,14 @@ fn a_recorded_step_goes_on_by_itself_until_the_slot_has_finished() {
     graph.replay().unwrap();
     assert_eq!((read(&sampled), read(&finished)), (vec![0, 8, 1], vec![FINISH_STOP, 8, 0]));
     assert_eq!((read(&ids), read(&positions)), (vec![0, 51, 1], vec![11, 11, 13]));
-    assert_eq!((read(&tokens), read(&sequences)), (vec![0, 1, 1], vec![NOBODY, 1, 2]));
+    assert_eq!((read(&tokens), read(&sequences)), (vec![0, 1, 1], vec![ABSENT, 1, 2]));
     for _ in 0..2 {
         graph.replay().unwrap();
     }
-    assert_eq!((read(&sampled), read(&finished)), (vec![NOBODY, 8, 1], vec![FINISH_STOP, 8, FINISH_LENGTH]));
+    assert_eq!((read(&sampled), read(&finished)), (vec![ABSENT, 8, 1], vec![FINISH_STOP, 8, FINISH_LENGTH]));
     assert_eq!((read(&positions), read(&tokens)), (vec![11, 11, 15], vec![0, 1, 0]));
     graph.replay().unwrap();
-    assert_eq!((read(&sampled), read(&positions)), (vec![NOBODY, 8, NOBODY], vec![11, 11, 15]));
+    assert_eq!((read(&sampled), read(&positions)), (vec![ABSENT, 8, ABSENT], vec![11, 11, 15]));
     let states: Vec<SamplerRow> = states.all().read(3).unwrap();
     assert_eq!(
         states.iter().map(|row| (row.index, row.left, row.active)).collect::<Vec<_>>(),

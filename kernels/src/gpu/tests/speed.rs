@@ -1,5 +1,5 @@
 //! What the tensor-core kernels take, a line `name <tab> microseconds` each, named as `tests/gpu/predict.py` names them; into the file
-//! TILTMETER_KERNEL_TIMES where that is set. On the emulated machine tiny shapes show that it runs, and the times mean nothing.
+//! TILTMETER_KERNEL_TIMES where that is set. On the emulated device tiny shapes show that it runs, and the times mean nothing.
 
 use std::fmt::Write;
 
@@ -118,7 +118,7 @@ fn what_kernels_take() {
         assert!(microseconds > 0.0, "{name} took no time");
         writeln!(table, "{name}\t{microseconds:.1}").unwrap();
     };
-    // A hundredth of each width on the emulated machine.
+    // A hundredth of each width on the emulated device.
     let scaled = |n: usize| if real { n } else { (n / 100).next_multiple_of(16) };
     for m in if real { vec![1, 16, 48, 128, 4096] } else { vec![1, 70] } {
         for (name, n, k, kind) in LINEAR.into_iter().filter(|&(name, ..)| m < 4096 || name != "head") {
