@@ -12,6 +12,7 @@ use super::{
 use crate::session;
 use tiltmeter_axis_formats::{ImportRequest, import};
 use tiltmeter_model::{AxisFile, LayerConvention, Site};
+use tiltmeter_store::write_atomic;
 
 /// Inspect axis files and import directions of other tools.
 #[derive(Clone, Debug, Subcommand)]
@@ -101,7 +102,7 @@ pub(super) fn execute(command: AxisCommand) -> Result<Exit, Failure> {
                 num_layers: args.num_layers.or(facts.as_ref().map(|facts| facts.num_layers)),
                 fingerprint: facts.map(|facts| facts.fingerprint),
             })?;
-            file.write(&args.out)?;
+            write_atomic(&args.out, &file.to_bytes()?)?;
             stdout(&render(&AxisFile::open(&args.out)?))?;
             stdout(&format!("wrote {}\n", path_text(&args.out)))?;
         }

@@ -3,12 +3,12 @@
 //! The Hub replies 412 if `parentCommit` is not the head, 409 if two commits collide, and 404 both for a missing dataset and for one that the
 //! token cannot see.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use hf_hub::HFError;
 
 use crate::hub::TOKEN_VARIABLE;
-use tiltmeter_model::problem::Problem;
+use tiltmeter_model::problem::{Problem, root_cause};
 use tiltmeter_model::secret::Scrubber;
 
 /// Longest quotation of the Hub's message, in characters.
@@ -159,23 +159,8 @@ pub(super) fn too_many_conflicts(repo_id: &str, attempts: usize) -> Problem {
         .hint(format!("try again later; {STILL_PENDING}"))
 }
 
-/// The Hub's message, on one line and shortened. The token is scrubbed first, because a truncated token would not be recognised.
+/// `: ` and an excerpt of the Hub's message, or nothing.
 fn quote(message: Option<&str>, scrubber: &Scrubber) -> String {
-    let clean = scrubber.scrub(message.unwrap_or_default()).into_owned();
-    let visible: String = clean.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MAX_QUOTE) {
-        _ if line.is_empty() => String::new(),
-        Some((end, _)) => format!(": {}…", &line[..end]),
-        None => format!(": {line}"),
-    }
-}
-
-/// The root cause: `connection refused` rather than `error sending request`.
-pub(super) fn root_cause(error: &dyn Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
+    let line = scrubber.excerpt(message.unwrap_or_default(), MAX_QUOTE);
+    if line.is_empty() { line } else { format!(": {line}") }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::{self, HubError};
 use crate::merge::{self, Record};
 use crate::repo_id::{self, check_repo_id};
-use tiltmeter_model::problem::Problem;
+use tiltmeter_model::problem::{Problem, root_cause};
 use tiltmeter_model::secret::{ApiKey, Keys, Scrubber};
 use tiltmeter_store::safe_name;
 
@@ -124,7 +124,7 @@ impl Dataset {
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.request_timeout);
         let builder = if local { builder.no_proxy() } else { builder };
-        let http = builder.build().map_err(|error| no_client(error::root_cause(&error)))?;
+        let http = builder.build().map_err(|error| no_client(root_cause(&error)))?;
         let client = HFClient::builder()
             .endpoint(&endpoint)
             .token(token.reveal())

@@ -1,6 +1,7 @@
 //! Dataset ids, by the rules of `huggingface_hub.utils.validate_repo_id` with a required owner, and the address of the Hub.
 
 use tiltmeter_model::problem::Problem;
+use tiltmeter_model::secret::check_address;
 
 /// Placeholders of examples, refused as either part of an id.
 const PLACEHOLDERS: &[&str] = &[
@@ -70,23 +71,10 @@ pub fn check_repo_id(text: &str) -> Result<(), Problem> {
 
 /// The address without a trailing slash, and whether it is on this machine, where no proxy is used.
 pub(super) fn endpoint(text: &str) -> Result<(String, bool), Problem> {
-    // The address is not shown, because it may contain a token.
-    let wrong = |what: &str| {
+    let text = text.trim().trim_end_matches('/');
+    let (_, local) = check_address(text, true).map_err(|what| {
         Problem::new(format!("the address of the Hub {what}"))
             .hint("set HF_ENDPOINT like https://huggingface.co, or unset it")
-    };
-    let text = text.trim().trim_end_matches('/');
-    let url = reqwest::Url::parse(text).map_err(|_| wrong("is not a URL"))?;
-    if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
-        return Err(wrong("is not an http or https URL"));
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("has a user, a query or a fragment: the token is sent in a header only"));
-    }
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
-    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if url.scheme() == "http" && !local {
-        return Err(wrong("would receive the token unencrypted: use https"));
-    }
-    Ok((text.to_string(), local))
+    })?;
+    Ok((text.to_owned(), local))
 }

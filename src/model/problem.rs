@@ -1,6 +1,6 @@
 //! [`Problem`]: the form of every error shown to a user.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 /// An error in the user's terms: what happened, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -45,4 +45,13 @@ impl fmt::Display for Problem {
     }
 }
 
-impl std::error::Error for Problem {}
+impl Error for Problem {}
+
+/// The message of the innermost error: `connection refused` rather than `error sending request`.
+pub fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -175,11 +175,46 @@ impl Scrubber {
         clean
     }
 
+    /// A scrubbed excerpt on one line, without control characters, of at most `max_chars` characters and an ellipsis. Secrets are replaced
+    /// before the text is shortened, because a truncated secret would not be recognised.
+    pub fn excerpt(&self, text: &str, max_chars: usize) -> String {
+        let visible: String = self.scrub(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
+        match line.char_indices().nth(max_chars) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
+        }
+    }
+
     /// [`scrub`](Self::scrub) applied to every part of a problem.
     pub fn scrub_problem(&self, problem: Problem) -> Problem {
         let clean = |text: String| self.scrub(&text).into_owned();
         Problem { what: clean(problem.what), place: problem.place.map(clean), hint: problem.hint.map(clean) }
     }
+}
+
+/// Parses the address of a server and returns whether it is on this machine. `sends_secret`: refuse unencrypted connections to others.
+///
+/// # Errors
+/// The rest of a sentence about the address, which must not be shown because it may contain a secret.
+pub fn check_address(text: &str, sends_secret: bool) -> Result<(url::Url, bool), &'static str> {
+    let url = url::Url::parse(text).map_err(|_| "is not a URL")?;
+    if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
+        return Err("is not an http or https URL");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err("has a user, a query or a fragment: secrets are sent in headers only");
+    }
+    let local = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    if sends_secret && url.scheme() == "http" && !local {
+        return Err("would receive a secret unencrypted: use https");
+    }
+    Ok((url, local))
 }
 
 fn percent_encoded(value: &str) -> String {

@@ -10,7 +10,7 @@ use crate::prices::{Price, price};
 use crate::profiles::{ApiName, Auth, PROVIDERS, Provider};
 use tiltmeter_model::failure::Failure;
 use tiltmeter_model::problem::Problem;
-use tiltmeter_model::secret::{ApiKey, Keys, Scrubber};
+use tiltmeter_model::secret::{ApiKey, Keys, Scrubber, check_address};
 use tiltmeter_model::{
     ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, SeedSupport, Usage,
 };
@@ -209,27 +209,10 @@ fn address(name: &ApiName, base: Option<&str>, keyed: bool) -> Result<(reqwest::
         return Err(Problem::new(format!("{name} needs base_url, the address of its server"))
             .hint("set base_url, such as http://127.0.0.1:8080/v1"));
     };
-    // The messages do not show the address, which may contain a key.
-    let wrong = |what: &str| {
-        Err(Problem::new(format!("base_url of {name} {what}")).hint("write it like http://127.0.0.1:8080/v1"))
-    };
-    let Ok(url) =
-        reqwest::Url::parse(&format!("{}{}", base.trim_end_matches('/'), name.provider.codec.path(&name.model)))
-    else {
-        return wrong("is not a URL");
-    };
-    if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
-        return wrong("is not an http or https URL");
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return wrong("has a user, a query or a fragment: keys are sent in headers only");
-    }
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
-    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if keyed && url.scheme() == "http" && !local {
-        return wrong("would send the key unencrypted: use https");
-    }
-    Ok((url, local))
+    let url = format!("{}{}", base.trim_end_matches('/'), name.provider.codec.path(&name.model));
+    check_address(&url, keyed).map_err(|what| {
+        Problem::new(format!("base_url of {name} {what}")).hint("write it like http://127.0.0.1:8080/v1")
+    })
 }
 
 fn headers(provider: &Provider, key: Option<&ApiKey>) -> Result<HeaderMap, Problem> {

@@ -125,20 +125,18 @@ fn message_in(json: &Value) -> Option<&str> {
     pointers.into_iter().find_map(|pointer| json.pointer(pointer)?.as_str())
 }
 
-/// The error message, on one line, shortened, without markup and control characters. Some providers repeat the key: it is scrubbed before
-/// the text is shortened, because a truncated key would not be recognised.
+/// An excerpt of the error message, without markup.
 fn quote(json: &Value, body: &[u8], scrubber: &Scrubber) -> String {
     let raw = match message_in(json) {
         Some(message) => message.to_string(),
         None => String::from_utf8_lossy(body).into_owned(),
     };
-    let raw = scrubber.scrub(&raw).into_owned();
-    let plain = if raw.trim_start().starts_with('<') { without_markup(&raw) } else { raw };
-    let visible: String = plain.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MAX_QUOTE) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+    // Scrubbed first, because removing markup could hide a key from the scrubber.
+    let raw = scrubber.scrub(&raw);
+    if raw.trim_start().starts_with('<') {
+        scrubber.excerpt(&without_markup(&raw), MAX_QUOTE)
+    } else {
+        scrubber.excerpt(&raw, MAX_QUOTE)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use reqwest::{StatusCode, header::HeaderMap};
+use tiltmeter_model::problem::root_cause;
 use tokio::time::{Instant, timeout_at};
 
 /// Limits on the time of one call.
@@ -58,7 +59,7 @@ pub(super) fn client(timeouts: &Timeouts, local: bool) -> Result<reqwest::Client
         .connect_timeout(timeouts.connect)
         .pool_idle_timeout(Duration::from_secs(30));
     let builder = if local { builder.no_proxy() } else { builder };
-    builder.build().map_err(|error| innermost(&error))
+    builder.build().map_err(|error| root_cause(&error))
 }
 
 /// Sends the request and reads the body up to `cap` bytes.
@@ -102,7 +103,7 @@ pub(super) async fn exchange(
 fn classify(error: reqwest::Error) -> TransportError {
     // Without the URL, which may be private.
     let error = error.without_url();
-    let why = innermost(&error);
+    let why = root_cause(&error);
     if error.is_builder() {
         TransportError::InvalidRequest(why)
     } else if error.is_connect() {
@@ -110,13 +111,4 @@ fn classify(error: reqwest::Error) -> TransportError {
     } else {
         TransportError::Interrupted(why)
     }
-}
-
-/// The root cause: `connection refused` rather than `error sending request`.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

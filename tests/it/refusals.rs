@@ -63,7 +63,7 @@ impl Desk {
             sites: sites.iter().map(axis).collect(),
             sha256: String::new(),
         };
-        file.write(&self.path(name)).unwrap();
+        fs::write(self.path(name), file.to_bytes().unwrap()).unwrap();
     }
 
     /// A copy of the fixture under this name, to be spoiled.

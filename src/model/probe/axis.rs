@@ -4,12 +4,7 @@
 //! `sign`, `centring`, `model_fingerprint`, `hidden_size`, `num_layers` and `stats`, a JSON object `{site: {mean_pos, mean_neg, auroc?}}`.
 //! An empty text means unknown. Equal content gives equal bytes, so that the file's SHA-256 identifies the axis.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -266,23 +261,17 @@ impl AxisFile {
 
     /// Computes `sha256`; for an axis built in memory.
     pub fn with_sha256(mut self) -> Self {
-        self.sha256 = sha256(&self.to_bytes());
+        self.sha256 = sha256(&self.encode());
         self
     }
 
-    /// Writes the file atomically and returns its SHA-256, lower-case hex.
+    /// The bytes of the file.
     ///
     /// # Errors
-    /// Directions of different lengths, no site, or a folder that cannot be written.
-    pub fn write(&self, path: &Path) -> Result<String, Problem> {
+    /// Directions of different lengths, a site the model lacks, or no site.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Problem> {
         self.validate()?;
-        let bytes = self.to_bytes();
-        write_atomically(path, &bytes).map_err(|error| {
-            Problem::new(format!("cannot write the axis: {error}"))
-                .at(path.display().to_string())
-                .hint("check that the folder exists and is writable")
-        })?;
-        Ok(sha256(&bytes))
+        Ok(self.encode())
     }
 
     fn validate(&self) -> Result<(), Problem> {
@@ -302,7 +291,7 @@ impl AxisFile {
     }
 
     /// Writes safetensors by hand: the crate keeps metadata in a hash map, whose order, and thus the file's hash, varies between runs.
-    fn to_bytes(&self) -> Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
         let stats: BTreeMap<String, AxisStats> =
             self.sites.iter().map(|(site, axis)| (site.to_string(), axis.stats)).collect();
         let AxisOrigin { method, n, sign, centring } = &self.origin;
@@ -340,17 +329,4 @@ fn damaged(what: String) -> Problem {
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; an axis is readable like any other file of the folder.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    fs::File::open(folder)?.sync_all()
 }
