@@ -12,10 +12,10 @@ mod pages;
 mod report;
 mod responses;
 mod retry;
-mod sharing;
 mod slurm;
 mod talk;
 mod upload;
+mod workers;
 
 use std::{
     collections::BTreeMap,
@@ -39,10 +39,10 @@ pub use retry::{Invocation, Retry, retry};
 pub use slurm::{SlurmRequest, Submitted, slurm_collect, slurm_queue, slurm_retry, slurm_submit};
 pub use talk::{CaptureRequest, Captured, Talk, capture};
 pub use upload::{Uploaded, upload_pending};
+pub use workers::Worker;
 
 use keeping::{ArtifactWriter, SessionLog};
 use opening::ModelOpener;
-use sharing::Share;
 use tiltmeter_dataset::Dataset;
 pub use tiltmeter_experiments::Forecast;
 use tiltmeter_experiments::config::{self, Conduct, Loaded, OnRunCostLimit, RunOrder};
@@ -52,6 +52,7 @@ use tiltmeter_model::secret::{Keys, read_env_file};
 use tiltmeter_model::{ChatRequest, EngineStats, Message, Model, Role};
 use tiltmeter_scheduler::{Budget, Lane, Order, Plan, Progress, Run, Schedule, StopSignal, Summary, recorded};
 use tiltmeter_store::{Host, Manifest, RunFolder, SessionEnd, SourceVersion, Tool, timestamp};
+use workers::WorkerAssignment;
 
 /// How models are opened. Results depend on none of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -153,16 +154,12 @@ pub struct RunOptions {
     pub pause: Option<Pause>,
     /// Carry out only the runs of these ids.
     pub only: Option<Vec<String>>,
-    /// Carry out only the run of this number, with a journal of its own and no exports, so that several processes may do so at once.
-    pub job: Option<usize>,
+    /// Makes this process one of several workers of the folder, with a journal of its own and no exports.
+    pub worker: Option<Worker>,
     /// Most runs at the same time, whatever the experiment says.
     pub parallel: Option<usize>,
     /// What is noted in the folder, so that it can be gone on with by its name alone.
     pub invocation: Option<Invocation>,
-    /// One task of a cluster, by submission and number: its runs and no others, with a journal of its own and no exports.
-    pub task: Option<(usize, usize)>,
-    /// One of several workers, by its name: it takes runs that no other has, with a journal of its own and no exports.
-    pub pull: Option<String>,
 }
 
 /// A sitting that came to its end, be it the experiment's or not.
@@ -290,11 +287,12 @@ impl PreparedRun {
         let mut folder = self.folder(running)?;
         let plan = self.plan();
         let mut only = running.only.clone();
-        let job = running.job.map(|number| self.numbered(number).map(|run| (number, run))).transpose()?;
-        let share = Share::of(&folder, &plan, &self.conduct, running, job)?;
-        if let Some(share) = &share {
-            only = share.runs.clone();
-            folder = share.folder.clone();
+        let assign =
+            |worker| WorkerAssignment::new(worker, &folder, &plan, &self.conduct, |number| self.numbered(number));
+        let assignment = running.worker.as_ref().map(assign).transpose()?;
+        if let Some(assignment) = &assignment {
+            only = assignment.runs.clone();
+            folder = assignment.folder.clone();
         }
         if running.accept_drift && plan.document()["publication"] == true {
             return Err(Problem::new(
@@ -308,14 +306,14 @@ impl PreparedRun {
         }
         let kind = tiltmeter_experiments::kind_of(plan.document())?;
         let backups = conduct.local_backup_dir.clone();
-        let again = match share {
+        let rerun = match assignment {
             Some(_) => Vec::new(),
             None => retry::asked_again(&folder, kind.as_ref(), backups.as_deref()),
         };
-        for id in &again {
-            progress.say(format!("{id} is carried out anew: its flag was removed"));
+        for id in &rerun {
+            progress.say(format!("{id} runs again: its flag was removed"));
         }
-        let mut opening = if share.is_none() { kind.plan_files() } else { Vec::new() };
+        let mut opening = if assignment.is_none() { kind.plan_files() } else { Vec::new() };
         let config = self.experiment.kept_config().map(|name| (name.to_owned(), self.text.clone()));
         opening.extend(config.map(|(path, text)| RunFile { path, text }));
         opening.extend(running.invocation.as_ref().map(Invocation::file));
@@ -327,14 +325,14 @@ impl PreparedRun {
             RunOrder::Sequential => Order::Sequential,
         };
         let budget = Budget::limited(conduct.budget_limit, conduct.cost_per_run_limit);
-        let budget = share.as_ref().map_or(budget.clone(), |share| share.part_of(budget));
+        let budget = assignment.as_ref().map_or(budget.clone(), |assignment| assignment.share_budget(budget));
         if conduct.on_run_cost_limit == OnRunCostLimit::HaltBatch {
             budget.run_limit_ends_batch();
         }
         let parallel = running.parallel.or(conduct.parallel).unwrap_or(self.experiment.in_flight());
         let mut schedule = Schedule::new(plan.clone(), folder.clone())
             .parallel(parallel)
-            .again(again)
+            .rerun(rerun)
             .order(order)
             .lanes(self.lanes.clone())
             .budget(budget)
@@ -348,7 +346,7 @@ impl PreparedRun {
         if let Some(seconds) = conduct.timeout_per_run {
             schedule = schedule.run_time_limit(Duration::from_secs_f64(seconds));
         }
-        if let Some(claims) = share.as_ref().and_then(|share| share.claims.clone()) {
+        if let Some(claims) = assignment.as_ref().and_then(|assignment| assignment.claims.clone()) {
             schedule = schedule.claims(claims);
         }
         self.experiment.banner().into_iter().for_each(|line| progress.say(line));
@@ -360,14 +358,14 @@ impl PreparedRun {
         };
         keeping::pass_on_now(&self.models, &progress);
         diary.last_word();
-        if let Some(share) = share {
-            share.explain(&mut summary);
+        if let Some(assignment) = assignment {
+            assignment.explain_halt(&mut summary);
             // Those that are done or kept something have theirs already.
             for run in summary.runs.iter().filter(|run| run.failure().is_some()) {
                 keeper.write(run);
             }
             let (work, files) = (self.work(), Vec::new());
-            let closing = share.closing;
+            let closing = assignment.closing;
             return Ok(RunReport { folder, summary, work, reported: None, closing, uploaded: None, files });
         }
         let ran: Vec<RunRecord> = match &only {

@@ -12,7 +12,7 @@ use super::{
     summary,
     terminal::{Paint, escape, path_text, runtime, stderr},
 };
-use crate::session::{self, Device, EngineOptions, Invocation, ModelOptions, PreparedRun, RunOptions};
+use crate::session::{self, Device, EngineOptions, Invocation, ModelOptions, PreparedRun, RunOptions, Worker};
 use tiltmeter_scheduler::{Progress, StopLevel, StopSignal};
 
 /// Run an experiment.
@@ -98,6 +98,12 @@ pub(super) fn execute(args: RunArgs) -> Result<Exit, Failure> {
     let tick = Paint::for_stderr().green("✓");
     stderr(&prepared.ready.iter().map(|check| format!("{tick} {}\n", escape(check))).collect::<String>());
     let resume = resume_command(&args);
+    let worker = match (args.job, args.task, args.pull) {
+        (Some(number), ..) => Some(Worker::Job(number)),
+        (None, Some((submission, task)), _) => Some(Worker::Task { submission, task }),
+        (None, None, Some(name)) => Some(Worker::Pull(name)),
+        (None, None, None) => None,
+    };
     let options = RunOptions {
         out: args.out,
         // A job is started or resumed by the same command.
@@ -105,10 +111,8 @@ pub(super) fn execute(args: RunArgs) -> Result<Exit, Failure> {
         accept_drift: args.accept_drift,
         invocation: Some(Invocation::new(&args.file, &args.set)?),
         parallel: args.parallel,
-        job: args.job,
         only: (!args.only.is_empty()).then(|| args.only.clone()),
-        task: args.task,
-        pull: args.pull,
+        worker,
         pause: Some(Arc::new(|text: &str| Box::pin(wait_for_enter(text.to_owned())))),
     };
     execute_prepared(prepared, &options, args.progress, &resume)

@@ -100,7 +100,7 @@ impl Submission {
     }
 
     /// The journal of a task: the same after a requeue, so that it goes on where it was.
-    pub fn writer(number: usize, task: usize) -> String {
+    pub fn worker(number: usize, task: usize) -> String {
         format!("s{number}-{task}")
     }
 
@@ -109,19 +109,19 @@ impl Submission {
         folder.claims_dir(&format!("runs-{number}"))
     }
 
-    /// The writers of this submission that may have begun one of these runs.
-    pub fn writers_of(&self, folder: &RunFolder, runs: &BTreeSet<&str>) -> Result<Vec<String>, Problem> {
+    /// The workers of this submission that may have begun one of these runs.
+    pub fn workers_of(&self, folder: &RunFolder, runs: &BTreeSet<&str>) -> Result<Vec<String>, Problem> {
         if self.pull.is_none() {
             let tasks = self.tasks.iter().enumerate();
             let own = tasks.filter(|(_, list)| list.iter().any(|run| runs.contains(run.as_str())));
-            return Ok(own.map(|(task, _)| Self::writer(self.number, task)).collect());
+            return Ok(own.map(|(task, _)| Self::worker(self.number, task)).collect());
         }
         let dir = Self::runs_dir(folder, self.number);
-        let mut writers = BTreeSet::new();
+        let mut workers = BTreeSet::new();
         for run in self.tasks.first().into_iter().flatten().filter(|run| runs.contains(run.as_str())) {
-            writers.extend(Claims::holder(&dir, run)?.map(|(writer, _)| writer));
+            workers.extend(Claims::holder(&dir, run)?.map(|(worker, _)| worker));
         }
-        Ok(writers.into_iter().collect())
+        Ok(workers.into_iter().collect())
     }
 
     /// What the tasks that are still in the queue have to do, by their numbers.
@@ -132,12 +132,12 @@ impl Submission {
         if self.pull.is_none() {
             return Ok(queued.iter().filter_map(|task| self.tasks.get(*task)).flatten().cloned().collect());
         }
-        let writers: BTreeSet<String> = queued.iter().map(|task| Self::writer(self.number, *task)).collect();
+        let workers: BTreeSet<String> = queued.iter().map(|task| Self::worker(self.number, *task)).collect();
         let dir = Self::runs_dir(folder, self.number);
         let mut busy = BTreeSet::new();
         for run in self.tasks.first().into_iter().flatten() {
             // What nobody has yet will be taken.
-            if Claims::holder(&dir, run)?.is_none_or(|(writer, _)| writers.contains(&writer)) {
+            if Claims::holder(&dir, run)?.is_none_or(|(worker, _)| workers.contains(&worker)) {
                 busy.insert(run.clone());
             }
         }

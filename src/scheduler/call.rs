@@ -1,38 +1,29 @@
-//! Owns a paid call: room in the budget -> leave of its lane -> intent durable -> sent -> what came of it durable -> books settled,
-//! and what is done after a failure. Only here is a call tried again:
+//! A call: a step that costs money. Reserve in the budget -> wait for the lane -> intent durable -> send -> result durable -> settle.
+//! Failed attempts are retried here and nowhere else, as `retry` decides.
 //!
-//! | class | what happens |
-//! |---|---|
-//! | rate limit | the lane pauses for all; the call goes back into its queue, up to the lane's patience |
-//! | transient | again after a random time of 0 to 1, 2, 4 … 60 s ("full jitter"), `max_attempts` in all |
-//! | malformed | once more |
-//! | quota | the lane is off; the run is left to be done |
-//! | auth | the lane is off; the run fails |
-//! | bad request | the run fails |
-//!
-//! The books are settled only after the line that says so is durable: room that a crash could take back must not be given away.
-//! A failed call of which the other side reported no cost is charged nothing if it was refused (by its class or an HTTP error
-//! status), and its worst case as uncertain if it may have been carried out: a broken connection, a time-out, an unreadable reply.
-//! Must not know: models, providers, what a request or a reply means.
+//! A reservation is settled only once the entry with the cost is durable, because a crash could otherwise free an amount twice. A failed
+//! attempt without a reported cost is charged nothing if it was refused (by its class or an HTTP error status). If it may have been
+//! processed (broken connection, time-out, unreadable reply), its worst case stays charged as uncertain.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{
     budget::{Exhausted, Reservation, dollars},
-    context::{RunContext, RunError},
-    journal::Journal,
-    journal_format::{AttemptEnd, Kind, Line, Money, StepPart, value_of},
-    lane::{Lane, LaneOff, OffReason, fraction},
+    context::RunContext,
+    journal::{AttemptCost, AttemptEnd, Entry, EntryKind, Journal, StepId, value_of},
     plan::{request_hash, seed_for},
+    rate_limit::{Lane, LaneOff, OffReason},
+    retry::{CallPolicy, Decision, Retries},
+    run::RunError,
     stop::StopLevel,
 };
 use tiltmeter_model::failure::{Class, Failure};
 use tiltmeter_model::problem::Problem;
 
-/// What a call costs, or may cost at worst.
+/// Cost of a call: actual, expected or worst case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     pub micro_usd: u64,
@@ -40,69 +31,45 @@ pub struct Cost {
     pub output_tokens: u64,
 }
 
-/// How often and how long a call is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallPolicy {
-    /// An attempt that takes longer is dropped; a reply that comes later is not counted.
-    pub attempt_timeout: Duration,
-    /// Attempts in all, where they fail for transient reasons.
-    pub max_attempts: u32,
-    /// Longest wait before the second attempt; doubles from there.
-    pub first_backoff: Duration,
-    /// It doubles up to here.
-    pub longest_backoff: Duration,
-}
-
-impl Default for CallPolicy {
-    fn default() -> Self {
-        Self {
-            attempt_timeout: Duration::from_secs(120),
-            max_attempts: 6,
-            first_backoff: Duration::from_secs(1),
-            longest_backoff: Duration::from_secs(60),
-        }
-    }
-}
-
-/// A paid step.
+/// A request to a lane.
 pub struct Call<'a, Req: ?Sized> {
-    /// Name of one of the schedule's lanes.
+    /// Name of the lane.
     pub lane: &'a str,
     /// Name of the step.
     pub name: &'a str,
-    /// What the step is recognised by.
+    /// Identifies the step on a resume.
     pub request: &'a Req,
-    /// What it may cost at worst; reserved before every attempt.
+    /// Worst-case cost; reserved before every attempt.
     pub worst: Cost,
     pub policy: CallPolicy,
-    /// Carrying it out twice costs nothing but time, as with a model on this machine: no intent is journaled.
+    /// The call has no side effects and costs only time, as with a local model: no intent is journaled.
     pub repeatable: bool,
 }
 
-/// Why a run is left to be done although nobody asked to stop.
+/// Why the scheduler interrupted a run that can be resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Halt {
     pub reason: HaltReason,
     pub problem: Problem,
 }
 
-/// Kinds of halts, the one that matters most first.
+/// Reasons for a halt, most important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HaltReason {
-    /// The batch's limit is reached.
+    /// The limit of the batch is reached.
     Budget,
-    /// An account has run dry.
+    /// An account is out of credit.
     Quota,
-    /// An account is too fast for longer than its lane's patience.
+    /// Rate-limited for longer than the lane's patience.
     RateLimit,
-    /// A run's own limit is reached.
+    /// The limit of the run is reached.
     RunBudget,
 }
 
 impl RunContext {
-    /// A paid step on a lane. `act` makes one attempt, told which one of this step it is (from 0, earlier sessions included); it
-    /// is dropped where it takes too long. What was said of steps holds for calls.
+    /// Makes a call on a lane. `act` makes one attempt, given its number from 0 (counted over all sessions), and is dropped if it takes
+    /// too long. The rules for steps hold for calls.
     pub async fn call<Req, Out, F, Fut>(&self, call: Call<'_, Req>, mut act: F) -> Result<Out, RunError>
     where
         Req: Serialize + ?Sized + Sync,
@@ -113,9 +80,9 @@ impl RunContext {
         let name = call.name;
         let hash = request_hash(call.request).map_err(|error| self.unusable(name, "request", &error))?;
         let number = self.begin(name)?;
-        let recorded = self.recorded(number, name, &hash)?;
-        let first_attempt = recorded.as_ref().map_or(0, |recorded| recorded.next_attempt());
-        if let Some(json) = recorded.and_then(|recorded| recorded.result) {
+        let journaled = self.journaled(number, name, &hash)?;
+        let first_attempt = journaled.as_ref().map_or(0, |step| step.next_attempt());
+        if let Some(json) = journaled.and_then(|step| step.result) {
             return self.replayed(number, name, &json);
         }
         let lane = self.lane(call.lane).ok_or_else(|| {
@@ -123,26 +90,26 @@ impl RunContext {
                 Problem::new(format!("there is no lane {:?} in this schedule", call.lane)).at(self.place(number, name)),
             )
         })?;
-        let step = StepPart { step: number, name, hash: &hash };
-        let mut patience = Patience::new(&call.policy, seed_for(u64::from(number), self.id()));
+        let step = StepId { step: number, name, hash: &hash };
+        let mut retries = Retries::new(&call.policy, seed_for(u64::from(number), self.id()));
         for attempt in first_attempt.. {
             let mut reservation = self.reserve(&call, number).await?;
             let admitted = self.unless_stopped(lane.admit(&call.worst)).await?;
             let mut permit = admitted.map_err(|off| self.off(&lane, off, number, name))?;
-            // From here the intent may be on the disk, so the room may not be given away.
+            // The intent may be on disk from here on, so the reservation must not be released.
             reservation.begin();
-            let money = Money { attempt, cost: call.worst };
+            let worst = AttemptCost { attempt, cost: call.worst };
             if !call.repeatable {
-                self.commit(Journal::encode(&self.paid_line(Kind::Intent, step, money, &()))?).await?;
+                self.commit(Journal::encode(&self.call_entry(EntryKind::Intent, step, worst, &()))?).await?;
             }
             permit.sent();
             let failure = match timeout(call.policy.attempt_timeout, act(attempt)).await {
                 Ok(Ok((out, cost))) => {
                     permit.succeeded(&cost);
                     let counts = self.counts();
-                    let mut line = self.paid_line(Kind::Result, step, Money { attempt, cost }, &out);
-                    line.counts = counts.as_ref();
-                    let json = serde_json::to_vec(&line).map_err(|error| self.unusable(name, "result", &error))?;
+                    let mut entry = self.call_entry(EntryKind::Result, step, AttemptCost { attempt, cost }, &out);
+                    entry.counts = counts.as_ref();
+                    let json = serde_json::to_vec(&entry).map_err(|error| self.unusable(name, "result", &error))?;
                     let out = value_of(&json).map_err(|error| self.unusable(name, "result", &error))?;
                     self.commit(json).await?;
                     reservation.settle(cost.micro_usd, 0);
@@ -150,7 +117,7 @@ impl RunContext {
                     return Ok(out);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => late(&call.policy),
+                Err(_) => timed_out(&call.policy),
             };
             if permit.failed(&failure) {
                 let what = &failure.problem.what;
@@ -164,16 +131,22 @@ impl RunContext {
                 problem: &failure.problem,
             };
             let cost = Cost { micro_usd: charged.settled, ..Cost::default() };
-            self.commit(Journal::encode(&self.paid_line(Kind::Attempt, step, Money { attempt, cost }, &end))?).await?;
+            self.commit(Journal::encode(&self.call_entry(
+                EntryKind::Attempt,
+                step,
+                AttemptCost { attempt, cost },
+                &end,
+            ))?)
+            .await?;
             reservation.settle(charged.settled, charged.uncertain);
-            match patience.after(&failure, &lane) {
-                Next::Again(pause) => self.unless_stopped(sleep(pause)).await?,
-                // The lane itself says when.
-                Next::Queue => {}
-                Next::Never => return Err(self.given_up(&lane, failure, &patience, number, name)),
+            match retries.after(&failure, &lane) {
+                Decision::RetryAfter(pause) => self.unless_stopped(sleep(pause)).await?,
+                // The lane decides when.
+                Decision::Requeue => {}
+                Decision::GiveUp => return Err(self.given_up(&lane, failure, &retries, number, name)),
             }
         }
-        Err(RunError::Failed(Problem::new("a call was tried too often").at(self.place(number, name))))
+        Err(RunError::Failed(Problem::new("too many attempts at a call").at(self.place(number, name))))
     }
 
     async fn reserve<Req: ?Sized>(&self, call: &Call<'_, Req>, number: u32) -> Result<Reservation, RunError> {
@@ -197,7 +170,7 @@ impl RunContext {
         })
     }
 
-    /// What a lane that is off means for the run.
+    /// The error of a run whose lane is off.
     fn off(&self, lane: &Lane, off: LaneOff, number: u32, name: &str) -> RunError {
         let problem = off.problem.at(format!("{}, lane {}", self.place(number, name), lane.name()));
         self.end_with(match off.reason {
@@ -207,13 +180,13 @@ impl RunContext {
         })
     }
 
-    fn given_up(&self, lane: &Lane, failure: Failure, patience: &Patience, number: u32, name: &str) -> RunError {
+    fn given_up(&self, lane: &Lane, failure: Failure, retries: &Retries, number: u32, name: &str) -> RunError {
         if let (Class::RateLimit | Class::Quota | Class::Auth, Some(off)) = (failure.class, lane.off()) {
             return self.off(lane, off, number, name);
         }
         let mut problem = failure.problem;
-        if patience.attempts > 1 {
-            problem.what = format!("{} (given up after {} attempts)", problem.what, patience.attempts);
+        if retries.attempts > 1 {
+            problem.what = format!("{} (given up after {} attempts)", problem.what, retries.attempts);
         }
         let problem = problem.at(self.place(number, name));
         match failure.class {
@@ -222,7 +195,7 @@ impl RunContext {
         }
     }
 
-    /// Waits for something, but not beyond a stop.
+    /// Waits unless the stop level reaches `Stop`.
     pub(super) async fn unless_stopped<T>(&self, wait: impl Future<Output = T>) -> Result<T, RunError> {
         tokio::select! {
             biased;
@@ -231,12 +204,18 @@ impl RunContext {
         }
     }
 
-    fn paid_line<'a, T>(&'a self, kind: Kind, step: StepPart<'a>, money: Money, value: &'a T) -> Line<'a, T> {
-        Line { money: Some(money), ..self.line(kind, Some(step), None, value) }
+    fn call_entry<'a, T>(
+        &'a self,
+        kind: EntryKind,
+        step: StepId<'a>,
+        attempt: AttemptCost,
+        value: &'a T,
+    ) -> Entry<'a, T> {
+        Entry { attempt: Some(attempt), ..self.entry(kind, Some(step), None, value) }
     }
 }
 
-fn late(policy: &CallPolicy) -> Failure {
+fn timed_out(policy: &CallPolicy) -> Failure {
     let seconds = policy.attempt_timeout.as_secs_f64();
     Failure::new(
         Class::Transient,
@@ -245,7 +224,7 @@ fn late(policy: &CallPolicy) -> Failure {
     )
 }
 
-/// What a failed attempt is charged.
+/// Charge of a failed attempt.
 struct Charged {
     settled: u64,
     uncertain: u64,
@@ -260,59 +239,5 @@ impl Charged {
             None if refused => Self { settled: 0, uncertain: 0 },
             None => Self { settled: 0, uncertain: worst_micro_usd },
         }
-    }
-}
-
-enum Next {
-    Again(Duration),
-    Queue,
-    Never,
-}
-
-/// What one call has already been forgiven in this session.
-struct Patience {
-    policy: CallPolicy,
-    seed: u64,
-    attempts: u32,
-    transient: u32,
-    malformed: u32,
-    limited_since: Option<Instant>,
-}
-
-impl Patience {
-    fn new(policy: &CallPolicy, seed: u64) -> Self {
-        Self { policy: *policy, seed, attempts: 0, transient: 0, malformed: 0, limited_since: None }
-    }
-
-    fn after(&mut self, failure: &Failure, lane: &Lane) -> Next {
-        self.attempts += 1;
-        match failure.class {
-            Class::RateLimit => {
-                let since = *self.limited_since.get_or_insert_with(Instant::now);
-                // A request that alone is too large for the account is refused for ever while others get through.
-                let waited_enough = since.elapsed() > lane.patience();
-                if waited_enough || lane.off().is_some() { Next::Never } else { Next::Queue }
-            }
-            Class::Transient => {
-                self.transient += 1;
-                if self.transient >= self.policy.max_attempts {
-                    Next::Never
-                } else {
-                    Next::Again(self.backoff(failure))
-                }
-            }
-            Class::Malformed => {
-                self.malformed += 1;
-                if self.malformed > 1 { Next::Never } else { Next::Queue }
-            }
-            Class::Quota | Class::Auth | Class::BadRequest => Next::Never,
-        }
-    }
-
-    fn backoff(&self, failure: &Failure) -> Duration {
-        let doubled = self.policy.first_backoff.saturating_mul(1 << self.transient.saturating_sub(1).min(20));
-        let drawn = fraction(seed_for(self.seed, &self.transient.to_string()));
-        let jittered = doubled.min(self.policy.longest_backoff).mul_f64(drawn);
-        jittered.max(failure.retry_after.unwrap_or_default())
     }
 }

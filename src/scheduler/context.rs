@@ -1,10 +1,8 @@
-//! Owns `Run` and its only window on the world, `RunContext`: numbered steps that are journaled when they happen and replayed
-//! when the run is carried out again.
+//! `RunContext`: numbered steps that are journaled when they are executed and replayed when the run is resumed.
 //!
-//! Order of one step: intent durable -> act -> result durable -> return. A step that costs nothing but time (`step_free`) needs
-//! no intent: carried out twice, it gives the same. What a step returns is always the value as it was read back from its JSON,
-//! so that a first execution and a replay cannot differ.
-//! Must not know: models, what a result means.
+//! Order of a step: intent durable -> action -> result durable -> return. A step without side effects (`step_repeatable`) needs no intent:
+//! executing it twice gives the same result. A step always returns its value as deserialized from JSON, so that execution and replay
+//! cannot differ.
 
 use std::{
     collections::BTreeMap,
@@ -17,60 +15,21 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     budget::Budget,
     call::{Halt, HaltReason},
-    journal::Journal,
-    journal_format::{Counts, Kind, Line, StepPart, value_of},
-    lane::Lane,
+    checkpoint::{CHECKPOINT, Checkpoint},
+    journal::{Counts, Entry, EntryKind, Journal, RecoveredRun, StepId, StepRecord, parsed, value_of},
     plan::request_hash,
     progress::Progress,
-    recover::{RecoveredRun, StepRecord, parsed},
+    rate_limit::Lane,
+    run::{RunError, RunHooks, TOO_LONG},
     stop::{StopLevel, StopSignal},
 };
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{Outcome, RunKey};
-
-/// Something that can be carried out, stopped and carried on.
-///
-/// It must be a function of its own fields and of what its steps return: the same steps in the same order with the same
-/// requests whenever they return the same. Time, randomness, models and files are reached in steps only.
-#[async_trait::async_trait]
-pub trait Run: Send + Sync {
-    /// Which run this is.
-    fn key(&self) -> &RunKey;
-
-    /// Carries the run out from its beginning; finished steps return at once with what they gave before.
-    async fn execute(&self, context: &RunContext) -> Result<Outcome, RunError>;
-}
-
-/// Why a run has no outcome.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RunError {
-    /// The run failed. Others go on; a resume tries it again from its first unfinished step.
-    #[error("{0}")]
-    Failed(Problem),
-    /// The run asked for something else than the journal has. It is never carried on silently.
-    #[error("{0}")]
-    Desync(Problem),
-    /// A person asked to stop; the run stays pending.
-    #[error("stopped; --resume goes on with this run")]
-    Stopped,
-    /// The budget or the account on a lane has run dry; the run stays pending.
-    #[error("{}", .0.problem)]
-    Halted(Halt),
-    /// The journal can no longer be written; the run stays pending and the schedule ends.
-    #[error("{0}")]
-    Journal(Problem),
-}
-
-impl From<Problem> for RunError {
-    fn from(problem: Problem) -> Self {
-        Self::Failed(problem)
-    }
-}
 
 /// Counts of replayed and executed steps.
 #[derive(Default)]
@@ -79,7 +38,7 @@ pub(super) struct StepCounters {
     pub executed: AtomicU64,
 }
 
-/// What the contexts of one schedule share.
+/// State shared by the contexts of one schedule.
 pub(super) struct Shared {
     pub journal: Journal,
     pub progress: Arc<Progress>,
@@ -89,85 +48,32 @@ pub(super) struct Shared {
     pub budget: Budget,
     /// The latest halt of each reason.
     pub halts: Mutex<BTreeMap<HaltReason, Problem>>,
-    /// Runs that were left although nobody asked, and why, by run id.
+    /// The halt of each interrupted run, by run id.
     pub halted: Mutex<BTreeMap<String, Halt>>,
     /// Latest checkpoint of each run without an outcome, by run id.
     pub checkpoints: Mutex<BTreeMap<String, Outcome>>,
     pub hooks: Option<Arc<dyn RunHooks>>,
 }
 
-/// Callbacks of a schedule. Checkpoints and outcomes are passed on once they are durable in the journal; a resumed schedule passes
-/// them on again.
-#[async_trait::async_trait]
-pub trait RunHooks: Send + Sync {
-    /// The folder is locked, the plan is accepted, and no run has started. An error ends the schedule.
-    fn on_start(&self) -> Result<(), Problem> {
-        Ok(())
-    }
-
-    /// A run saved a partial outcome and continues.
-    fn on_checkpoint(&self, key: &RunKey, outcome: &Outcome);
-
-    /// A run is done.
-    fn on_done(&self, key: &RunKey, outcome: &Outcome);
-
-    /// A run asks for confirmation before it continues. Returns at once unless overridden.
-    async fn confirm(&self, _text: &str) {}
-}
-
-/// Prefix of the problem of a run that exceeded its time limit, so that a kind can tell this failure from others.
-pub const TOO_LONG: &str = "the run took longer than";
-
-/// Name of the step that saves a partial outcome.
-pub(super) const CHECKPOINT: &str = "checkpoint";
-
-/// A partial outcome as the journal has it: turns are stored as the difference to the previous checkpoint.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Checkpoint {
-    /// Number of leading turns taken over from the previous checkpoint.
-    after: usize,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
-impl Checkpoint {
-    /// The difference to the turns `before`; the whole outcome if it does not extend them.
-    fn since(before: &[serde_json::Value], outcome: &Outcome) -> Self {
-        let after = if outcome.turns.starts_with(before) { before.len() } else { 0 };
-        let Outcome { labels, metrics, series, transcript, turns } = outcome;
-        let (labels, metrics, series) = (labels.clone(), metrics.clone(), series.clone());
-        let outcome =
-            Outcome { labels, metrics, series, transcript: transcript.clone(), turns: turns[after..].to_vec() };
-        Self { after, outcome }
-    }
-
-    /// The whole outcome, given the turns of the previous checkpoint.
-    pub fn whole(mut self, mut before: Vec<serde_json::Value>) -> Outcome {
-        before.truncate(self.after);
-        before.append(&mut self.outcome.turns);
-        Outcome { turns: before, ..self.outcome }
-    }
-}
-
-/// A run's window on the world.
+/// A run's access to everything outside itself: steps, calls, checkpoints, progress.
 pub struct RunContext {
     key: RunKey,
     id: String,
-    /// Goes on every line of the run.
+    /// Part of every journal entry of the run; see `EntryEntryKind::Rerun`.
     pass: u32,
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
 struct State {
-    recorded: BTreeMap<u32, StepRecord>,
+    journaled: BTreeMap<u32, StepRecord>,
     next: u32,
-    /// A step was begun and has not come to a result.
+    /// A step has started and has no result yet.
     in_step: bool,
-    /// The last step was carried out and not replayed.
+    /// The last step was executed, not replayed.
     live: bool,
     counts: Counts,
-    /// The schedule's own reason to end this run, which the run cannot overrule.
+    /// Why the scheduler ended this run; overrides the run's own result.
     ended: Option<RunError>,
     /// Turns of the latest checkpoint.
     checkpoint_turns: Vec<serde_json::Value>,
@@ -175,29 +81,29 @@ struct State {
 
 impl RunContext {
     pub(super) fn new(key: RunKey, shared: Arc<Shared>, record: RecoveredRun) -> Self {
-        let (pass, recorded) = (record.pass(), record.steps);
-        let live = recorded.values().all(|step| step.result.is_none());
+        let (pass, journaled) = (record.pass(), record.steps);
+        let live = journaled.values().all(|step| step.result.is_none());
         let (counts, checkpoint_turns) = (Counts::new(), Vec::new());
-        let state = State { recorded, next: 0, in_step: false, live, counts, ended: None, checkpoint_turns };
+        let state = State { journaled, next: 0, in_step: false, live, counts, ended: None, checkpoint_turns };
         Self { id: key.id(), pass, key, shared, state: Mutex::new(state) }
     }
 
-    /// Which run this is.
+    /// Identity of the run.
     pub fn key(&self) -> &RunKey {
         &self.key
     }
 
-    /// The run's id, unique in its schedule.
+    /// Id of the run, unique in its schedule.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether the run should come to an end: its next step will return `RunError::Stopped`.
+    /// Whether the run is asked to stop: its next step will return `RunError::Stopped`.
     pub fn stopping(&self) -> bool {
         self.shared.stop.level() >= StopLevel::Stop
     }
 
-    /// Counts work that was done, as in `count("turns", 1)`. Work of replayed steps counts as done but into no rate.
+    /// Counts finished work, as in `count("turns", 1)`. Work of replayed steps does not count into rates.
     pub fn count(&self, unit: &str, n: u64) {
         let mut state = self.state();
         match state.counts.get_mut(unit) {
@@ -211,12 +117,11 @@ impl RunContext {
         self.shared.progress.count(unit, n, live);
     }
 
-    /// A step that has an effect or a price: its intent is durable before `act` is called. After a crash in between nobody
-    /// knows whether it took place; the intent without a result then shows that.
+    /// Executes a step with side effects: its intent is durable before `act` is called. After a crash in between, the intent without a
+    /// result shows that the effect is uncertain.
     ///
-    /// The steps of one run follow each other: a step must not begin before the one before it has returned, and after a step
-    /// that returned an error, or whose future was dropped, there is no next one. A failure the run wants to live with is
-    /// therefore a value `act` returns as `Ok`.
+    /// Steps of a run are sequential: a step must not start before the previous one has returned. After a step that returned an error
+    /// or was dropped, no further step is possible; to survive a failure, return it from `act` as an `Ok` value.
     pub async fn step<Req, Out, F, Fut>(&self, name: &str, request: &Req, act: F) -> Result<Out, RunError>
     where
         Req: Serialize + ?Sized,
@@ -227,9 +132,9 @@ impl RunContext {
         self.numbered(true, name, request, act).await
     }
 
-    /// A step that costs nothing but time, such as a turn of a model on this machine. Only its result is journaled; if it is
-    /// lost, the step is carried out again.
-    pub async fn step_free<Req, Out, F, Fut>(&self, name: &str, request: &Req, act: F) -> Result<Out, RunError>
+    /// Executes a step without side effects, such as a turn of a local model. Only its result is journaled; if that is lost, the step
+    /// is executed again.
+    pub async fn step_repeatable<Req, Out, F, Fut>(&self, name: &str, request: &Req, act: F) -> Result<Out, RunError>
     where
         Req: Serialize + ?Sized,
         Out: Serialize + DeserializeOwned,
@@ -248,19 +153,19 @@ impl RunContext {
     {
         let hash = request_hash(request).map_err(|error| self.unusable(name, "request", &error))?;
         let number = self.begin(name)?;
-        if let Some(json) = self.recorded(number, name, &hash)?.and_then(|recorded| recorded.result) {
+        if let Some(json) = self.journaled(number, name, &hash)?.and_then(|step| step.result) {
             return self.replayed(number, name, &json);
         }
-        let step = StepPart { step: number, name, hash: &hash };
+        let step = StepId { step: number, name, hash: &hash };
         if paid {
-            let line = self.line(Kind::Intent, Some(step), None, &());
-            self.commit(Journal::encode(&line)?).await?;
+            let entry = self.entry(EntryKind::Intent, Some(step), None, &());
+            self.commit(Journal::encode(&entry)?).await?;
         }
         let out = act().await?;
         let counts = self.counts();
-        let line = self.line(Kind::Result, Some(step), counts.as_ref(), &out);
-        let json = serde_json::to_vec(&line).map_err(|error| self.unusable(name, "result", &error))?;
-        // What could not be read back later must not be found out later.
+        let entry = self.entry(EntryKind::Result, Some(step), counts.as_ref(), &out);
+        let json = serde_json::to_vec(&entry).map_err(|error| self.unusable(name, "result", &error))?;
+        // Fail now if the result could not be read back on a resume.
         let out = value_of(&json).map_err(|error| self.unusable(name, "result", &error))?;
         self.commit(json).await?;
         self.finish_step(true);
@@ -297,7 +202,7 @@ impl RunContext {
         }
     }
 
-    /// Takes the next number, unless the run has to end here.
+    /// Starts the next step and returns its number, unless the run must end.
     pub(super) fn begin(&self, name: &str) -> Result<u32, RunError> {
         let mut state = self.state();
         if let Some(ended) = &state.ended {
@@ -314,9 +219,9 @@ impl RunContext {
         }
         if state.in_step {
             return Err(RunError::Failed(
-                Problem::new("a step began although the one before it had not come to a result")
+                Problem::new("a step started before the previous one had a result")
                     .at(self.place(state.next, name))
-                    .hint("the steps of a run follow each other; a failure to live with is a value the step returns"),
+                    .hint("steps of a run are sequential; to survive a failure, return it as a value of the step"),
             ));
         }
         state.in_step = true;
@@ -324,22 +229,24 @@ impl RunContext {
         Ok(state.next - 1)
     }
 
-    /// What the journal has of the step, if it is the same step.
-    pub(super) fn recorded(&self, number: u32, name: &str, hash: &str) -> Result<Option<StepRecord>, RunError> {
-        let Some(recorded) = self.state().recorded.remove(&number) else { return Ok(None) };
-        if recorded.name == name && recorded.hash == hash {
-            return Ok(Some(recorded));
+    /// The journaled step of this number, if its request is the same.
+    pub(super) fn journaled(&self, number: u32, name: &str, hash: &str) -> Result<Option<StepRecord>, RunError> {
+        let Some(step) = self.state().journaled.remove(&number) else { return Ok(None) };
+        if step.name == name && step.hash == hash {
+            return Ok(Some(step));
         }
         let problem = Problem::new(format!(
-            "run {} no longer asks what it asked before: the journal has {:?} with request {}, now it is {name:?} with {hash}",
-            self.id, recorded.name, recorded.hash
+            "run {} no longer matches its journal: the journal has step {:?} with request {}, now it is {name:?} with {hash}",
+            self.id, step.name, step.hash
         ));
-        Err(self.end_with(RunError::Desync(problem.at(self.place(number, name)).hint(
-            "resume with the version, files and settings it began with, or begin again in another folder with --out",
-        ))))
+        Err(self.end_with(RunError::Desync(
+            problem.at(self.place(number, name)).hint(
+                "resume with the original version, files and settings, or start over in another folder with --out",
+            ),
+        )))
     }
 
-    /// What a finished step gave.
+    /// The journaled result of a step.
     pub(super) fn replayed<Out: DeserializeOwned>(
         &self,
         number: u32,
@@ -352,7 +259,7 @@ impl RunContext {
         Ok(out)
     }
 
-    /// The schedule's lane of this name.
+    /// The lane of this name.
     pub(super) fn lane(&self, name: &str) -> Option<Lane> {
         self.shared.lanes.iter().find(|lane| lane.name() == name).cloned()
     }
@@ -365,12 +272,12 @@ impl RunContext {
         &self.shared.stop
     }
 
-    /// Tells a person something.
+    /// Reports an event.
     pub(super) fn note(&self, text: String) {
         self.shared.progress.note(text);
     }
 
-    /// Keeps why the run is left to be done, for the schedule's summary.
+    /// Records for the summary why the run is interrupted.
     pub(super) fn note_halt(&self, halt: Halt) {
         let mut halts = self.shared.halts.lock().unwrap_or_else(PoisonError::into_inner);
         halts.insert(halt.reason, halt.problem.clone());
@@ -391,14 +298,14 @@ impl RunContext {
         self.shared.journal.commit(json).await.map_err(|problem| self.end_with(RunError::Journal(problem)))
     }
 
-    /// Journals how the run ended and returns its outcome as a resume will read it.
+    /// Journals the outcome and returns it as a resume will read it.
     pub(super) async fn commit_outcome(&self, outcome: &Outcome) -> Result<Outcome, RunError> {
         let counts = self.counts();
-        let json = Journal::encode(&self.line(Kind::Done, None, counts.as_ref(), outcome))?;
+        let json = Journal::encode(&self.entry(EntryKind::Done, None, counts.as_ref(), outcome))?;
         let outcome = value_of(&json).map_err(|error| {
             Problem::new(format!("the outcome of the run cannot be read back: {error}"))
                 .at(format!("run {}", self.id))
-                .hint("a metric that is not a number has to be left out")
+                .hint("omit metrics that are not finite numbers")
         })?;
         self.commit(json).await?;
         if let Some(hooks) = &self.shared.hooks {
@@ -411,25 +318,25 @@ impl RunContext {
     /// Journals that the run failed.
     pub(super) async fn commit_failure(&self, problem: &Problem) -> Result<(), RunError> {
         let counts = self.counts();
-        self.commit(Journal::encode(&self.line(Kind::Failed, None, counts.as_ref(), problem))?).await
+        self.commit(Journal::encode(&self.entry(EntryKind::Failed, None, counts.as_ref(), problem))?).await
     }
 
-    /// Journals why the run is left to be done.
+    /// Journals why the run is interrupted.
     pub(super) async fn commit_halt(&self, halt: &Halt) -> Result<(), RunError> {
         let counts = self.counts();
-        self.commit(Journal::encode(&self.line(Kind::Halted, None, counts.as_ref(), halt))?).await
+        self.commit(Journal::encode(&self.entry(EntryKind::Halted, None, counts.as_ref(), halt))?).await
     }
 
-    /// The schedule's own reason to end the run, if there is one.
+    /// Why the scheduler ended the run, if it did.
     pub(super) fn ended(&self) -> Option<RunError> {
         self.state().ended.clone()
     }
 
-    /// The run has used up its time.
+    /// Ends the run because it exceeded its time limit.
     pub(super) fn too_long(&self, limit: Duration) -> RunError {
         let problem = Problem::new(format!("{TOO_LONG} {} s", limit.as_secs_f64()));
         let problem = problem.at(format!("run {}", self.id));
-        self.end_with(RunError::Failed(problem.hint("allow more time per run; --resume goes on where it was")))
+        self.end_with(RunError::Failed(problem.hint("allow more time per run; --resume continues where it stopped")))
     }
 
     pub(super) fn end_with(&self, error: RunError) -> RunError {
@@ -437,20 +344,20 @@ impl RunContext {
         error
     }
 
-    pub(super) fn line<'a, T>(
+    pub(super) fn entry<'a, T>(
         &'a self,
-        kind: Kind,
-        step: Option<StepPart<'a>>,
+        kind: EntryKind,
+        step: Option<StepId<'a>>,
         counts: Option<&'a Counts>,
         value: &'a T,
-    ) -> Line<'a, T> {
-        Line {
+    ) -> Entry<'a, T> {
+        Entry {
             kind,
             at: self.shared.journal.now(),
             run: Some(&self.id),
             pass: self.pass,
             step,
-            money: None,
+            attempt: None,
             counts,
             value,
         }
@@ -467,7 +374,7 @@ impl RunContext {
 
     pub(super) fn unusable(&self, name: &str, part: &str, error: &serde_json::Error) -> RunError {
         RunError::Failed(
-            Problem::new(format!("the {part} of a step cannot be kept as JSON: {error}"))
+            Problem::new(format!("the {part} of a step cannot be written as JSON: {error}"))
                 .at(format!("run {}, step {name}", self.id)),
         )
     }

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     budget::{Budget, Spending},
-    journal_format::Counts,
-    lane::{Lane, LaneView},
+    journal::Counts,
+    rate_limit::{Lane, LaneView},
 };
 
 /// Shared counters of one schedule.

@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use super::{
-    context::{Run, RunContext, RunError},
+    context::RunContext,
+    run::{Run, RunError},
     summary::{RunEnd, RunRecord},
 };
 use tiltmeter_model::problem::Problem;

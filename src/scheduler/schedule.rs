@@ -1,45 +1,43 @@
-//! Owns `Schedule`: what it is told, what it finds in the journal when it begins, and what is left when it ends.
-//! Must not know: models, engine, provider, kinds.
+//! `Schedule`: the settings of an execution of runs. `run_loop` executes it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet},
     fs::File,
-    mem,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{
-    budget::{Budget, Sums},
-    call::Halt,
-    context::{Run, RunHooks, Shared, StepCounters},
-    journal::{Disk, Journal, WrapDisk},
-    journal_format::{FORMAT, Kind, Line, SessionStart, SessionStop},
-    lane::Lane,
-    plan::Plan,
-    progress::Progress,
-    recover::{Recovered, RecoveredRun, time_of},
-    stop::{StopLevel, StopSignal},
-    summary::{Ledger, RunEnd, RunRecord, Summary},
-    workers::Claims,
-};
 use serde::Serialize;
 use serde_json::Value;
-use tiltmeter_model::problem::Problem;
-use tiltmeter_store::{Drift, RunFolder, Session, SessionEnd, timestamp};
 
-/// In which order runs start.
+use super::{
+    budget::Budget,
+    journal::{Disk, Recovered, WrapDisk},
+    plan::Plan,
+    progress::Progress,
+    rate_limit::Lane,
+    run::{Run, RunHooks},
+    stop::StopSignal,
+    workers::Claims,
+};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_store::{Drift, RunFolder};
+
+/// Order in which runs start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Repetition 1 of all cells, then 2, …: wherever it is stopped, all cells have nearly the same n.
+    /// Repetition 1 of all cells, then 2, …: whenever it stops, all cells have nearly the same n.
     #[default]
     Interleaved,
     /// All repetitions of the first cell, then of the second, …
     Sequential,
 }
 
-/// Carries out the runs of one plan in one run folder.
+/// Counts work by unit.
+pub(super) type WorkCounter = Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
+
+/// Executes the runs of one plan in one run folder.
 pub struct Schedule {
     pub(super) plan: Plan,
     pub(super) folder: RunFolder,
@@ -56,14 +54,14 @@ pub struct Schedule {
     pub(super) disk: Option<WrapDisk>,
     pub(super) hooks: Option<Arc<dyn RunHooks>>,
     pub(super) planned: Option<usize>,
-    pub(super) again: Vec<String>,
+    pub(super) rerun: Vec<String>,
     pub(super) claims: Option<Arc<Claims>>,
-    environment: Value,
-    work: Option<Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>>,
+    pub(super) environment: Value,
+    pub(super) work: Option<WorkCounter>,
 }
 
 impl Schedule {
-    /// One run at a time, interleaved, in an unused folder, until told otherwise.
+    /// Defaults: one run at a time, interleaved, in an unused folder.
     pub fn new(plan: Plan, folder: RunFolder) -> Self {
         Self {
             plan,
@@ -81,93 +79,93 @@ impl Schedule {
             disk: None,
             hooks: None,
             planned: None,
-            again: Vec::new(),
+            rerun: Vec::new(),
             claims: None,
             environment: Value::Null,
             work: None,
         }
     }
 
-    /// Most runs in flight.
+    /// Maximum number of runs in flight.
     pub fn parallel(mut self, runs: usize) -> Self {
         self.parallel = runs;
         self
     }
 
-    /// In which order runs start.
+    /// Order in which runs start.
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// What may end the schedule early.
+    /// Signal that ends the schedule early.
     pub fn stop(mut self, stop: StopSignal) -> Self {
         self.stop = stop;
         self
     }
 
-    /// Where progress is shown from.
+    /// Receives progress.
     pub fn progress(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
         self
     }
 
-    /// Goes on with what the folder holds. A folder that holds nothing is begun.
+    /// Resumes the journal of the folder, if it has one.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
     }
 
-    /// Goes on although the plan is another than the recorded one. The differences are recorded.
+    /// Continues even if the plan differs from the journaled one; the differences are journaled.
     pub fn accept_drift(mut self, accept: bool) -> Self {
         self.accept_drift = accept;
         self
     }
 
-    /// The ways calls can take, by name.
+    /// Lanes for calls; their names must differ.
     pub fn lanes(mut self, lanes: Vec<Lane>) -> Self {
         self.lanes = lanes;
         self
     }
 
-    /// What calls may cost. The books are filled from the journal when the schedule begins, so a budget serves one schedule.
+    /// Budget of calls. Its amounts are restored from the journal when the schedule starts, so a budget serves one schedule.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
         self
     }
 
-    /// Shortest time between the starts of two runs.
+    /// Minimum time between the starts of two runs.
     pub fn inter_run_delay(mut self, delay: Duration) -> Self {
         self.inter_run_delay = delay;
         self
     }
 
-    /// A run that takes longer is dropped and has failed; a resume goes on with it.
+    /// Time limit of a run. A run that takes longer fails; a resume continues it.
     pub fn run_time_limit(mut self, limit: Duration) -> Self {
         self.run_time_limit = Some(limit);
         self
     }
 
-    /// How many runs the plan has, where this schedule carries out only some of them.
+    /// Number of runs in the plan, if this schedule executes only some of them.
     pub fn planned(mut self, runs: usize) -> Self {
         self.planned = Some(runs);
         self
     }
 
-    /// Finished runs, by id, that are carried out anew, with nothing of what they did but its price.
-    pub fn again(mut self, runs: Vec<String>) -> Self {
-        self.again = runs;
+    /// Ids of finished runs to execute again from the beginning. Their previous cost still counts.
+    pub fn rerun(mut self, runs: Vec<String>) -> Self {
+        self.rerun = runs;
         self
     }
 
-    /// Other processes take their runs from the same list: a run is carried out by whoever claims it first. Those of others take no
-    /// part in the summary.
+    /// Claims of the workers that share the runs. A run is executed by the first worker that claims it; the summary omits the runs of
+    /// other workers.
     pub fn claims(mut self, claims: Arc<Claims>) -> Self {
         self.claims = Some(claims);
         self
     }
 
-    /// What the program runs on and with: model cards, axis hashes, versions, host. Journaled when the session starts.
+    /// Model cards, axis hashes, program version, host. Journaled when the session starts.
     pub fn environment(mut self, environment: Value) -> Self {
         self.environment = environment;
         self
@@ -185,184 +183,22 @@ impl Schedule {
         self
     }
 
-    /// Puts another disk in the place of the journal's file, to see what happens when it fails.
+    /// Replaces the journal file by another disk, for tests of disk failures.
     pub fn disk(mut self, wrap: impl FnOnce(File) -> Box<dyn Disk> + Send + 'static) -> Self {
         self.disk = Some(Box::new(wrap));
         self
     }
 
-    /// Carries the runs out. An error means that nothing was begun, or that the journal can no longer be written; a run that
-    /// fails is no error and stops no other run.
-    pub async fn run(mut self, runs: Vec<Arc<dyn Run>>) -> Result<Summary, Problem> {
-        self.check(&runs)?;
-        let (journal, mut recovered, own_end) = Journal::open(&self.folder, self.disk.take())?;
-        let resumed = recovered.plan.is_some();
-        let drift = self.drift(&recovered)?;
-        self.folder.sweep()?;
-        recovered.accepted_drift.extend(drift.iter().cloned());
-        // Each journal file carries its plan, so that it can be read without the others.
-        let new_plan = !own_end.has_session || !drift.is_empty();
-        let session_at = journal.now();
-        let by_others = recovered.runs.values().map(|run| run.paid_by_others).fold(Sums::default(), Sums::plus);
-        self.budget.restore(recovered.runs.iter().map(|(id, run)| (id.clone(), run.money())), by_others)?;
-        let limits = self.budget.spending();
-        let start = SessionStart {
-            format: FORMAT,
-            plan_hash: self.plan.hash().to_owned(),
-            plan: new_plan.then(|| self.plan.document().clone()),
-            accepted_drift: drift,
-            runs: self.planned.unwrap_or(runs.len()),
-            totals: self.progress.totals(),
-            limit_micro_usd: limits.limit_micro_usd,
-            run_limit_micro_usd: limits.run_limit_micro_usd,
-            environment: mem::take(&mut self.environment),
-        };
-        commit_own(&journal, Kind::Session, session_at, &start).await?;
-        if !self.folder.is_shared() || !self.folder.plan().is_file() {
-            self.plan.write(&self.folder.plan())?;
-        }
-
-        self.hooks.as_ref().map_or(Ok(()), |hooks| hooks.on_start())?;
-
-        let record = |run: &Arc<dyn Run>| RunRecord { key: run.key().clone(), outcome: None, end: RunEnd::Pending };
-        let mut results: Vec<RunRecord> = runs.iter().map(record).collect();
-        let mut records: HashMap<String, RecoveredRun> = mem::take(&mut recovered.runs);
-        self.begin_anew(&journal, &mut records).await?;
-        let uncertain_steps = records.values().map(|record| record.uncertain_steps()).sum();
-        self.progress.begin(runs.len());
-        self.progress.watch(&self.lanes, &self.budget);
-        let mut queue = VecDeque::new();
-        let mut known = 0;
-        let mut checkpoints = BTreeMap::new();
-        let mut of_others = HashSet::new();
-        for index in self.sequence(&runs) {
-            let id = runs[index].key().id();
-            let record = records.get(&id);
-            known += usize::from(record.is_some());
-            if record.is_some_and(|record| record.done_by_others) {
-                of_others.insert(index);
-                continue;
-            }
-            match record.map(|record| record.outcome(&id)).transpose()?.flatten() {
-                Some(outcome) => {
-                    // The process may have been killed between the journal entry and the files of the run.
-                    if let Some(hooks) = &self.hooks {
-                        hooks.on_done(runs[index].key(), &outcome);
-                    }
-                    results[index] =
-                        RunRecord { key: runs[index].key().clone(), outcome: Some(outcome), end: RunEnd::Done };
-                    self.progress.done.fetch_add(1, Relaxed);
-                    for (unit, n) in record.iter().flat_map(|record| &record.counts) {
-                        self.progress.count(unit, *n, false);
-                    }
-                }
-                None => {
-                    checkpoints.extend(record.and_then(RecoveredRun::checkpoint).map(|outcome| (id, outcome)));
-                    queue.push_back(index);
-                }
-            }
-        }
-        let unplanned_runs = records.len() - known;
-
-        let shared = Arc::new(Shared {
-            journal,
-            progress: Arc::clone(&self.progress),
-            stop: self.stop.clone(),
-            steps: StepCounters::default(),
-            lanes: self.lanes.clone(),
-            budget: self.budget.clone(),
-            halts: Mutex::default(),
-            halted: Mutex::default(),
-            checkpoints: Mutex::new(checkpoints),
-            hooks: self.hooks.take(),
-        });
-        let unshared = self.execute_all(&runs, &mut queue, &mut records, &mut results, &mut of_others, &shared).await;
-
-        let mut number = 0..;
-        results.retain(|_| number.next().is_some_and(|index| !of_others.contains(&index)));
-        let mut checkpoints = mem::take(&mut *shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner));
-        for run in results.iter_mut().filter(|run| run.outcome.is_none()) {
-            run.outcome = checkpoints.remove(&run.key.id());
-        }
-        let count = |end: fn(&RunEnd) -> bool| results.iter().filter(|run| end(&run.end)).count();
-        let pending = count(|end| *end == RunEnd::Pending);
-        let completed = count(|end| *end == RunEnd::Done);
-        let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
-        let halt = halts.into_iter().next().filter(|_| pending > 0);
-        let halt = halt.map(|(reason, problem)| {
-            Halt::of_schedule(reason, problem, &self.budget.spending(), completed, results.len())
-        });
-        let level = self.stop.level();
-        let how = match level {
-            _ if pending == 0 => SessionEnd::Finished,
-            // Nobody asked, but there was no money or no leave to go on.
-            StopLevel::None => SessionEnd::Stopped,
-            StopLevel::Drain => SessionEnd::Drained,
-            StopLevel::Stop => SessionEnd::Stopped,
-            StopLevel::Abort => SessionEnd::Aborted,
-        };
-        let ended_at = shared.journal.now();
-        let stop = SessionStop { how, work: self.work.as_ref().map(|work| work()).unwrap_or_default() };
-        let ended = commit_own(&shared.journal, Kind::End, ended_at, &stop).await;
-        shared.journal.close();
-        ended?;
-        self.budget.leave()?;
-        unshared?;
-
-        let mut sessions = recovered.sessions;
-        let moment = |at| timestamp(time_of(at));
-        let (started, ended) = (moment(session_at), Some(moment(ended_at)));
-        sessions.push((session_at, Session { started, ended, how, environment: start.environment, work: stop.work }));
-        sessions.sort_by_key(|(at, _)| *at);
-        let mut accounts = self.budget.accounts();
-        for (id, halt) in mem::take(&mut *shared.halted.lock().unwrap_or_else(PoisonError::into_inner)) {
-            accounts.entry(id).or_default().halt = Some(halt);
-        }
-        Ok(Summary {
-            ledger: Ledger {
-                sessions: sessions.into_iter().map(|(_, session)| session).collect(),
-                spending: self.budget.spending(),
-                runs: accounts,
-            },
-            completed,
-            failed: count(|end| matches!(end, RunEnd::Failed(_))),
-            pending,
-            halt,
-            interrupted: level > StopLevel::None && pending > 0,
-            resumed,
-            replayed_steps: shared.steps.replayed.load(Relaxed),
-            executed_steps: shared.steps.executed.load(Relaxed),
-            uncertain_steps,
-            unplanned_runs,
-            accepted_drifts: recovered.accepted_drift,
-            work: self.progress.work(),
-            runs: results,
-        })
-    }
-
-    /// Makes finished runs that are asked for again unfinished ones.
-    async fn begin_anew(&self, journal: &Journal, records: &mut HashMap<String, RecoveredRun>) -> Result<(), Problem> {
-        for id in &self.again {
-            let Some(record) = records.get_mut(id).filter(|record| record.done.is_some()) else { continue };
-            let pass = record.pass() + 1;
-            let (kind, at, run) = (Kind::Again, journal.now(), Some(id.as_str()));
-            let line = Line { kind, at, run, pass, step: None, money: None, counts: None, value: &() };
-            journal.commit(Journal::encode(&line)?).await?;
-            record.of_pass(pass);
-        }
-        Ok(())
-    }
-
-    /// Whether another run could still make a call.
-    pub(super) fn admits(&self) -> bool {
+    /// Whether a new run could still make a call.
+    pub(super) fn can_start_runs(&self) -> bool {
         let all_off = !self.lanes.is_empty() && self.lanes.iter().all(|lane| lane.off().is_some());
         !all_off && !self.budget.exhausted()
     }
 
-    /// What can be refused before anything is touched.
-    fn check(&self, runs: &[Arc<dyn Run>]) -> Result<(), Problem> {
+    /// Checks that need no file access beyond the folder's listing.
+    pub(super) fn check(&self, runs: &[Arc<dyn Run>]) -> Result<(), Problem> {
         if self.parallel == 0 {
-            return Err(Problem::new("no run may be in flight").hint("set parallel to 1 or more"));
+            return Err(Problem::new("`parallel` is 0").hint("set parallel to 1 or more"));
         }
         let mut ids = HashSet::new();
         if let Some(twice) = runs.iter().map(|run| run.key().id()).find(|id| !ids.insert(id.clone())) {
@@ -375,8 +211,8 @@ impl Schedule {
         if self.resume { Ok(()) } else { self.folder.require_unused() }
     }
 
-    /// The differences to the recorded plan, if they are accepted.
-    fn drift(&self, recovered: &Recovered) -> Result<Vec<Drift>, Problem> {
+    /// Differences to the journaled plan; an error unless they are accepted.
+    pub(super) fn drift(&self, recovered: &Recovered) -> Result<Vec<Drift>, Problem> {
         let Some((_, recorded)) = &recovered.plan else { return Ok(Vec::new()) };
         let drift = Plan::drift(recorded, &self.plan);
         if drift.is_empty() || self.accept_drift {
@@ -384,15 +220,8 @@ impl Schedule {
         }
         let fields = if drift.len() == 1 { "1 field differs" } else { &format!("{} fields differ", drift.len()) };
         let list: String = drift.iter().map(|one| format!("\n    {one}")).collect();
-        Err(Problem::new(format!("the plan is not the one this folder was begun with: {fields}{list}"))
+        Err(Problem::new(format!("the plan differs from the one in this folder: {fields}{list}"))
             .at(self.folder.dir().display().to_string())
-            .hint("undo the change; or begin again in another folder with --out; or go on with --accept-drift, which is recorded"))
+            .hint("undo the change; or start over in another folder with --out; or continue with --accept-drift, which is recorded"))
     }
-}
-
-/// A line of the schedule itself.
-async fn commit_own<T: Serialize>(journal: &Journal, kind: Kind, at: u64, value: &T) -> Result<(), Problem> {
-    journal
-        .commit(Journal::encode(&Line { kind, at, run: None, pass: 0, step: None, money: None, counts: None, value })?)
-        .await
 }

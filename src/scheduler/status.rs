@@ -10,13 +10,13 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    budget::{Spending, Sums},
+    budget::{Balance, Spending},
+    journal::{Recovered, moment},
     plan::Plan,
-    recover::{Recovered, time_of},
     summary::{Account, Ledger, RunEnd, RunRecord},
 };
 use tiltmeter_model::problem::Problem;
-use tiltmeter_store::{Drift, Outcome, RunFolder, RunKey, Session, cannot_read, timestamp};
+use tiltmeter_store::{Drift, Outcome, RunFolder, RunKey, Session, cannot_read};
 
 /// How far a run folder is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,7 +75,7 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
         totals: recovered.totals,
         failures,
         spending,
-        last_activity: recovered.last_activity.map(|at| timestamp(time_of(at))),
+        last_activity: recovered.last_activity.map(|at| moment(at)),
         writer_active,
         sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),
         accepted_drifts: recovered.accepted_drift,
@@ -117,7 +117,7 @@ pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
             (None, None) => RunEnd::Pending,
         };
         runs.push(RunRecord { key, outcome: done.or_else(|| run.checkpoint()), end });
-        let Sums { settled, uncertain, .. } = run.money();
+        let Balance { settled, uncertain, .. } = run.cost();
         let account = Account { settled_micro_usd: settled, uncertain_micro_usd: uncertain, halt: run.halt() };
         accounts.insert(id.clone(), account);
     }
@@ -137,14 +137,14 @@ pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
 }
 
 /// What the calls in a writer's own journal cost, or may have cost, in micro-dollars; 0 where it left none.
-pub fn paid_by_writer(folder: &RunFolder) -> Result<u64, Problem> {
+pub fn spent_by_worker(folder: &RunFolder) -> Result<u64, Problem> {
     let path = folder.journal();
     if !path.is_file() {
         return Ok(0);
     }
     let mut recovered = Recovered::default();
     recovered.read(&path, &File::open(&path).map_err(|error| cannot_read(&path, &error))?)?;
-    let paid = recovered.runs.values().map(|run| run.money());
+    let paid = recovered.runs.values().map(|run| run.cost());
     Ok(paid.map(|money| money.settled.saturating_add(money.uncertain)).sum())
 }
 
@@ -158,7 +158,7 @@ pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outco
 fn spending(recovered: &Recovered) -> Spending {
     let (limit_micro_usd, run_limit_micro_usd) = recovered.limits;
     let mut spending = Spending { limit_micro_usd, run_limit_micro_usd, ..Spending::default() };
-    for money in recovered.runs.values().map(|run| run.money()) {
+    for money in recovered.runs.values().map(|run| run.cost()) {
         spending.settled_micro_usd += money.settled;
         spending.uncertain_micro_usd += money.uncertain;
     }

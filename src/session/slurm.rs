@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{ModelOptions, PreparedRun, RunOptions, find_folder, load, prepare, sharing::covered};
+use super::{ModelOptions, PreparedRun, RunOptions, find_folder, load, prepare, workers::leases_up_to};
 use crate::cluster::{
     Array, Queued, Resources, Submission, absolute, max_array_size, pack, parts, queued, script, submit,
 };
 use tiltmeter_model::problem::Problem;
-use tiltmeter_scheduler::{BudgetLeases, Plan, paid_by_writer, recorded};
+use tiltmeter_scheduler::{BudgetLeases, Plan, recorded, spent_by_worker};
 use tiltmeter_store::{RunFolder, write_text_atomic};
 
 /// Slurm's own default.
@@ -97,7 +97,7 @@ pub fn slurm_retry(
             .hint("wait for them to end, or scancel them")));
     }
     if let Some(limit) = budget_limit {
-        return_leases(&folder, limit, &queue.writers()).map_err(one)?;
+        return_leases(&folder, limit, &queue.workers()).map_err(one)?;
     }
     let request = SlurmRequest { set, ..request.clone() };
     hand_in(&folder, &prepared, &plan, &last.file, left, &request).map(Some).map_err(one)
@@ -105,20 +105,20 @@ pub fn slurm_retry(
 
 /// Who holds money and is not in the queue leaves what it has not spent, whatever became of it.
 fn return_leases(folder: &RunFolder, limit: u64, queued: &BTreeSet<String>) -> Result<(), Problem> {
-    covered(folder, PURSER, limit)?;
-    let mut writers = BudgetLeases::writers(folder)?;
+    leases_up_to(folder, SUBMITTER, limit)?;
+    let mut workers = BudgetLeases::workers(folder)?;
     // Whoever spent before there was a limit holds nothing yet.
-    writers.extend(folder.writers()?);
-    for writer in writers.difference(queued).filter(|writer| *writer != PURSER) {
-        let paid = paid_by_writer(&folder.for_writer(writer)?)?;
-        BudgetLeases::open(folder, writer)?.leave(paid)?;
+    workers.extend(folder.workers()?);
+    for worker in workers.difference(queued).filter(|worker| *worker != SUBMITTER) {
+        let paid = spent_by_worker(&folder.for_worker(worker)?)?;
+        BudgetLeases::open(folder, worker)?.release_unspent(paid)?;
     }
     // What a person spent here without any tasks.
-    BudgetLeases::open(folder, PURSER)?.leave(paid_by_writer(folder)?)
+    BudgetLeases::open(folder, SUBMITTER)?.release_unspent(spent_by_worker(folder)?)
 }
 
 /// Who holds leases for nobody: it says what the limit is, and what was spent here beside the tasks.
-const PURSER: &str = "purser";
+const SUBMITTER: &str = "submitter";
 
 /// The tasks that are in the queue, by submission.
 struct Queue(BTreeMap<usize, BTreeSet<usize>>);
@@ -149,11 +149,11 @@ impl Queue {
         Ok(busy)
     }
 
-    fn writers(&self) -> BTreeSet<String> {
-        let writers = |(number, tasks): (&usize, &BTreeSet<usize>)| -> Vec<String> {
-            tasks.iter().map(|task| Submission::writer(*number, *task)).collect()
+    fn workers(&self) -> BTreeSet<String> {
+        let workers = |(number, tasks): (&usize, &BTreeSet<usize>)| -> Vec<String> {
+            tasks.iter().map(|task| Submission::worker(*number, *task)).collect()
         };
-        self.0.iter().flat_map(writers).collect()
+        self.0.iter().flat_map(workers).collect()
     }
 
     /// A submission that is still in the queue and has a budget where the new one has none, or the other way round.
@@ -200,7 +200,7 @@ fn hand_in(
     let path = dir.join(format!("task-{}.sh", submission.number));
     write_text_atomic(&path, &text)?;
     if let Some(limit) = submission.budget_limit {
-        covered(folder, PURSER, limit)?;
+        leases_up_to(folder, SUBMITTER, limit)?;
     }
     // The tasks look their runs up here, so it stands before the first of them can begin.
     submission.write(folder)?;

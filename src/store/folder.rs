@@ -44,7 +44,7 @@ pub struct RunFolder {
     /// The project root whose shared places get a copy of the exports; `None` for a folder the user named.
     shared: Option<PathBuf>,
     /// One of several processes that write here; `None`: the only one.
-    writer: Option<String>,
+    worker: Option<String>,
     /// Writers whose journals it goes on from; `None`: all.
     earlier: Option<Vec<String>>,
 }
@@ -64,7 +64,7 @@ impl RunFolder {
             let dir = parent.join(if attempt == 1 { name.clone() } else { format!("{name}-{attempt}") });
             // `create_dir` and not `create_dir_all`: of two that start in the same second only one gets the name.
             match fs::create_dir(&dir) {
-                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), writer: None, earlier: None }),
+                Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), worker: None, earlier: None }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(cannot_write(&dir, &error)),
             }
@@ -74,23 +74,23 @@ impl RunFolder {
 
     /// A folder the user names; it need not exist yet.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), shared: None, writer: None, earlier: None }
+        Self { dir: dir.into(), shared: None, worker: None, earlier: None }
     }
 
     /// The folder as one of several processes sees it that write there side by side, each its own journal.
-    pub fn for_writer(&self, name: &str) -> Result<Self, Problem> {
-        Ok(Self { writer: Some(safe_name(name)?.to_owned()), ..self.clone() })
+    pub fn for_worker(&self, name: &str) -> Result<Self, Problem> {
+        Ok(Self { worker: Some(safe_name(name)?.to_owned()), ..self.clone() })
     }
 
-    /// A writer's folder where of the others' journals only these matter: its runs are in no others. Reading them all would take each
-    /// of many writers longer the more there are.
-    pub fn going_on_from(self, writers: Vec<String>) -> Self {
-        Self { earlier: Some(writers), ..self }
+    /// A worker's folder where of the others' journals only these matter: its runs are in no others. Reading them all would take each
+    /// of many workers longer the more there are.
+    pub fn resuming_only(self, workers: Vec<String>) -> Self {
+        Self { earlier: Some(workers), ..self }
     }
 
     /// Whether several processes write here, of which this is one.
     pub fn is_shared(&self) -> bool {
-        self.writer.is_some()
+        self.worker.is_some()
     }
 
     /// Every folder in the default place that holds a journal, the oldest first.
@@ -104,7 +104,7 @@ impl RunFolder {
         let mut begun = Vec::new();
         for entry in entries {
             let dir = entry.map_err(|error| cannot_read(&parent, &error))?.path();
-            let folder = Self { shared: Some(base.to_path_buf()), dir, writer: None, earlier: None };
+            let folder = Self { shared: Some(base.to_path_buf()), dir, worker: None, earlier: None };
             let Some(age) = folder.age_key() else { continue };
             if folder.holds_journal()? {
                 begun.push((age, folder));
@@ -132,9 +132,9 @@ impl RunFolder {
 
     /// The journal this process writes.
     pub fn journal(&self) -> PathBuf {
-        match &self.writer {
+        match &self.worker {
             None => self.dir.join("journal.jsonl"),
-            Some(writer) => self.dir.join(format!("journal-{writer}.jsonl")),
+            Some(worker) => self.dir.join(format!("journal-{worker}.jsonl")),
         }
     }
 
@@ -143,7 +143,7 @@ impl RunFolder {
         self.dir.join("slurm")
     }
 
-    /// Every `journal*.jsonl` in the folder, by name: several writers each leave their own.
+    /// Every `journal*.jsonl` in the folder, by name: several workers each leave their own.
     pub fn journals(&self) -> Result<Vec<PathBuf>, Problem> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -163,7 +163,7 @@ impl RunFolder {
     }
 
     /// Names of those that left a journal of their own.
-    pub fn writers(&self) -> Result<Vec<String>, Problem> {
+    pub fn workers(&self) -> Result<Vec<String>, Problem> {
         let name = |path: &PathBuf| {
             let name = path.file_name()?.to_str()?.strip_prefix("journal-")?.strip_suffix(".jsonl")?;
             safe_name(name).ok().map(str::to_owned)
@@ -174,19 +174,19 @@ impl RunFolder {
     /// The journals that this process goes on from, other than its own.
     pub fn earlier_journals(&self) -> Result<Vec<PathBuf>, Problem> {
         let own = self.journal();
-        let Some(writers) = &self.earlier else {
+        let Some(workers) = &self.earlier else {
             return Ok(self.journals()?.into_iter().filter(|path| *path != own).collect());
         };
-        // Beside those of the writers, what was done here without any.
-        let alone = Self { writer: None, ..self.clone() }.journal();
+        // Beside those of the workers, what was done here without any.
+        let alone = Self { worker: None, ..self.clone() }.journal();
         let mut found = vec![alone];
-        for writer in writers {
-            found.push(self.for_writer(writer)?.journal());
+        for worker in workers {
+            found.push(self.for_worker(worker)?.journal());
         }
         Ok(found.into_iter().filter(|path| *path != own && path.is_file()).collect())
     }
 
-    /// What is claimed by the writers of this folder: runs and leases, each kind in its folder.
+    /// What is claimed by the workers of this folder: runs and leases, each kind in its folder.
     pub fn claims_dir(&self, of: &str) -> PathBuf {
         self.dir.join("claims").join(of)
     }
@@ -272,7 +272,7 @@ impl RunFolder {
     /// file may be one that is just being written.
     pub fn sweep(&self) -> Result<(), Problem> {
         let own = self.journal();
-        if self.writer.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
+        if self.worker.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
             return Ok(());
         }
         swept(&self.dir, DEEPEST_FILES)

@@ -99,33 +99,22 @@ async fn a_run_that_uses_up_its_own_limit_stops_no_other() {
     assert_eq!(raised.run(bench.runs()).await.unwrap().completed, 4);
 }
 
-/// A journal as it was written before there were attempts and costs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_journal_is_read_and_gone_on_with() {
+async fn a_journal_of_another_format_is_refused() {
     let bench = Bench::new(1, 2, 3, 100, at_price(20));
-    let cut = bench.schedule().parallel(1).lanes(lanes()).budget(Budget::limited(Some(150), None));
-    assert_eq!(cut.run(bench.runs()).await.unwrap().completed, 1);
+    bench.schedule().lanes(lanes()).run(bench.runs()).await.unwrap();
     let text = fs::read_to_string(bench.folder().journal()).unwrap();
-    let mut older = String::new();
-    for line in text.lines() {
-        let mut json: serde_json::Value = serde_json::from_str(&line[9..]).unwrap();
-        let fields = json.as_object_mut().unwrap();
-        fields.remove("attempt");
-        fields.remove("cost");
-        if fields["kind"] == "session" {
-            let start = fields["value"].as_object_mut().unwrap();
-            start.remove("limit_micro_usd");
-            start["format"] = 1.into();
-        }
-        let json = json.to_string();
-        let sum = &blake3::hash(json.as_bytes()).to_hex()[..8];
-        older += &format!("{sum} {json}\n");
+    let (first, others) = text.split_once('\n').unwrap();
+    let covered = first.split_once(',').unwrap().1.replace("\"format\":1,", "\"format\":2,");
+    let checksum = &blake3::hash(covered.as_bytes()).to_hex()[..8];
+    let other = format!("{{\"checksum\":\"{checksum}\",{covered}\n{others}");
+    fs::write(bench.folder().journal(), &other).unwrap();
+    let refusals = [status(&bench.folder()).unwrap_err(), bench.schedule().run(bench.runs()).await.unwrap_err()];
+    for refused in refusals {
+        assert!(refused.what.contains("format 2"), "{refused}");
+        assert!(refused.hint.unwrap().contains("another folder"));
     }
-    fs::write(bench.folder().journal(), older).unwrap();
-    assert_eq!(status(&bench.folder()).unwrap().spending, Spending::default());
-    let summary = bench.schedule().lanes(lanes()).run(bench.runs()).await.unwrap();
-    assert_eq!((summary.completed, summary.halt), (2, None));
-    assert!(summary.ledger.spending.settled_micro_usd < 120, "what an older journal does not say is not made up");
+    assert_eq!(fs::read_to_string(bench.folder().journal()).unwrap(), other, "the file is not touched");
 }
 
 /// A disk that looks at the books whenever it makes something last.

@@ -179,7 +179,7 @@ impl<'a> Batch<'a> {
 
     fn journal(&self, writer: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.folder.join(format!("journal-{writer}.jsonl"))).unwrap();
-        text.lines().map(|line| serde_json::from_str(&line[9..]).unwrap()).collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 

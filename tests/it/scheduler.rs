@@ -124,7 +124,7 @@ async fn another_request_is_a_desync_and_other_runs_go_on() {
     bench.talks[0].setting = "b".to_owned();
     let summary = bench.resume().await.unwrap();
     let problem = summary.runs[0].failure().expect("a failure");
-    assert!(problem.what.contains("no longer asks"), "{problem}");
+    assert!(problem.what.contains("no longer matches its journal"), "{problem}");
     assert_eq!(problem.place.as_deref(), Some("run c0-000, step 1 (turn)"));
     assert!(summary.runs[1].done().is_some());
     assert_eq!(bench.acts(), 2, "the desynced run carried out nothing");
@@ -409,8 +409,8 @@ impl Run for WrongRun {
 async fn a_run_that_breaks_the_rules_leaves_no_false_outcome() {
     let key = RunKey { experiment: "e".to_owned(), cell: "c".to_owned(), sample: 0 };
     for (wrong, expected) in [
-        (Wrong::OverlapsSteps, "had not come to a result"),
-        (Wrong::GoesOnAfterAFailure, "had not come to a result"),
+        (Wrong::OverlapsSteps, "before the previous one had a result"),
+        (Wrong::GoesOnAfterAFailure, "before the previous one had a result"),
         (Wrong::MeasuresNothing, "cannot be read back"),
     ] {
         let bench = Bench::new(1, 1, 1);

@@ -65,7 +65,7 @@ fn done(folder: &Path) -> BTreeMap<String, (usize, usize)> {
         }
         let mut begun: BTreeMap<String, usize> = BTreeMap::new();
         for line in fs::read_to_string(entry.path()).unwrap().lines() {
-            let line: Value = serde_json::from_str(&line[9..]).unwrap();
+            let line: Value = serde_json::from_str(line).unwrap();
             if let Some(run) = line["run"].as_str() {
                 *begun.entry(run.to_owned()).or_default() += usize::from(line["kind"] == "done");
             }
@@ -176,7 +176,7 @@ fn workers_that_cannot_share_are_told_so() {
     assert!(without.code == Some(2) && without.err.contains("--out"), "{}", without.err);
 
     Ended::of(&mut worker(&file, &folder, "a")).done();
-    refused(worker(&file, &folder, "b").args(["--set", "sampling.max_new_tokens=21"]), "carry out another plan");
+    refused(worker(&file, &folder, "b").args(["--set", "sampling.max_new_tokens=21"]), "execute another plan");
     // A file stands where claims should.
     let other = home.path().join("other");
     fs::create_dir(&other).unwrap();
@@ -184,5 +184,5 @@ fn workers_that_cannot_share_are_told_so() {
     refused(&mut worker(&file, &other, "a"), "cannot write");
     // Slurm has the runs.
     fs::create_dir(folder.join("slurm")).unwrap();
-    refused(&mut worker(&file, &folder, "b"), "were handed to Slurm");
+    refused(&mut worker(&file, &folder, "b"), "were submitted to Slurm");
 }

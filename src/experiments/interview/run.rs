@@ -264,7 +264,7 @@ impl Run for InterviewRun {
     }
 
     async fn execute(&self, ctx: &RunContext) -> Result<Outcome, RunError> {
-        let began: Began = ctx.step_free("begin", &(), || async { Ok(Began::now()?) }).await?;
+        let began: Began = ctx.step_repeatable("begin", &(), || async { Ok(Began::now()?) }).await?;
         self.announce(ctx);
         let mut messages = vec![Message::new(Role::System, self.spec().briefing.clone())];
         let turns = self.ask(ctx, &mut messages).await?;

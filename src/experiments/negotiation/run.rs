@@ -264,7 +264,7 @@ impl Run for Bargain {
 
     async fn execute(&self, ctx: &RunContext) -> Result<Outcome, RunError> {
         let now = || async { Ok(timestamp(OffsetDateTime::now_utc())) };
-        let started: String = ctx.step_free("begin", &(), now).await?;
+        let started: String = ctx.step_repeatable("begin", &(), now).await?;
         let speakers = self.sides().into_iter().enumerate().filter_map(|(agent, side)| match self.voice(side) {
             Bargainer::Model(voice) => Some((voice.speaker.model.as_ref(), self.conversation(agent))),
             Bargainer::Programmed(_) => None,

@@ -183,7 +183,7 @@ impl Run for Rollout {
             } else {
                 let request = TurnRequest { turn: turn + 1, messages: &messages, seed: self.seed(turn) };
                 let name = format!("turn {}", turn + 1);
-                ctx.step_free(&name, &request, || self.turn(turn, &messages)).await?
+                ctx.step_repeatable(&name, &request, || self.turn(turn, &messages)).await?
             };
             ctx.count("turns", 1);
             ctx.count("tokens", record.generated_tokens);
@@ -283,7 +283,7 @@ impl Run for ReferenceRun {
             messages.push(Message::new(Role::User, turn.user.clone()));
             messages.extend(turn.reply.clone().map(|text| Message::new(Role::Assistant, text)));
         }
-        let turns = ctx.step_free("read", &messages, || self.read(&messages)).await?;
+        let turns = ctx.step_repeatable("read", &messages, || self.read(&messages)).await?;
         let labels = BTreeMap::from([("condition".to_owned(), REFERENCE.to_owned())]);
         Ok(outcome(labels, &self.probes, messages, &turns))
     }

@@ -392,7 +392,7 @@ impl Run for Play {
             open.push((speaker.model.as_ref(), ConversationId(self.conversation + index as u64)));
         }
         let _closing = Closing(open);
-        let began: Began = ctx.step_free("begin", &(), || async { Ok(Began::now()) }).await?;
+        let began: Began = ctx.step_repeatable("begin", &(), || async { Ok(Began::now()) }).await?;
         let mut seeds = Seeds { key: run_seed(self.setting.spec.seed, &self.key.id()), calls: 0 };
         let mut turns: Vec<Turn> = Vec::new();
         // The world before the first turn is a result too, and the files of the run begin with it.
@@ -404,7 +404,7 @@ impl Run for Play {
             let (world_state, world) = self.world(ctx, number, state, &decisions, seeds.next()).await?;
             let mut turn = Turn { turn: number, written, decisions, world_state, world, ..Turn::default() };
             self.measure(ctx, &mut turn, &mut seeds).await?;
-            turn.ended = ctx.step_free(&format!("turn {number} ends"), &(), || async { Ok(now()) }).await?;
+            turn.ended = ctx.step_repeatable(&format!("turn {number} ends"), &(), || async { Ok(now()) }).await?;
             turns.push(turn);
             ctx.count("turns", 1);
             // What was paid for is not lost with a later turn.

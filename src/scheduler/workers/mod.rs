@@ -1,4 +1,4 @@
-//! What several processes that carry out one plan share: claims on runs, and leases on the budget.
+//! Coordination of workers, which are processes that execute one plan in one run folder: claims on runs, leases on the budget.
 
 mod claims;
 mod leases;

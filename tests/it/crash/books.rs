@@ -33,7 +33,7 @@ impl Books {
         // Of each attempt: what it cost, and whether that is all there is to know.
         let mut attempts: BTreeMap<(String, u64, u64), Option<(u64, bool)>> = BTreeMap::new();
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            let line: Value = serde_json::from_str(&line[9..]).unwrap();
+            let line: Value = serde_json::from_str(line).unwrap();
             // A run that is carried out anew is another one for what must not be done twice.
             let pass = line["pass"].as_u64().unwrap_or(0);
             let run = format!("{}/{pass}", line["run"].as_str().unwrap_or_default());

@@ -52,7 +52,7 @@ impl Run for Talk {
             let reply: String = if self.paid {
                 context.step("turn", &request, act).await?
             } else {
-                context.step_free("turn", &request, act).await?
+                context.step_repeatable("turn", &request, act).await?
             };
             context.count("turns", 1);
             said.push(reply);

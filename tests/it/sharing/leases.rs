@@ -206,7 +206,7 @@ fn workers_begun_by_hand_share_a_budget_too_and_a_damaged_lease_is_told() {
     // One that is damaged is found by whoever needs more.
     fs::write(folder.join("claims/budget/left/x"), "").unwrap();
     let cut = Ended::of(&mut super::worker(&file, &folder, "b"));
-    assert!(cut.problems()[0].contains("this is no lease of the budget_limit"), "{}", cut.err);
+    assert!(cut.problems()[0].contains("this file is not a lease of the budget_limit"), "{}", cut.err);
     fs::remove_file(folder.join("claims/budget/left/x")).unwrap();
     let more = Ended::of(super::worker(&file, &folder, "c").args(["--set", "budget_limit=1"]));
     assert_eq!(more.code, Some(0), "{}", more.err);

@@ -1,9 +1,8 @@
-//! Owns writing the journal: one thread writes and syncs, everyone else hands it lines and waits. Whatever was handed over
-//! while a sync was under way shares the next one (group commit), so that 48 runs cost one `fdatasync` and not 48.
+//! `Journal`: appends entries durably. One thread writes and syncs; entries handed over during a sync share the next one (group
+//! commit), so 48 runs cost one `fdatasync` and not 48.
 //!
-//! A line is acknowledged only when it is durable. The first error of the disk ends the journal: nothing is written after it,
-//! because a disk that refused once may have lost what lies between.
-//! Must not know: what a result or an outcome means.
+//! An entry is acknowledged only once it is durable. The first disk error closes the journal: after a failed sync, earlier writes may
+//! be lost.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -22,17 +21,17 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{
-    journal_format::{Line, now_ms, seal},
-    recover::{FileEnd, Recovered},
+    format::{Entry, now_ms, seal},
+    recovery::{FileEnd, Recovered},
 };
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{RunFolder, cannot_read, cannot_write, sync_folder};
 
-/// Where the bytes of a journal go. A file, unless a test puts a failing disk in its place.
+/// Storage of a journal: a file, or a failing disk in tests.
 pub trait Disk: Send {
-    /// Writes all of `bytes` behind what is there.
+    /// Appends all of `bytes`.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Returns when everything appended would survive a power cut.
+    /// Returns once everything appended survives a power loss.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -46,29 +45,29 @@ impl Disk for File {
     }
 }
 
-/// Puts another disk in the place of the journal's file.
-pub(super) type WrapDisk = Box<dyn FnOnce(File) -> Box<dyn Disk> + Send>;
+/// Replaces the journal file by another disk.
+pub type WrapDisk = Box<dyn FnOnce(File) -> Box<dyn Disk> + Send>;
 
-/// An open journal. Dropping it writes what was handed over and releases the file.
-pub(super) struct Journal {
+/// An open journal. Dropping it writes the queued entries and unlocks the file.
+pub struct Journal {
     path: PathBuf,
-    sender: mpsc::Sender<Order>,
+    sender: mpsc::Sender<Command>,
     failure: Arc<OnceLock<Problem>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
-    /// Times in the journal never run backwards, whatever the machine's clock does.
+    /// Times in a journal are monotonic even if the clock is set back.
     latest_ms: AtomicU64,
 }
 
-enum Order {
+enum Command {
     Append(Vec<u8>, oneshot::Sender<()>),
     Close,
 }
 
-/// A batch is synced when it has this size, even if more is waiting: nobody should wait for all the others.
+/// A batch of this size is synced even if more entries are queued, which bounds latency.
 const BATCH_BYTES: usize = 4 << 20;
 
 impl Journal {
-    /// Takes the folder's journal for this process, reads every journal it goes on from, its own last, and cuts off a torn last line.
+    /// Locks the folder's journal, reads all journals this process resumes from, its own last, and truncates a torn last line.
     pub fn open(folder: &RunFolder, wrap: Option<WrapDisk>) -> Result<(Self, Recovered, FileEnd), Problem> {
         std::fs::create_dir_all(folder.dir()).map_err(|error| cannot_write(folder.dir(), &error))?;
         let path = folder.journal();
@@ -82,7 +81,7 @@ impl Journal {
             recovered.read(&other, &opened)?;
         }
         if folder.is_shared() {
-            recovered.is_of_others();
+            recovered.attribute_to_others();
         }
         let end = recovered.read(&path, &file)?;
         if file.metadata().map_err(failed)?.len() > end.good_bytes {
@@ -97,44 +96,44 @@ impl Journal {
             Some(wrap) => wrap(file),
             None => Box::new(file),
         };
-        let (sender, orders) = mpsc::channel();
+        let (sender, commands) = mpsc::channel();
         let failure = Arc::new(OnceLock::new());
-        let writer = Writer { disk, _held: held, path: path.clone(), next: end.lines, failure: Arc::clone(&failure) };
+        let writer = Writer { disk, _lock: held, path: path.clone(), next: end.lines, failure: Arc::clone(&failure) };
         let thread =
-            thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&orders)).map_err(failed)?;
+            thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&commands)).map_err(failed)?;
         let latest_ms = AtomicU64::new(recovered.last_activity.unwrap_or(0));
         Ok((Self { path, sender, failure, thread: Mutex::new(Some(thread)), latest_ms }, recovered, end))
     }
 
-    /// Time to put on a line.
+    /// Unix time in ms for a new entry.
     pub fn now(&self) -> u64 {
         let now = now_ms();
         self.latest_ms.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
-    /// Why the journal can no longer be written, if so.
+    /// The disk error that closed the journal.
     pub fn failure(&self) -> Option<Problem> {
         self.failure.get().cloned()
     }
 
-    /// The JSON of a line, for `commit`.
-    pub fn encode<T: Serialize>(line: &Line<'_, T>) -> Result<Vec<u8>, Problem> {
-        serde_json::to_vec(line).map_err(|error| Problem::new(format!("cannot be put as JSON: {error}")))
+    /// The JSON of an entry, for `commit`.
+    pub fn encode<T: Serialize>(entry: &Entry<'_, T>) -> Result<Vec<u8>, Problem> {
+        serde_json::to_vec(entry).map_err(|error| Problem::new(format!("cannot be written as JSON: {error}")))
     }
 
-    /// Returns when the line is durable.
+    /// Returns once the entry is durable.
     pub async fn commit(&self, json: Vec<u8>) -> Result<(), Problem> {
         let (durable, acknowledged) = oneshot::channel();
-        if self.sender.send(Order::Append(json, durable)).is_ok() && acknowledged.await.is_ok() {
+        if self.sender.send(Command::Append(json, durable)).is_ok() && acknowledged.await.is_ok() {
             return Ok(());
         }
         Err(self.failure().unwrap_or_else(|| Problem::new("the journal is closed").at(self.path.display().to_string())))
     }
 
-    /// Writes what was handed over and releases the file.
+    /// Writes the queued entries and unlocks the file.
     pub fn close(&self) {
-        // A writer that has already ended by an error takes no order; then there is nothing left to write.
-        let _ = self.sender.send(Order::Close);
+        // The send fails only if the writer has stopped after an error; nothing is left to write then.
+        let _ = self.sender.send(Command::Close);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
@@ -147,7 +146,7 @@ impl Drop for Journal {
     }
 }
 
-/// One writer per journal. Whoever looks at a folder's status holds the lock for an instant, so it is asked for repeatedly.
+/// Locks the journal for this process. Retries, because `status` holds a shared lock for an instant.
 fn lock(file: &File, path: &Path) -> Result<(), Problem> {
     for _ in 0..20 {
         match file.try_lock() {
@@ -162,13 +161,13 @@ fn lock(file: &File, path: &Path) -> Result<(), Problem> {
     }
     Err(Problem::new("another process is writing this run folder")
         .at(path.display().to_string())
-        .hint("wait for it to end, or choose another folder with --out"))
+        .hint("wait until it ends, or choose another folder with --out"))
 }
 
 struct Writer {
     disk: Box<dyn Disk>,
-    /// Keeps the lock even if `disk` does not keep the file.
-    _held: File,
+    /// Holds the lock even if `disk` does not hold the file.
+    _lock: File,
     path: PathBuf,
     /// Number of the next line.
     next: u64,
@@ -176,26 +175,26 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, orders: &mpsc::Receiver<Order>) {
+    fn run(mut self, commands: &mpsc::Receiver<Command>) {
         let mut bytes = Vec::new();
         let mut waiting = Vec::new();
         let mut open = true;
         while open {
-            let mut order = orders.recv().ok();
+            let mut command = commands.recv().ok();
             loop {
-                match order {
-                    Some(Order::Append(json, durable)) => {
+                match command {
+                    Some(Command::Append(json, durable)) => {
                         seal(self.next, &json, &mut bytes);
                         self.next += 1;
                         waiting.push(durable);
                     }
-                    Some(Order::Close) | None => open = false,
+                    Some(Command::Close) | None => open = false,
                 }
                 if !open || bytes.len() >= BATCH_BYTES {
                     break;
                 }
-                match orders.try_recv() {
-                    Ok(next) => order = Some(next),
+                match commands.try_recv() {
+                    Ok(next) => command = Some(next),
                     Err(_) => break,
                 }
             }
@@ -203,12 +202,12 @@ impl Writer {
                 continue;
             }
             if let Err(error) = self.disk.append(&bytes).and_then(|()| self.disk.sync()) {
-                let _ = self.failure.set(broken(&self.path, &error));
-                // Dropping `waiting` and `orders` tells everyone who waits.
+                let _ = self.failure.set(write_error(&self.path, &error));
+                // Dropping `waiting` and `commands` fails all pending commits.
                 return;
             }
             for durable in waiting.drain(..) {
-                // Whoever was dropped meanwhile no longer needs to know.
+                // The send fails if the waiting run was dropped.
                 let _ = durable.send(());
             }
             bytes.clear();
@@ -216,15 +215,15 @@ impl Writer {
     }
 }
 
-fn broken(path: &Path, error: &io::Error) -> Problem {
+fn write_error(path: &Path, error: &io::Error) -> Problem {
     let problem = Problem::new(format!("the journal can no longer be written: {error}")).at(path.display().to_string());
     problem.hint(match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "everything acknowledged so far is kept; make room on this disk, then go on with --resume"
+            "everything acknowledged so far is kept; free space on this disk, then continue with --resume"
         }
         io::ErrorKind::FileTooLarge => {
-            "everything acknowledged so far is kept; raise the limit on the size of files (ulimit -f), then go on with --resume"
+            "everything acknowledged so far is kept; raise the limit on the size of files (ulimit -f), then continue with --resume"
         }
-        _ => "everything acknowledged so far is kept; see to the disk, then go on with --resume",
+        _ => "everything acknowledged so far is kept; check the disk, then continue with --resume",
     })
 }
