@@ -308,7 +308,7 @@ impl PreparedRun {
         let backups = conduct.local_backup_dir.clone();
         let rerun = match assignment {
             Some(_) => Vec::new(),
-            None => retry::asked_again(&folder, kind.as_ref(), backups.as_deref()),
+            None => retry::requested_reruns(&folder, kind.as_ref(), backups.as_deref()),
         };
         for id in &rerun {
             progress.say(format!("{id} runs again: its flag was removed"));

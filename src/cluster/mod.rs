@@ -1,10 +1,8 @@
-//! Owns the way of a batch through Slurm: which array index carries out which runs, the script of a task, submitting it, and what the
-//! queue says of it. Slurm's accounting is not needed: what is done is in the journals. And how the processes of a batch, on Slurm or
-//! begun by hand, share its runs and its budget: by claims in the run folder.
+//! Batches on Slurm: which array index executes which runs, the batch script, submission, and the queue. Slurm's accounting is not
+//! needed, because the journals contain all results. Tasks share runs and budget by claims in the run folder.
 //!
-//! A submission is frozen as a list of tasks, each a list of run ids. An array cannot have an index of `MaxArraySize` or more, so a
-//! long list goes in as several arrays with an offset: task = offset + index.
-//! Must not know: kinds, models, what a run does.
+//! A submission is a frozen list of tasks, each a list of run ids. Array indices must be below `MaxArraySize`, so a long list is
+//! submitted as several arrays: task = offset + index.
 
 mod script;
 mod queue;
@@ -23,33 +21,33 @@ use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::Claims;
 use tiltmeter_store::{RunFolder, write_json_atomic};
 
-/// What was given to the cluster at one time.
+/// Tasks submitted to the cluster at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {
-    /// From 1, in the order of submitting.
+    /// From 1, in order of submission.
     pub number: usize,
     pub plan_hash: String,
-    /// The experiment file, whole, and the pairs of `--set`.
+    /// Absolute path of the experiment file, and the pairs of `--set`.
     pub file: PathBuf,
     pub set: Vec<(String, String)>,
     /// Run ids of each task.
     pub tasks: Vec<Vec<String>>,
-    /// So many tasks have one list together, the only one above: each takes the next run that nobody has.
+    /// Number of tasks that share one list of runs (`tasks` has one entry) and claim them one by one.
     #[serde(default)]
     pub pull: Option<usize>,
-    /// The limit that its tasks share, in micro-dollars.
+    /// Limit shared by the tasks, in micro-dollars.
     #[serde(default)]
     pub budget_limit: Option<u64>,
-    /// The arrays it went in as; empty until Slurm has taken it.
+    /// The Slurm arrays; empty until Slurm has accepted them.
     pub arrays: Vec<Array>,
 }
 
 /// One Slurm array.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {
-    /// Slurm's number of the job.
+    /// Job id.
     pub job: String,
-    /// Task of its index 0.
+    /// Number of the task at index 0.
     pub offset: usize,
     pub tasks: usize,
 }
@@ -68,15 +66,15 @@ impl Submission {
         let path = Self::path(folder, number);
         let place = || path.display().to_string();
         let text = std::fs::read(&path).map_err(|error| {
-            Problem::new(format!("cannot read what was submitted: {error}"))
-                .at(place())
-                .hint("give the folder that `tiltmeter slurm submit` named; it must be on a disk that all machines of the cluster share")
+            Problem::new(format!("cannot read the submission: {error}")).at(place()).hint(
+                "use the folder that `tiltmeter slurm submit` printed; all machines of the cluster must share its disk",
+            )
         })?;
         serde_json::from_slice(&text)
             .map_err(|error| Problem::new(format!("not a submission: {error}")).at(place()).hint("submit again"))
     }
 
-    /// All submissions of a folder, in their order.
+    /// All submissions of a folder, in order.
     pub fn all(folder: &RunFolder) -> Result<Vec<Self>, Problem> {
         let mut found = Vec::new();
         while Self::path(folder, found.len() + 1).is_file() {
@@ -85,31 +83,31 @@ impl Submission {
         Ok(found)
     }
 
-    /// How many tasks there are.
+    /// Number of tasks.
     pub fn count(&self) -> usize {
         self.pull.unwrap_or(self.tasks.len())
     }
 
-    /// Run ids of one task, or those it may take from.
+    /// Run ids of one task, or those it may claim.
     pub fn runs_of(&self, task: usize) -> Result<&[String], Problem> {
         let list = if self.pull.is_some() && task < self.count() { 0 } else { task };
         self.tasks.get(list).map(Vec::as_slice).ok_or_else(|| {
-            Problem::new(format!("submission {} has {} tasks, and no task {task}", self.number, self.count()))
-                .hint("tasks count from 0")
+            Problem::new(format!("submission {} has {} tasks and no task {task}", self.number, self.count()))
+                .hint("tasks are numbered from 0")
         })
     }
 
-    /// The journal of a task: the same after a requeue, so that it goes on where it was.
+    /// Worker name of a task. It is the same after a requeue, so the task resumes its journal.
     pub fn worker(number: usize, task: usize) -> String {
         format!("s{number}-{task}")
     }
 
-    /// Where its tasks claim runs.
+    /// Folder of the claims on runs.
     pub fn runs_dir(folder: &RunFolder, number: usize) -> PathBuf {
         folder.claims_dir(&format!("runs-{number}"))
     }
 
-    /// The workers of this submission that may have begun one of these runs.
+    /// Workers of this submission that may have started one of these runs.
     pub fn workers_of(&self, folder: &RunFolder, runs: &BTreeSet<&str>) -> Result<Vec<String>, Problem> {
         if self.pull.is_none() {
             let tasks = self.tasks.iter().enumerate();
@@ -124,7 +122,7 @@ impl Submission {
         Ok(workers.into_iter().collect())
     }
 
-    /// What the tasks that are still in the queue have to do, by their numbers.
+    /// Runs that the queued tasks with these numbers may still execute.
     pub fn busy(&self, folder: &RunFolder, queued: &BTreeSet<usize>) -> Result<BTreeSet<String>, Problem> {
         if queued.is_empty() {
             return Ok(BTreeSet::new());
@@ -136,7 +134,7 @@ impl Submission {
         let dir = Self::runs_dir(folder, self.number);
         let mut busy = BTreeSet::new();
         for run in self.tasks.first().into_iter().flatten() {
-            // What nobody has yet will be taken.
+            // Unclaimed runs may be claimed by any queued task.
             if Claims::holder(&dir, run)?.is_none_or(|(worker, _)| workers.contains(&worker)) {
                 busy.insert(run.clone());
             }
@@ -145,18 +143,18 @@ impl Submission {
     }
 }
 
-/// Puts so many runs into each task.
+/// Splits runs into tasks of `per_task` runs.
 pub fn pack(runs: &[String], per_task: usize) -> Vec<Vec<String>> {
     runs.chunks(per_task.max(1)).map(<[String]>::to_vec).collect()
 }
 
-/// `(offset, tasks)` of the arrays that so many tasks take.
+/// Splits tasks into arrays, as `(offset, tasks)`.
 pub fn parts(tasks: usize, max_array_size: usize) -> Vec<(usize, usize)> {
     let most = max_array_size.max(1);
     (0..tasks).step_by(most).map(|offset| (offset, most.min(tasks - offset))).collect()
 }
 
-/// A path that holds wherever a task starts.
+/// Makes a path independent of the current folder.
 pub fn absolute(path: &Path) -> Result<PathBuf, Problem> {
     std::path::absolute(path)
         .map_err(|error| Problem::new(format!("no absolute path: {error}")).at(path.display().to_string()))

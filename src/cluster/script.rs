@@ -1,11 +1,10 @@
-//! Owns the batch script of a submission; its argument is the offset of the array that it is handed in as.
-//! Must not know: kinds, models, what a run does.
+//! The batch script of a submission. Its argument is the offset of its array.
 
 use std::path::Path;
 
 use super::Submission;
 
-/// What a task asks of the cluster.
+/// Resources of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// `HH:MM:SS`
@@ -16,14 +15,14 @@ pub struct Resources {
     pub partition: Option<String>,
     pub gres: Option<String>,
     pub account: Option<String>,
-    /// Tasks at the same time; `None`: as many as the cluster finds room for.
+    /// Maximum number of simultaneous tasks; `None`: no limit.
     pub at_once: Option<usize>,
 }
 
-/// Seconds before the end of its time at which a task is told.
+/// Seconds before the time limit at which a task gets SIGUSR2.
 const WARNING_S: u32 = 120;
 
-/// The script: a signal before the time is up lets the runs under way finish, and a requeued task goes on from its own journal.
+/// The batch script. A signal before the time limit lets runs in flight finish; a requeued task resumes its own journal.
 pub fn script(
     submission: &Submission,
     experiment: &str,
@@ -50,7 +49,7 @@ pub fn script(
     }
     let share = resources.at_once.unwrap_or(submission.count()).clamp(1, submission.count().max(1));
     text += &format!(
-        "\n# `exec`: the signal goes to the program itself.\nexec {} run {} --out {} --resume --progress plain \\\n",
+        "\n# `exec`, so that the program gets the signal.\nexec {} run {} --out {} --resume --progress plain \\\n",
         quoted(&program.display().to_string()),
         quoted(&submission.file.display().to_string()),
         quoted(&folder.display().to_string()),
@@ -65,7 +64,7 @@ pub fn script(
     text
 }
 
-/// For the shell, whatever it holds.
+/// Quotes any text for the shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_names_everything_that_a_task_needs() {
+    fn the_script_contains_everything_a_task_needs() {
         let submission = Submission {
             number: 2,
             plan_hash: "ab".into(),

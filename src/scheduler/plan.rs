@@ -1,6 +1,7 @@
-//! Owns the frozen plan: everything that decides what an experiment measures, resolved, as canonical JSON (keys sorted by their
-//! bytes, a whole number written without a fraction, -0 as 0) under its BLAKE3 hash; how two plans differ; seeds of runs.
-//! Must not know: what a field of the plan means.
+//! `Plan`: everything that determines what an experiment measures, as canonical JSON with its BLAKE3 hash. Also the differences of two
+//! plans (drift) and seeds of runs.
+//!
+//! Canonical: keys sorted by their bytes, whole numbers without a fraction, -0 as 0.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{Drift, write_json_atomic};
 
-/// A plan that no longer changes.
+/// A frozen plan: an immutable canonical document and its hash.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     hash: String,
@@ -18,13 +19,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Brings the document into canonical form and hashes it.
+    /// Canonicalises and hashes the document.
     pub fn freeze(document: Value) -> Self {
         let document = canonical(document);
         Self { hash: hash_of(&document), document }
     }
 
-    /// 64 hex digits.
+    /// BLAKE3 hash of the canonical document, 64 hex digits.
     pub fn hash(&self) -> &str {
         &self.hash
     }
@@ -34,19 +35,19 @@ impl Plan {
         &self.document
     }
 
-    /// Every field in which the two plans differ, in the order of their paths; empty if and only if the hashes are equal.
+    /// All fields that differ, ordered by path; empty if and only if the hashes are equal.
     pub fn drift(old: &Self, new: &Self) -> Vec<Drift> {
         let mut found = Vec::new();
         compare("", Some(&old.document), Some(&new.document), &mut found);
         found
     }
 
-    /// Writes `{"hash", "document"}`, whole or not at all.
+    /// Writes `{"hash", "document"}` atomically.
     pub fn write(&self, path: &Path) -> Result<(), Problem> {
         write_json_atomic(path, self)
     }
 
-    /// Reads what `write` wrote and makes sure the hash is the document's.
+    /// Reads a file written by `write` and verifies its hash.
     pub fn read(path: &Path) -> Result<Self, Problem> {
         let place = || path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| Problem::new(format!("cannot read: {error}")).at(place()))?;
@@ -54,15 +55,15 @@ impl Plan {
             .map_err(|error| Problem::new(format!("not a frozen plan: {error}")).at(place()))?;
         let plan = Self::freeze(read.document);
         if plan.hash != read.hash {
-            return Err(Problem::new("the frozen plan was changed by hand: its hash is not that of its document")
+            return Err(Problem::new("the frozen plan was changed by hand: its hash does not match its document")
                 .at(place())
-                .hint("delete the file: it is written again from the journal"));
+                .hint("delete the file: tiltmeter writes it again from the journal"));
         }
         Ok(plan)
     }
 }
 
-/// A plan file before its hash is checked.
+/// A plan file before its hash is verified.
 #[derive(Deserialize)]
 struct Written {
     hash: String,
@@ -83,26 +84,26 @@ pub fn canonical(value: Value) -> Value {
     }
 }
 
-/// `1.0` and `1` are the same setting. Above 2^53 a float no longer says which whole number was meant, so it stays one.
+/// Converts floats with a whole value to integers, so that `1.0` equals `1`. Above 2^53 floats do not identify one integer and are kept.
 fn whole(number: &Number) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let float = number.as_f64().filter(|_| number.is_f64())?;
     (float.fract() == 0.0 && float.abs() < EXACT).then(|| Number::from(float as i64))
 }
 
-/// Hash of a value that is already canonical.
+/// Hash of a canonical value.
 fn hash_of(canonical: &Value) -> String {
     blake3::hash(canonical.to_string().as_bytes()).to_hex().to_string()
 }
 
-/// What a step's request is recognised by: 32 hex digits.
+/// Hash that identifies the request of a step, 32 hex digits.
 pub(super) fn request_hash<T: Serialize + ?Sized>(request: &T) -> serde_json::Result<String> {
     let mut hash = hash_of(&canonical(serde_json::to_value(request)?));
     hash.truncate(32);
     Ok(hash)
 }
 
-/// The base seed of one run: the first 8 bytes (little-endian) of BLAKE3 in key-derivation mode over the base seed's 8 bytes
+/// Seed of one run: the first 8 bytes (little-endian) of BLAKE3 in key-derivation mode over the base seed's 8 bytes
 /// (little-endian) and the run id.
 pub fn seed_for(base: u64, run_id: &str) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key("tiltmeter base seed of a run");
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_of_the_meaning_and_not_of_the_writing() {
+    fn the_hash_depends_on_values_and_not_on_notation() {
         let one =
             Plan::freeze(serde_json::from_str(r#"{"b": 1.0, "a": [1e3, -0.0, 0.7], "c": {"y": 1, "x": 2}}"#).unwrap());
         let two = Plan::freeze(serde_json::from_str(r#"{"c":{"x":2,"y":1.0},"a":[1000,0,7e-1],"b":1}"#).unwrap());
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_comes_back_unless_it_was_edited() {
+    fn a_plan_file_round_trips_unless_it_was_edited() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plan.json");
         let plan = Plan::freeze(json!({"temperature": 0.1 + 0.2, "seed": u64::MAX}));

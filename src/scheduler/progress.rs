@@ -1,6 +1,4 @@
-//! Owns progress as data: how many runs, how much work by unit, how fast, how long still, what happened last. Whoever shows it
-//! polls `snapshot` and `events_since`.
-//! Must not know: the terminal, what a unit means.
+//! `Progress`: counters and events of a schedule for displays, which poll `snapshot` and `events_since`.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +17,7 @@ use super::{
     rate_limit::{Lane, LaneView},
 };
 
-/// Shared counters of one schedule.
+/// Progress of one schedule, updated by runs and read by displays.
 #[derive(Default)]
 pub struct Progress {
     began: OnceLock<Instant>,
@@ -27,12 +25,12 @@ pub struct Progress {
     pub(super) done: AtomicUsize,
     pub(super) failed: AtomicUsize,
     pub(super) running: AtomicUsize,
-    /// Runs finished in this session, for the estimate.
+    /// Runs that ended in this session, for rate and estimate.
     pub(super) ended_live: AtomicUsize,
-    /// A handful, in the order they came up.
+    /// In order of first use.
     counters: RwLock<Vec<Counter>>,
     events: Mutex<Events>,
-    /// Where the schedule makes calls.
+    /// Lanes and budget of the schedule.
     paid: OnceLock<(Vec<Lane>, Budget)>,
 }
 
@@ -40,7 +38,7 @@ struct Counter {
     unit: String,
     done: AtomicU64,
     live: AtomicU64,
-    /// 0 is unknown.
+    /// 0 if unknown.
     total: AtomicU64,
     window: Mutex<Window>,
 }
@@ -50,23 +48,23 @@ struct Counter {
 pub struct Snapshot {
     /// Runs in the schedule.
     pub total: usize,
-    /// Runs with an outcome, those of earlier sessions included.
+    /// Runs with an outcome, including those of earlier sessions.
     pub done: usize,
     /// Runs that failed in this session.
     pub failed: usize,
-    /// Runs under way.
+    /// Runs in flight.
     pub running: usize,
-    /// Runs that ended in this session, over the time since it began; absent in the first second.
+    /// Runs that ended in this session per minute since its start; absent in the first second.
     pub runs_per_minute: Option<f64>,
     /// Work by unit.
     pub counters: Vec<CounterView>,
-    /// Since the schedule began.
+    /// Seconds since the schedule started.
     pub elapsed_s: f64,
-    /// Until everything is done, at the pace of this session; absent before there is a pace.
+    /// Estimated seconds until everything is done, at the rate of this session; absent before there is a rate.
     pub eta_s: Option<f64>,
-    /// The books; absent before the schedule began.
+    /// Cost of calls; absent before the schedule starts.
     pub spending: Option<Spending>,
-    /// The lanes, in the order they were given.
+    /// Lanes in their given order.
     pub lanes: Vec<LaneView>,
 }
 
@@ -75,24 +73,24 @@ pub struct Snapshot {
 pub struct CounterView {
     /// `turns`, `tokens`, …
     pub unit: String,
-    /// Replayed work included.
+    /// Including replayed work.
     pub done: u64,
-    /// Where it is known.
+    /// If known.
     pub total: Option<u64>,
-    /// Over the last seconds, replayed work left out; absent in the first second.
+    /// Over the last 30 s, without replayed work; absent in the first second.
     pub per_second: Option<f64>,
 }
 
-/// Something a person wants to be told once.
+/// A message that is displayed once.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
-    /// From 0, without gaps.
+    /// Consecutive number from 0.
     pub number: u64,
-    /// Since the schedule began.
+    /// Seconds since the schedule started.
     pub elapsed_s: f64,
-    /// What kind of thing.
+    /// Kind of event.
     pub kind: EventKind,
-    /// The run it is about.
+    /// Id of the run concerned.
     pub run: Option<String>,
     /// One line, or a problem with its hint.
     pub text: String,
@@ -102,37 +100,37 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A run has its outcome.
+    /// A run is done.
     Done,
     /// A run failed.
     Failed,
-    /// A line of the experiment itself, as it is.
+    /// A line printed by the experiment.
     Said,
     /// Anything else.
     Note,
 }
 
-/// The latest events; older ones are forgotten.
+/// The latest `MAX_EVENTS` events.
 #[derive(Default)]
 struct Events {
     next: u64,
     kept: VecDeque<Event>,
 }
 
-const EVENTS_KEPT: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
 impl Progress {
-    /// Nothing has happened yet.
+    /// No runs, no work.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Says how much work of a unit there will be in all.
+    /// Sets the expected total of a unit of work.
     pub fn expect(&self, unit: &str, total: u64) {
         self.with_counter(unit, |counter| counter.total.store(total, Relaxed));
     }
 
-    /// Adds work that was done; work that is not `live` was done in an earlier session and enters no rate.
+    /// Counts finished work. Work that is not `live` was done in an earlier session and does not count into rates.
     pub fn count(&self, unit: &str, n: u64, live: bool) {
         self.with_counter(unit, |counter| {
             counter.done.fetch_add(n, Relaxed);
@@ -143,27 +141,27 @@ impl Progress {
         });
     }
 
-    /// A line of the experiment itself, as it is.
+    /// Displays a line of the experiment verbatim.
     pub fn say(&self, text: impl Into<String>) {
         self.event(EventKind::Said, None, text.into());
     }
 
-    /// Tells a person something.
+    /// Displays a note.
     pub fn note(&self, text: impl Into<String>) {
         self.event(EventKind::Note, None, text.into());
     }
 
-    /// The events from this number on that are still kept.
+    /// Events with this number or a higher one, as far as they are still stored.
     pub fn events_since(&self, number: u64) -> Vec<Event> {
         lock(&self.events).kept.iter().filter(|event| event.number >= number).cloned().collect()
     }
 
-    /// Everything as it is now.
+    /// The current state.
     pub fn snapshot(&self) -> Snapshot {
         let elapsed = self.elapsed();
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
         let (total, done, failed) = (self.total.load(Relaxed), self.done.load(Relaxed), self.failed.load(Relaxed));
-        // Turns tell more than runs, because all runs of a schedule may end in its last minute.
+        // Work gives a better estimate than runs, because all runs may end in the last minute.
         let by_work = counters.iter().find_map(|counter| {
             let (done, live) = (counter.done.load(Relaxed), counter.live.load(Relaxed));
             let total = counter.total.load(Relaxed);
@@ -186,25 +184,25 @@ impl Progress {
         }
     }
 
-    /// What is shown of calls.
+    /// Sets the lanes and the budget to display.
     pub(super) fn watch(&self, lanes: &[Lane], budget: &Budget) {
         self.paid.get_or_init(|| (lanes.to_vec(), budget.clone()));
     }
 
-    /// The clock starts here.
+    /// Starts the clock.
     pub(super) fn begin(&self, runs: usize) {
         self.began.get_or_init(Instant::now);
         self.total.store(runs, Relaxed);
     }
 
-    /// Work expected in all, by unit, where it is known.
+    /// Expected totals by unit, where known.
     pub(super) fn totals(&self) -> Counts {
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
         let known = counters.iter().map(|counter| (counter.unit.clone(), counter.total.load(Relaxed)));
         known.filter(|(_, total)| *total > 0).collect()
     }
 
-    /// Work done so far, by unit.
+    /// Finished work by unit.
     pub(super) fn work(&self) -> Counts {
         let counters = self.counters.read().unwrap_or_else(PoisonError::into_inner);
         counters.iter().map(|counter| (counter.unit.clone(), counter.done.load(Relaxed))).collect()
@@ -214,7 +212,7 @@ impl Progress {
         let mut events = lock(&self.events);
         let number = events.next;
         events.next += 1;
-        if events.kept.len() == EVENTS_KEPT {
+        if events.kept.len() == MAX_EVENTS {
             events.kept.pop_front();
         }
         let elapsed_s = self.elapsed().as_secs_f64();
@@ -264,13 +262,13 @@ impl Counter {
 
 const WINDOW_S: usize = 30;
 
-/// Amounts of the last seconds, one bucket each.
+/// Amounts of the last 30 s, one bucket per second.
 #[derive(Default)]
 struct Window {
     buckets: [u64; WINDOW_S],
-    /// The second the newest bucket stands for.
+    /// Second of the newest bucket.
     newest: u64,
-    /// The second of the first amount ever.
+    /// Second of the first amount.
     first: Option<u64>,
 }
 
@@ -281,7 +279,7 @@ impl Window {
         self.buckets[self.newest as usize % WINDOW_S] += n;
     }
 
-    /// Mean over the complete seconds in the window; the second that is not over yet would pull the mean down.
+    /// Mean over the complete seconds in the window; the current second is incomplete and would bias the mean.
     fn rate(&mut self, now: u64) -> Option<f64> {
         self.advance(now);
         let seconds = self.newest.saturating_sub(self.first?).min(WINDOW_S as u64 - 1);
@@ -289,7 +287,7 @@ impl Window {
         (seconds > 0).then(|| sum as f64 / seconds as f64)
     }
 
-    /// Empties the buckets of the seconds that have passed.
+    /// Empties the buckets of seconds that have passed.
     fn advance(&mut self, second: u64) {
         let passed = second.saturating_sub(self.newest).min(WINDOW_S as u64);
         for back in 0..passed {
@@ -308,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_of_the_last_complete_seconds() {
+    fn the_rate_covers_complete_seconds_only() {
         let mut window = Window::default();
         window.add(0, 100);
         assert_eq!(window.rate(0), None);
@@ -325,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn replayed_work_is_done_but_makes_no_pace() {
+    fn replayed_work_does_not_count_into_rates() {
         let progress = Progress::new();
         progress.begin(2);
         progress.expect("turns", 10);
@@ -336,18 +334,18 @@ mod tests {
         let snapshot = progress.snapshot();
         assert_eq!((snapshot.counters[0].done, snapshot.counters[0].total), (8, Some(10)));
         let eta = snapshot.eta_s.unwrap();
-        assert!((eta - snapshot.elapsed_s).abs() < 1e-9, "2 of 4 in this session: as long again");
+        assert!((eta - snapshot.elapsed_s).abs() < 1e-9, "2 of 4 units are done in this session: as long again");
     }
 
     #[test]
-    fn old_events_are_forgotten_but_not_renumbered() {
+    fn old_events_are_dropped_without_renumbering() {
         let progress = Progress::new();
-        for n in 0..EVENTS_KEPT + 5 {
+        for n in 0..MAX_EVENTS + 5 {
             progress.note(n.to_string());
         }
         let events = progress.events_since(0);
-        assert_eq!(events.len(), EVENTS_KEPT);
+        assert_eq!(events.len(), MAX_EVENTS);
         assert_eq!((events[0].number, events[0].text.as_str()), (5, "5"));
-        assert_eq!(progress.events_since(EVENTS_KEPT as u64 + 4).len(), 1);
+        assert_eq!(progress.events_since(MAX_EVENTS as u64 + 4).len(), 1);
     }
 }

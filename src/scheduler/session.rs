@@ -41,7 +41,7 @@ impl Schedule {
         let (journal, mut recovered, own_end) = Journal::open(&self.folder, self.disk.take())?;
         let resumed = recovered.plan.is_some();
         let drift = self.drift(&recovered)?;
-        self.folder.sweep()?;
+        self.folder.remove_temporary_files()?;
         let mut accepted_drift = mem::take(&mut recovered.accepted_drift);
         accepted_drift.extend(drift.iter().cloned());
         // Each journal file contains its plan, so that it can be read without the others.

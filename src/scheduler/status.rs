@@ -1,6 +1,4 @@
-//! Owns reading a run folder from outside: how far it is, and the outcomes it holds. Read-only; works while another process
-//! writes.
-//! Must not know: what an outcome means.
+//! Reads run folders without writing to them: progress (`status`) and contents (`recorded`). Works while another process writes.
 
 use std::{
     collections::BTreeMap,
@@ -18,44 +16,44 @@ use super::{
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{Drift, Outcome, RunFolder, RunKey, Session, cannot_read};
 
-/// How far a run folder is.
+/// Progress of a run folder.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
-    /// Hash of the plan of the latest session.
+    /// Plan hash of the latest session.
     pub plan_hash: Option<String>,
-    /// Runs the latest session planned.
+    /// Runs planned by the latest session.
     pub planned: usize,
     /// Runs with an outcome.
     pub done: usize,
-    /// Runs that failed and have not been tried again.
+    /// Runs that failed and were not retried since.
     pub failed: usize,
-    /// Runs begun that neither have an outcome nor failed.
+    /// Runs that were started and are neither done nor failed.
     pub begun: usize,
-    /// Planned runs that are neither done nor failed; those begun are among them.
+    /// Planned runs that are neither done nor failed, including started ones.
     pub pending: usize,
     /// Steps with a result.
     pub steps: u64,
-    /// Steps with an intent only: under way, or, if nobody writes, of unknown effect.
+    /// Steps with an intent only: in progress, or, if no process writes the folder, of unknown effect.
     pub uncertain_steps: usize,
-    /// Work by unit; of a run under way, as of its latest step.
+    /// Work by unit; of a run in progress, as of its latest step.
     pub work: BTreeMap<String, u64>,
     /// Expected work by unit, where it is known.
     pub totals: BTreeMap<String, u64>,
-    /// Each failed run and why.
+    /// Failures by run id.
     pub failures: BTreeMap<String, Problem>,
-    /// What calls cost and may have cost; the limits are those of the latest session.
+    /// Cost of calls; the limits are those of the latest session.
     pub spending: Spending,
-    /// Of the latest line, RFC 3339 in UTC.
+    /// Time of the latest journal entry, RFC 3339 in UTC.
     pub last_activity: Option<String>,
     /// Whether a process is writing the folder.
     pub writer_active: bool,
-    /// Every start of the program and how it ended.
+    /// All sessions, oldest first.
     pub sessions: Vec<Session>,
-    /// Plan changes that were accepted.
+    /// Accepted plan changes.
     pub accepted_drifts: Vec<Drift>,
 }
 
-/// Reads the journals of a folder and says how far it is.
+/// Reads the progress from all journals of a folder.
 pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
     let (recovered, writer_active) = read(folder)?;
     let spending = spending(&recovered);
@@ -101,7 +99,8 @@ pub struct Recorded {
 pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
     let (recovered, _) = read(folder)?;
     let (_, plan) = recovered.plan.as_ref().ok_or_else(|| {
-        Problem::new("the journal has no plan: nothing was begun here").at(folder.dir().display().to_string())
+        Problem::new("the journal has no plan: no session was started in this folder")
+            .at(folder.dir().display().to_string())
     })?;
     let experiment = plan.document()["experiment"].as_str().unwrap_or_default();
     let (mut runs, mut accounts) = (Vec::new(), BTreeMap::new());
@@ -136,7 +135,7 @@ pub fn recorded(folder: &RunFolder) -> Result<Recorded, Problem> {
     })
 }
 
-/// What the calls in a writer's own journal cost, or may have cost, in micro-dollars; 0 where it left none.
+/// Settled and uncertain cost in a worker's own journal, in micro-dollars; 0 if there is no journal.
 pub fn spent_by_worker(folder: &RunFolder) -> Result<u64, Problem> {
     let path = folder.journal();
     if !path.is_file() {
@@ -144,11 +143,11 @@ pub fn spent_by_worker(folder: &RunFolder) -> Result<u64, Problem> {
     }
     let mut recovered = Recovered::default();
     recovered.read(&path, &File::open(&path).map_err(|error| cannot_read(&path, &error))?)?;
-    let paid = recovered.runs.values().map(|run| run.cost());
-    Ok(paid.map(|money| money.settled.saturating_add(money.uncertain)).sum())
+    let costs = recovered.runs.values().map(|run| run.cost());
+    Ok(costs.map(|cost| cost.settled.saturating_add(cost.uncertain)).sum())
 }
 
-/// The frozen plan and the outcome of every finished run by its id.
+/// The frozen plan, and the outcomes of finished runs by run id.
 pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outcome>), Problem> {
     let Recorded { plan, runs, .. } = recorded(folder)?;
     let done = runs.into_iter().filter(|run| run.end == RunEnd::Done);
@@ -158,9 +157,9 @@ pub fn finished_runs(folder: &RunFolder) -> Result<(Plan, BTreeMap<String, Outco
 fn spending(recovered: &Recovered) -> Spending {
     let (limit_micro_usd, run_limit_micro_usd) = recovered.limits;
     let mut spending = Spending { limit_micro_usd, run_limit_micro_usd, ..Spending::default() };
-    for money in recovered.runs.values().map(|run| run.cost()) {
-        spending.settled_micro_usd += money.settled;
-        spending.uncertain_micro_usd += money.uncertain;
+    for cost in recovered.runs.values().map(|run| run.cost()) {
+        spending.settled_micro_usd += cost.settled;
+        spending.uncertain_micro_usd += cost.uncertain;
     }
     spending
 }
@@ -176,11 +175,11 @@ fn read(folder: &RunFolder) -> Result<(Recovered, bool), Problem> {
     }
     for path in journals {
         let file = File::open(&path).map_err(|error| cannot_read(&path, &error))?;
-        // Shared, and given back at once: it only asks whether a writer holds the file.
+        // The shared lock only tests whether a writer holds the file.
         match file.try_lock_shared() {
             Ok(()) => file.unlock().map_err(|error| cannot_read(&path, &error))?,
             Err(TryLockError::WouldBlock) => writer_active = true,
-            // A file system without locks has no answer; the rest of the status is still good.
+            // File systems without locks give no answer; the rest of the status is still correct.
             Err(TryLockError::Error(_)) => {}
         }
         recovered.read(&path, &file)?;

@@ -1,5 +1,4 @@
-//! Owns `StopSignal`: how a person or a batch system asks the schedule to come to an end, in three levels.
-//! Must not know: runs, the terminal.
+//! `StopSignal`: the request to end a schedule early, in three levels, raised by Ctrl+C, SIGTERM and SIGUSR2.
 
 use std::sync::Arc;
 
@@ -8,22 +7,22 @@ use tokio::sync::watch;
 
 use tiltmeter_model::problem::Problem;
 
-/// How urgently the schedule is to end. It only ever rises.
+/// How urgently the schedule ends. Never decreases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopLevel {
-    /// Go on.
+    /// Continue.
     #[default]
     None,
-    /// No new run starts; running runs finish.
+    /// Start no new runs; finish those in flight.
     Drain,
-    /// Running runs end at their next step.
+    /// Stop runs at their next step.
     Stop,
-    /// Running runs are dropped where they are. What is in the journal is kept.
+    /// Drop runs at once. Journaled steps are kept.
     Abort,
 }
 
-/// A shared level; clones are the same signal.
+/// A stop signal. Clones share their level.
 #[derive(Clone, Debug)]
 pub struct StopSignal {
     level: Arc<watch::Sender<StopLevel>>,
@@ -36,23 +35,22 @@ impl Default for StopSignal {
 }
 
 impl StopSignal {
-    /// A signal that only this program raises.
+    /// A signal that is raised by `raise` only.
     pub fn new() -> Self {
         Self { level: Arc::new(watch::Sender::new(StopLevel::None)) }
     }
 
-    /// A signal that Ctrl+C raises by one level each time, SIGTERM to `Stop` (as two Ctrl+C) and from there to `Abort`,
-    /// and SIGUSR2 to `Drain`: what a batch system sends when the time is nearly up.
-    /// Needs a tokio runtime; from then on Ctrl+C no longer ends the program by itself.
+    /// A signal raised by one level per Ctrl+C, to `Stop` and then `Abort` by SIGTERM, and to `Drain` by SIGUSR2, which a batch system
+    /// sends shortly before a time limit. Needs a tokio runtime; from then on Ctrl+C does not end the program by itself.
     pub fn listen() -> Result<Self, Problem> {
         let signal = Self::new();
-        let unheard = |error: std::io::Error| Problem::new(format!("cannot listen to signals: {error}"));
+        let failed = |error: std::io::Error| Problem::new(format!("cannot listen to signals: {error}"));
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal as listen};
-            let mut interrupt = listen(SignalKind::interrupt()).map_err(unheard)?;
-            let mut terminate = listen(SignalKind::terminate()).map_err(unheard)?;
-            let mut nearly_up = listen(SignalKind::user_defined2()).map_err(unheard)?;
+            let mut interrupt = listen(SignalKind::interrupt()).map_err(failed)?;
+            let mut terminate = listen(SignalKind::terminate()).map_err(failed)?;
+            let mut nearly_up = listen(SignalKind::user_defined2()).map_err(failed)?;
             let raised = signal.clone();
             tokio::spawn(async move {
                 loop {
@@ -67,7 +65,7 @@ impl StopSignal {
         }
         #[cfg(windows)]
         {
-            let mut interrupt = tokio::signal::windows::ctrl_c().map_err(unheard)?;
+            let mut interrupt = tokio::signal::windows::ctrl_c().map_err(failed)?;
             let raised = signal.clone();
             tokio::spawn(async move {
                 while interrupt.recv().await.is_some() {
@@ -78,12 +76,12 @@ impl StopSignal {
         Ok(signal)
     }
 
-    /// The level now.
+    /// The current level.
     pub fn level(&self) -> StopLevel {
         *self.level.borrow()
     }
 
-    /// Raises the level; a lower one changes nothing.
+    /// Raises the level; a lower level has no effect.
     pub fn raise(&self, to: StopLevel) {
         self.level.send_if_modified(|level| {
             let higher = to > *level;
@@ -92,7 +90,7 @@ impl StopSignal {
         });
     }
 
-    /// What one Ctrl+C does.
+    /// Handles one Ctrl+C.
     pub fn press(&self) {
         self.raise(match self.level() {
             StopLevel::None => StopLevel::Drain,
@@ -101,15 +99,15 @@ impl StopSignal {
         });
     }
 
-    /// What one SIGTERM does.
+    /// Handles one SIGTERM.
     pub fn terminate(&self) {
         self.raise(if self.level() < StopLevel::Stop { StopLevel::Stop } else { StopLevel::Abort });
     }
 
-    /// Waits until the level is at least this.
+    /// Waits until the level is at least `level`.
     pub async fn reached(&self, level: StopLevel) {
         let mut changes = self.level.subscribe();
-        // The sender lives in `self`, so the wait can only end by the level.
+        // The sender lives in `self`, so `wait_for` cannot fail.
         let _ = changes.wait_for(|now| *now >= level).await;
     }
 }
@@ -119,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_ctrl_c_is_one_level_and_sigterm_is_two() {
+    fn ctrl_c_raises_by_one_level_and_sigterm_by_two() {
         let signal = StopSignal::new();
         let levels: Vec<_> = (0..4).map(|_| (signal.press(), signal.level()).1).collect();
         assert_eq!(levels, [StopLevel::Drain, StopLevel::Stop, StopLevel::Abort, StopLevel::Abort]);

@@ -1,6 +1,4 @@
-//! Owns a batch on a cluster: a plan is frozen and handed to Slurm task by task, what is not done is handed in again, and what the
-//! tasks left is put together.
-//! Must not know: flags, terminal.
+//! Batches on Slurm: freezes a plan and submits its runs, resubmits unfinished runs, and collects the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,25 +11,25 @@ use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::{BudgetLeases, Plan, recorded, spent_by_worker};
 use tiltmeter_store::{RunFolder, write_text_atomic};
 
-/// Slurm's own default.
+/// Slurm's default.
 const MAX_ARRAY_SIZE: usize = 1001;
 
-/// What is to be submitted.
+/// A submission to make.
 #[derive(Clone, Debug)]
 pub struct SlurmRequest {
     pub file: PathBuf,
     pub set: Vec<(String, String)>,
-    /// The run folder; `None` is a new one in the default place.
+    /// The run folder; `None` creates one in the default place.
     pub out: Option<PathBuf>,
     pub runs_per_task: usize,
-    /// So many tasks that each take the next run that nobody has, instead of fixed shares.
+    /// Number of tasks that claim runs one by one, instead of tasks with fixed lists of runs.
     pub pull: Option<usize>,
     pub resources: Resources,
-    /// Write the script and submit nothing.
+    /// Create the script without submitting it.
     pub dry_run: bool,
 }
 
-/// What was submitted.
+/// A submission that was made.
 pub struct Submitted {
     pub folder: RunFolder,
     pub submission: Submission,
@@ -39,33 +37,33 @@ pub struct Submitted {
     pub runs: usize,
 }
 
-/// Freezes the plan of a new folder and hands all of its runs in.
+/// Freezes the plan of a new folder and submits all of its runs.
 pub fn slurm_submit(request: &SlurmRequest, opening: &ModelOptions) -> Result<Submitted, Vec<Problem>> {
     let file = absolute(&request.file).map_err(one)?;
     let mut prepared = prepare(load(&file, &request.set)?, opening)?;
     let running = RunOptions { out: request.out.clone(), ..RunOptions::default() };
     if request.dry_run {
-        // Where it would be; nothing is made.
+        // The path it would have; nothing is created.
         let place = request.out.clone().unwrap_or_else(|| Path::new("data/runs").join(prepared.name()).join("NEW"));
         let folder = RunFolder::at(absolute(&place).map_err(one)?);
         let (plan, runs) = (prepared.plan(), prepared.run_ids());
-        return hand_in(&folder, &prepared, &plan, &file, runs, request).map_err(one);
+        return submit_runs(&folder, &prepared, &plan, &file, runs, request).map_err(one);
     }
     let folder = prepared.folder(&running).map_err(one)?;
-    // Its tasks may not have begun yet, so that there is no journal.
+    // There is no journal yet if no task has started.
     if !Submission::all(&folder).map_err(one)?.is_empty() {
         return Err(one(Problem::new("the runs of this folder were submitted already")
             .at(folder.dir().display().to_string())
-            .hint("tiltmeter slurm retry DIR hands in again what is neither done nor in the queue")));
+            .hint("tiltmeter slurm retry DIR submits the runs that are neither done nor in the queue")));
     }
     let folder = RunFolder::at(absolute(folder.dir()).map_err(one)?);
     let plan = prepared.plan();
     plan.write(&folder.plan()).map_err(one)?;
     let runs = prepared.run_ids();
-    hand_in(&folder, &prepared, &plan, &file, runs, request).map_err(one)
+    submit_runs(&folder, &prepared, &plan, &file, runs, request).map_err(one)
 }
 
-/// Hands in again what is neither done nor in the queue, with these changes to how it is carried out. `None`: there is nothing.
+/// Submits the runs that are neither done nor queued, with changed settings. `None` if there are none.
 pub fn slurm_retry(
     dir: &Path,
     request: &SlurmRequest,
@@ -80,7 +78,7 @@ pub fn slurm_retry(
     if plan.hash() != last.plan_hash {
         return Err(one(Problem::new("the experiment is no longer the one that was submitted")
             .at(last.file.display().to_string())
-            .hint("undo the change, or submit it anew; only how it is carried out can change, as budget_limit")));
+            .hint("undo the change, or submit it into another folder; only settings of the execution can change, such as budget_limit")));
     }
     let queue = Queue::now(&submissions).map_err(one)?;
     let busy = queue.busy(&folder, &submissions).map_err(one)?;
@@ -91,36 +89,36 @@ pub fn slurm_retry(
         return Ok(None);
     }
     let budget_limit = prepared.conduct().budget_limit;
-    if let Some(other) = queue.unlike(&submissions, budget_limit.is_some()) {
+    if let Some(other) = queue.with_other_budget(&submissions, budget_limit.is_some()) {
         return Err(one(Problem::new("tasks with and without a budget_limit cannot share a folder")
             .at(format!("submission {}, still in the queue", other.number))
-            .hint("wait for them to end, or scancel them")));
+            .hint("wait until they end, or cancel them with scancel")));
     }
     if let Some(limit) = budget_limit {
-        return_leases(&folder, limit, &queue.workers()).map_err(one)?;
+        release_leases(&folder, limit, &queue.workers()).map_err(one)?;
     }
     let request = SlurmRequest { set, ..request.clone() };
-    hand_in(&folder, &prepared, &plan, &last.file, left, &request).map(Some).map_err(one)
+    submit_runs(&folder, &prepared, &plan, &last.file, left, &request).map(Some).map_err(one)
 }
 
-/// Who holds money and is not in the queue leaves what it has not spent, whatever became of it.
-fn return_leases(folder: &RunFolder, limit: u64, queued: &BTreeSet<String>) -> Result<(), Problem> {
+/// Releases the unspent leases of all workers that are not in the queue.
+fn release_leases(folder: &RunFolder, limit: u64, queued: &BTreeSet<String>) -> Result<(), Problem> {
     leases_up_to(folder, SUBMITTER, limit)?;
     let mut workers = BudgetLeases::workers(folder)?;
-    // Whoever spent before there was a limit holds nothing yet.
+    // Workers that spent before there was a limit have no leases yet.
     workers.extend(folder.workers()?);
     for worker in workers.difference(queued).filter(|worker| *worker != SUBMITTER) {
-        let paid = spent_by_worker(&folder.for_worker(worker)?)?;
-        BudgetLeases::open(folder, worker)?.release_unspent(paid)?;
+        let spent = spent_by_worker(&folder.for_worker(worker)?)?;
+        BudgetLeases::open(folder, worker)?.release_unspent(spent)?;
     }
-    // What a person spent here without any tasks.
+    // Costs of a process that was not a worker.
     BudgetLeases::open(folder, SUBMITTER)?.release_unspent(spent_by_worker(folder)?)
 }
 
-/// Who holds leases for nobody: it says what the limit is, and what was spent here beside the tasks.
+/// Worker name of the submitting process: it raises the limit and holds the leases for costs outside of tasks.
 const SUBMITTER: &str = "submitter";
 
-/// The tasks that are in the queue, by submission.
+/// Queued tasks by submission.
 struct Queue(BTreeMap<usize, BTreeSet<usize>>);
 
 impl Queue {
@@ -140,7 +138,7 @@ impl Queue {
         self.0.get(&submission.number).cloned().unwrap_or_default()
     }
 
-    /// Runs of tasks that are waiting or under way.
+    /// Runs that queued tasks may still execute.
     fn busy(&self, folder: &RunFolder, submissions: &[Submission]) -> Result<BTreeSet<String>, Problem> {
         let mut busy = BTreeSet::new();
         for submission in submissions {
@@ -156,14 +154,14 @@ impl Queue {
         self.0.iter().flat_map(workers).collect()
     }
 
-    /// A submission that is still in the queue and has a budget where the new one has none, or the other way round.
-    fn unlike<'a>(&self, submissions: &'a [Submission], limited: bool) -> Option<&'a Submission> {
-        let unlike = |one: &&Submission| one.budget_limit.is_some() != limited && !self.tasks(one).is_empty();
-        submissions.iter().find(unlike)
+    /// A queued submission with a budget if the new one has none, or without one if the new one has one.
+    fn with_other_budget<'a>(&self, submissions: &'a [Submission], limited: bool) -> Option<&'a Submission> {
+        let differs = |one: &&Submission| one.budget_limit.is_some() != limited && !self.tasks(one).is_empty();
+        submissions.iter().find(differs)
     }
 }
 
-fn hand_in(
+fn submit_runs(
     folder: &RunFolder,
     prepared: &PreparedRun,
     plan: &Plan,
@@ -181,28 +179,29 @@ fn hand_in(
             Some(_) => vec![runs],
             None => pack(&runs, request.runs_per_task),
         },
-        // More of them than runs would have nothing to do.
+        // More tasks than runs would have nothing to do.
         pull: request.pull.map(|workers| workers.clamp(1, count.max(1))),
         budget_limit: prepared.conduct().budget_limit,
         arrays: Vec::new(),
     };
-    let program = std::env::current_exe().map_err(|error| Problem::new(format!("which program is this? {error}")))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Problem::new(format!("cannot find the path of this program: {error}")))?;
     let text = script(&submission, prepared.name(), folder.dir(), &program, &request.resources);
     if request.dry_run {
         return Ok(Submitted { folder: folder.clone(), submission, script: text, runs: count });
     }
     let dir = folder.cluster_dir();
-    // Slurm does not make the folder of its logs, and loses them without a word.
+    // Slurm does not create the folder of its logs and silently drops them if it is missing.
     let logs = dir.join("logs");
     std::fs::create_dir_all(&logs).map_err(|error| {
-        Problem::new(format!("cannot make the folder of the logs: {error}")).at(logs.display().to_string())
+        Problem::new(format!("cannot create the folder for logs: {error}")).at(logs.display().to_string())
     })?;
     let path = dir.join(format!("task-{}.sh", submission.number));
     write_text_atomic(&path, &text)?;
     if let Some(limit) = submission.budget_limit {
         leases_up_to(folder, SUBMITTER, limit)?;
     }
-    // The tasks look their runs up here, so it stands before the first of them can begin.
+    // Tasks read their runs from this file, so it is written before the first of them can start.
     submission.write(folder)?;
     let most = max_array_size().unwrap_or(MAX_ARRAY_SIZE);
     for (offset, tasks) in parts(submission.count(), most) {
@@ -212,7 +211,7 @@ fn hand_in(
     Ok(Submitted { folder: folder.clone(), submission, script: text, runs: count })
 }
 
-/// Tasks in the queue by their state.
+/// Number of queued tasks by state.
 pub fn slurm_queue(dir: &Path) -> Result<BTreeMap<String, usize>, Problem> {
     let folder = find_submitted(dir)?;
     let arrays: Vec<Array> = Submission::all(&folder)?.into_iter().flat_map(|one| one.arrays).collect();
@@ -223,7 +222,7 @@ pub fn slurm_queue(dir: &Path) -> Result<BTreeMap<String, usize>, Problem> {
     Ok(states)
 }
 
-/// The experiment of a submitted folder, to be carried on here with no run of its own: what the tasks left is put together.
+/// The experiment of a submitted folder, to be opened here without executing runs, in order to write all files.
 pub fn slurm_collect(dir: &Path, opening: &ModelOptions) -> Result<(PreparedRun, RunOptions), Vec<Problem>> {
     let folder = find_submitted(dir).map_err(one)?;
     let Some(last) = Submission::all(&folder).map_err(one)?.pop() else { return Err(one(never(dir))) };
@@ -240,16 +239,14 @@ fn done(folder: &RunFolder) -> Result<BTreeSet<String>, Problem> {
     Ok(recorded.runs.iter().filter(|run| run.done().is_some()).map(|run| run.key.id()).collect())
 }
 
-/// The folder itself, or the newest of an experiment.
+/// The folder itself, or the newest run folder of an experiment.
 fn find_submitted(dir: &Path) -> Result<RunFolder, Problem> {
     let folder = RunFolder::at(dir);
     if folder.cluster_dir().is_dir() { Ok(folder) } else { find_folder(dir) }
 }
 
 fn never(dir: &Path) -> Problem {
-    Problem::new("nothing of this folder was ever submitted")
-        .at(dir.display().to_string())
-        .hint("tiltmeter slurm submit FILE")
+    Problem::new("this folder was never submitted").at(dir.display().to_string()).hint("tiltmeter slurm submit FILE")
 }
 
 fn one(problem: Problem) -> Vec<Problem> {

@@ -1,7 +1,6 @@
-//! Owns every path under a run folder, and where exports go besides: in the default place the transcripts also go to
-//! `data/generated_transcripts/` and the figures to `images/`, as the original study laid them out; a folder the user
-//! names holds everything itself.
-//! Must not know: what a label or a metric means.
+//! `RunFolder`: the paths in a run folder, and the shared folders that get copies of its exports. In the default place, transcripts are
+//! copied to `data/generated_transcripts/` and figures to `images/`, as in the original study. A folder named by the user contains
+//! everything itself.
 
 use std::{
     fs, io,
@@ -13,11 +12,11 @@ use time::{OffsetDateTime, macros::format_description};
 use super::files::{WRITING, cannot_read, cannot_write, safe_name};
 use tiltmeter_model::problem::Problem;
 
-/// Folders within folders at most, below a run folder: `<pair>/<level>/result.json`, `runs/<run>/metrics.json`.
-const DEEPEST_FILES: usize = 3;
+/// Maximum depth of folders below a run folder: `<pair>/<level>/result.json`, `runs/<run>/metrics.json`.
+const MAX_DEPTH: usize = 3;
 
-/// Removes what was left half written in a folder and in those below it, but for folders that are another run's.
-fn swept(dir: &Path, deeper: usize) -> Result<(), Problem> {
+/// Removes temporary files from a folder and its subfolders, except from other run folders.
+fn remove_temporary_files(dir: &Path, deeper: usize) -> Result<(), Problem> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => return Ok(()),
@@ -25,44 +24,44 @@ fn swept(dir: &Path, deeper: usize) -> Result<(), Problem> {
     };
     for entry in entries {
         let entry = entry.map_err(|error| cannot_read(dir, &error))?;
-        // Links are not followed: what they lead to is not the run's.
+        // Symbolic links are not followed: their targets do not belong to the run.
         let (path, kind) = (entry.path(), entry.file_type().map_err(|error| cannot_read(dir, &error))?);
         let name = entry.file_name();
         if kind.is_file() && name.to_str().is_some_and(|name| name.starts_with(WRITING)) {
             fs::remove_file(&path).map_err(|error| cannot_write(&path, &error))?;
         } else if kind.is_dir() && deeper > 0 && RunFolder::at(&path).journals().is_ok_and(|found| found.is_empty()) {
-            swept(&path, deeper - 1)?;
+            remove_temporary_files(&path, deeper - 1)?;
         }
     }
     Ok(())
 }
 
-/// A folder that holds one experiment's journal and everything that comes out of it.
+/// A folder with the journal of one experiment and all files derived from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFolder {
     dir: PathBuf,
-    /// The project root whose shared places get a copy of the exports; `None` for a folder the user named.
+    /// Project root whose shared folders get a copy of the exports; `None` for a folder named by the user.
     shared: Option<PathBuf>,
-    /// One of several processes that write here; `None`: the only one.
+    /// Name of this worker, if several processes write to the folder.
     worker: Option<String>,
-    /// Writers whose journals it goes on from; `None`: all.
+    /// Workers whose journals are resumed; `None`: all.
     earlier: Option<Vec<String>>,
 }
 
 impl RunFolder {
-    /// Makes `<base>/data/runs/<experiment>/<YYYYMMDD-HHMMSS>-<first 8 of the plan's hash>/` (UTC), with a suffix where that
-    /// name is taken.
+    /// Creates `<base>/data/runs/<experiment>/<YYYYMMDD-HHMMSS>-<first 8 of the plan's hash>/` (UTC), with a suffix if that name is
+    /// taken.
     pub fn create(base: &Path, experiment: &str, plan_hash: &str) -> Result<Self, Problem> {
         let parent = runs_of(base, experiment)?;
         fs::create_dir_all(&parent).map_err(|error| cannot_write(&parent, &error))?;
         let format = format_description!("[year][month][day]-[hour][minute][second]");
         let Ok(time) = OffsetDateTime::now_utc().format(&format) else {
-            return Err(Problem::new("the clock of this machine shows no usable date"));
+            return Err(Problem::new("the clock of this machine has no valid date"));
         };
         let name = format!("{time}-{}", short(plan_hash));
         for attempt in 1_u32.. {
             let dir = parent.join(if attempt == 1 { name.clone() } else { format!("{name}-{attempt}") });
-            // `create_dir` and not `create_dir_all`: of two that start in the same second only one gets the name.
+            // Unlike `create_dir_all`, `create_dir` succeeds for only one of two processes that start in the same second.
             match fs::create_dir(&dir) {
                 Ok(()) => return Ok(Self { dir, shared: Some(base.to_path_buf()), worker: None, earlier: None }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -72,28 +71,28 @@ impl RunFolder {
         Err(Problem::new("no free name for a run folder").at(parent.display().to_string()))
     }
 
-    /// A folder the user names; it need not exist yet.
+    /// A folder named by the user; it need not exist.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), shared: None, worker: None, earlier: None }
     }
 
-    /// The folder as one of several processes sees it that write there side by side, each its own journal.
+    /// The folder as seen by one of several workers, each of which writes its own journal.
     pub fn for_worker(&self, name: &str) -> Result<Self, Problem> {
         Ok(Self { worker: Some(safe_name(name)?.to_owned()), ..self.clone() })
     }
 
-    /// A worker's folder where of the others' journals only these matter: its runs are in no others. Reading them all would take each
-    /// of many workers longer the more there are.
+    /// Limits the journals to resume to those of these workers: no others contain the runs of this worker. Reading all journals would
+    /// take each worker time proportional to the number of workers.
     pub fn resuming_only(self, workers: Vec<String>) -> Self {
         Self { earlier: Some(workers), ..self }
     }
 
-    /// Whether several processes write here, of which this is one.
+    /// Whether this process is one of several workers.
     pub fn is_shared(&self) -> bool {
         self.worker.is_some()
     }
 
-    /// Every folder in the default place that holds a journal, the oldest first.
+    /// All folders in the default place that contain a journal, oldest first.
     pub fn begun(base: &Path, experiment: &str) -> Result<Vec<Self>, Problem> {
         let parent = runs_of(base, experiment)?;
         let entries = match fs::read_dir(&parent) {
@@ -114,23 +113,23 @@ impl RunFolder {
         Ok(begun.into_iter().map(|(_, folder)| folder).collect())
     }
 
-    /// The newest folder in the default place that holds a journal, of this plan or, with `None`, of any plan.
+    /// The newest folder in the default place that contains a journal, with this plan or, for `None`, any plan.
     pub fn latest(base: &Path, experiment: &str, plan_hash: Option<&str>) -> Result<Option<Self>, Problem> {
         let begun = Self::begun(base, experiment)?;
         Ok(begun.into_iter().rev().find(|folder| plan_hash.is_none_or(|hash| folder.is_of_plan(hash))))
     }
 
-    /// The folder itself.
+    /// Path of the folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The frozen plan; written from the journal.
+    /// The frozen plan, as written from the journal.
     pub fn plan(&self) -> PathBuf {
         self.dir.join("plan.json")
     }
 
-    /// The journal this process writes.
+    /// The journal written by this process.
     pub fn journal(&self) -> PathBuf {
         match &self.worker {
             None => self.dir.join("journal.jsonl"),
@@ -138,12 +137,12 @@ impl RunFolder {
         }
     }
 
-    /// What the cluster was given to do.
+    /// Submissions to the cluster.
     pub fn cluster_dir(&self) -> PathBuf {
         self.dir.join("slurm")
     }
 
-    /// Every `journal*.jsonl` in the folder, by name: several workers each leave their own.
+    /// All `journal*.jsonl` in the folder, sorted by name: one per worker.
     pub fn journals(&self) -> Result<Vec<PathBuf>, Problem> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -162,7 +161,7 @@ impl RunFolder {
         Ok(found)
     }
 
-    /// Names of those that left a journal of their own.
+    /// Names of the workers that have a journal.
     pub fn workers(&self) -> Result<Vec<String>, Problem> {
         let name = |path: &PathBuf| {
             let name = path.file_name()?.to_str()?.strip_prefix("journal-")?.strip_suffix(".jsonl")?;
@@ -171,13 +170,13 @@ impl RunFolder {
         Ok(self.journals()?.iter().filter_map(name).collect())
     }
 
-    /// The journals that this process goes on from, other than its own.
+    /// The journals that this process resumes, other than its own.
     pub fn earlier_journals(&self) -> Result<Vec<PathBuf>, Problem> {
         let own = self.journal();
         let Some(workers) = &self.earlier else {
             return Ok(self.journals()?.into_iter().filter(|path| *path != own).collect());
         };
-        // Beside those of the workers, what was done here without any.
+        // Also the journal of a process that was not a worker.
         let alone = Self { worker: None, ..self.clone() }.journal();
         let mut found = vec![alone];
         for worker in workers {
@@ -186,52 +185,52 @@ impl RunFolder {
         Ok(found.into_iter().filter(|path| *path != own && path.is_file()).collect())
     }
 
-    /// What is claimed by the workers of this folder: runs and leases, each kind in its folder.
+    /// Folder for one kind of claims of the workers: on runs or on leases.
     pub fn claims_dir(&self, of: &str) -> PathBuf {
         self.dir.join("claims").join(of)
     }
 
-    /// Versions, hashes, sessions and files of this run.
+    /// The manifest.
     pub fn manifest(&self) -> PathBuf {
         self.dir.join("manifest.json")
     }
 
-    /// Finished records, one JSON object a line.
+    /// Dataset records of finished runs, one JSON object per line.
     pub fn game_logs(&self) -> PathBuf {
         self.dir.join("game_logs.jsonl")
     }
 
-    /// Which of the records were sent where.
+    /// Log of uploaded records.
     pub fn uploads(&self) -> PathBuf {
         self.dir.join("uploads.json")
     }
 
-    /// The report for people.
+    /// The report in Markdown.
     pub fn report(&self) -> PathBuf {
         self.dir.join("report.md")
     }
 
-    /// One row per turn.
+    /// Table with one row per turn.
     pub fn turns(&self) -> PathBuf {
         self.dir.join("turns.parquet")
     }
 
-    /// One row per token.
+    /// Table with one row per token.
     pub fn tokens(&self) -> PathBuf {
         self.dir.join("tokens.parquet")
     }
 
-    /// Mean vectors of turns.
+    /// Mean hidden states of turns.
     pub fn vectors(&self) -> PathBuf {
         self.dir.join("vectors.safetensors")
     }
 
-    /// What the tool said while it ran.
+    /// Log of all sessions.
     pub fn session_log(&self) -> PathBuf {
         self.dir.join("session.log")
     }
 
-    /// Progress of the sitting that writes the folder, as of its last beat.
+    /// Latest progress snapshot of the session that writes the folder.
     pub fn progress(&self) -> PathBuf {
         self.dir.join("progress.json")
     }
@@ -246,39 +245,39 @@ impl RunFolder {
         Ok(self.dir.join(format!("{}_summary.json", safe_name(experiment)?)))
     }
 
-    /// The folder's own transcripts.
+    /// Transcripts in the run folder.
     pub fn transcripts_dir(&self) -> PathBuf {
         self.dir.join("generated_transcripts")
     }
 
-    /// The folder's own figures.
+    /// Figures in the run folder.
     pub fn images_dir(&self) -> PathBuf {
         self.dir.join("images")
     }
 
-    /// Every place a transcript of this name is to be written; the folder's own comes first.
+    /// All paths to which a transcript of this name is written, the one in the run folder first.
     pub fn transcript_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
         let shared = self.shared.as_ref().map(|base| base.join("data").join("generated_transcripts"));
         places(self.transcripts_dir(), shared, file_name)
     }
 
-    /// Every place a figure of this name is to be written; the folder's own comes first.
+    /// All paths to which a figure of this name is written, the one in the run folder first.
     pub fn image_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
         let shared = self.shared.as_ref().map(|base| base.join("images"));
         places(self.images_dir(), shared, file_name)
     }
 
-    /// Removes files that a killed process left half written. Only for whoever holds the journal alone: where others write, too, a
-    /// file may be one that is just being written.
-    pub fn sweep(&self) -> Result<(), Problem> {
+    /// Removes temporary files of a killed process. Does nothing if other processes may write to the folder, because their temporary
+    /// files may be in use.
+    pub fn remove_temporary_files(&self) -> Result<(), Problem> {
         let own = self.journal();
         if self.worker.is_some() || self.journals()?.iter().any(|journal| *journal != own) {
             return Ok(());
         }
-        swept(&self.dir, DEEPEST_FILES)
+        remove_temporary_files(&self.dir, MAX_DEPTH)
     }
 
-    /// Whether any journal in the folder has content.
+    /// Whether the folder contains a journal that is not empty.
     pub fn holds_journal(&self) -> Result<bool, Problem> {
         for path in self.journals()? {
             let length = fs::metadata(&path).map_err(|error| cannot_read(&path, &error))?.len();
@@ -289,17 +288,17 @@ impl RunFolder {
         Ok(false)
     }
 
-    /// Refuses a folder that already holds results. To be asked before anything is spent, and asked again by the scheduler.
+    /// Refuses a folder that already contains a journal. Checked before anything is spent, and again by the scheduler.
     pub fn require_unused(&self) -> Result<(), Problem> {
         if self.holds_journal()? {
-            return Err(Problem::new("this folder already holds the journal of a run")
+            return Err(Problem::new("this folder already contains the journal of a run")
                 .at(self.dir.display().to_string())
-                .hint("go on with it with --resume, or choose another folder with --out"));
+                .hint("resume it with --resume, or choose another folder with --out"));
         }
         Ok(())
     }
 
-    /// Date, time and suffix of a default folder's name; `None` for anything else that lies there.
+    /// Date, time and suffix in the name of a default folder; `None` for other names.
     fn age_key(&self) -> Option<AgeKey> {
         let name = self.dir.file_name()?.to_str()?;
         let mut parts = name.split('-');
@@ -308,7 +307,7 @@ impl RunFolder {
         Some((date.parse().ok()?, time.parse().ok()?, suffix))
     }
 
-    /// By `plan.json`, or by the folder's name where that file is gone.
+    /// Decides by `plan.json`, or by the folder's name if that file is missing.
     fn is_of_plan(&self, hash: &str) -> bool {
         let recorded = fs::read(self.plan()).ok().and_then(|bytes| {
             let plan: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
@@ -324,7 +323,7 @@ impl RunFolder {
     }
 }
 
-/// (date, time, suffix) of a folder's name.
+/// Date, time and suffix in a folder's name.
 type AgeKey = (u64, u64, u32);
 
 fn runs_of(base: &Path, experiment: &str) -> Result<PathBuf, Problem> {
@@ -345,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_folders_do_not_clash_and_the_newest_is_found() {
+    fn default_folders_have_distinct_names_and_the_newest_is_found() {
         let base = tempfile::tempdir().unwrap();
         let hash = "0123456789abcdef";
         let folders: Vec<_> = (0..12).map(|_| RunFolder::create(base.path(), "003b", hash).unwrap()).collect();
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_file_decides_over_the_name() {
+    fn a_plan_file_takes_precedence_over_the_name() {
         let base = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(base.path(), "e", "aaaaaaaaaaaa").unwrap();
         fs::write(folder.journal(), "x").unwrap();
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn exports_of_a_named_folder_stay_inside() {
+    fn exports_of_a_named_folder_stay_in_it() {
         let named = RunFolder::at("out");
         assert_eq!(named.transcript_places("a.json").unwrap(), [Path::new("out/generated_transcripts/a.json")]);
         assert_eq!(named.image_places("a.png").unwrap(), [Path::new("out/images/a.png")]);
@@ -386,10 +385,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_left_half_written_is_swept_away() {
+    fn only_temporary_files_are_removed() {
         let base = tempfile::tempdir().unwrap();
         let folder = RunFolder::at(base.path());
-        folder.sweep().unwrap();
+        folder.remove_temporary_files().unwrap();
         let all = [
             ".writing-a",
             "images/.writing-b",
@@ -406,11 +405,11 @@ mod tests {
             fs::create_dir_all(base.path().join(name).parent().unwrap()).unwrap();
             fs::write(base.path().join(name), "x").unwrap();
         }
-        folder.sweep().unwrap();
+        folder.remove_temporary_files().unwrap();
         let left: Vec<&str> = all.into_iter().filter(|name| base.path().join(name).exists()).collect();
         let other = ["other/journal.jsonl", "other/.writing-e", "other/images/.writing-f"];
         let expected = ["images/a.png", ".hidden", "writing-c", "runs/r-001/log"].into_iter().chain(other);
-        assert_eq!(left, expected.collect::<Vec<_>>(), "another run's folder is its own");
+        assert_eq!(left, expected.collect::<Vec<_>>(), "other run folders are not touched");
     }
 
     #[test]

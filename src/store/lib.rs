@@ -1,6 +1,11 @@
-//! Owns what is kept of an experiment: a run's identity and outcome, the manifest, every path under a run folder, and the
-//! files that come out of it (JSON, text, CSV, Parquet); and how several writers share a folder. The journal inside the folder is the scheduler's.
-//! Must not know: what a label or a metric means.
+//! Files of an experiment: run folders, outcomes, manifests, tables and tensors.
+//!
+//! `RunFolder` knows all paths; `RunKey` and `Outcome` are identity and result of a run; `Manifest` describes a folder. `Table` is
+//! written as Parquet (`turns.parquet` and `tokens.parquet` among others) or CSV, `Tensor` as safetensors. The journal in a run folder
+//! belongs to the scheduler crate.
+//!
+//! Invariants: no file is ever seen half-written (`write_atomic`). No path leaves its folder (`safe_name`). Equal content gives equal
+//! bytes. No user name and no host name is written. Nothing here knows the meaning of a label, metric or column.
 
 mod csv_file;
 mod files;

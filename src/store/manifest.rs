@@ -1,6 +1,4 @@
-//! Owns the manifest: what made a run folder, when, from what, on which kind of machine, and what files came out.
-//! No user name and no host name is in it.
-//! Must not know: what a label or a metric means.
+//! `Manifest`: versions, plan hash, sessions, models, machine and files of a run folder. Contains no user name and no host name.
 
 use std::{
     collections::BTreeMap,
@@ -17,39 +15,39 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::files::{cannot_read, write_json_atomic};
 use tiltmeter_model::problem::Problem;
 
-/// `manifest.json`. Written again, whole, whenever something in it changes.
+/// `manifest.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
-    /// The program that wrote the folder.
+    /// Program that wrote the folder.
     pub tool: Tool,
-    /// When the first session began, RFC 3339 in UTC.
+    /// Start of the first session, RFC 3339 in UTC.
     pub started: Option<String>,
-    /// When the last run was finished; absent while some are left.
+    /// End of the session that finished the last run; absent while runs are pending.
     pub finished: Option<String>,
     /// BLAKE3 of the canonical plan.
     pub plan_hash: String,
-    /// Changes to the plan that were accepted on a resume.
+    /// Plan changes accepted on a resume.
     pub accepted_drifts: Vec<Drift>,
-    /// Every start of the program on this folder and how it ended.
+    /// All sessions, oldest first.
     pub sessions: Vec<Session>,
-    /// What is known of each model.
+    /// Card of each model.
     pub models: Vec<Value>,
-    /// Axis name to the hash of its file.
+    /// SHA-256 of each axis file, by axis.
     pub axis_hashes: BTreeMap<String, String>,
-    /// Where the tensors were.
+    /// Device of local models.
     pub device: Option<String>,
-    /// In which number format.
+    /// Dtype of weights.
     pub dtype: Option<String>,
-    /// In which keys and values were kept.
+    /// Dtype of the KV cache.
     pub kv_dtype: Option<String>,
-    /// The machine, as far as numbers depend on it.
+    /// Properties of the machine that can affect numbers.
     pub host: Host,
-    /// What was written.
+    /// Files of the run folder.
     pub files: Vec<FileEntry>,
-    /// Work that was done, by unit.
+    /// Finished work by unit.
     pub work: BTreeMap<String, u64>,
-    /// Whatever else a kind of experiment wants to have on record.
+    /// Further entries, depending on the kind of experiment.
     pub notes: BTreeMap<String, Value>,
 }
 
@@ -57,15 +55,15 @@ pub struct Manifest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tool {
-    /// Name of the program.
+    /// Program name.
     pub name: String,
-    /// Its version.
+    /// Program version.
     pub version: String,
-    /// The source, where it is known.
+    /// Source version, if known.
     pub source: Option<SourceVersion>,
 }
 
-/// A commit, and whether files differed from it.
+/// A commit, and whether files differ from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceVersion {
     /// Full commit id.
@@ -74,7 +72,7 @@ pub struct SourceVersion {
     pub dirty: bool,
 }
 
-/// Declared once by the program, whose build script alone knows it: a library that asked git would be rebuilt at every commit.
+/// Set once by the program, because its build script reads it from git; a library doing so would be rebuilt at every commit.
 static OF_PROGRAM: OnceLock<SourceVersion> = OnceLock::new();
 
 impl SourceVersion {
@@ -83,12 +81,12 @@ impl SourceVersion {
         let _ = OF_PROGRAM.set(self);
     }
 
-    /// The source that the running program was built from; `None` outside a repository.
+    /// Source of the running program; `None` outside a repository.
     pub fn of_program() -> Option<&'static SourceVersion> {
         OF_PROGRAM.get()
     }
 
-    /// The commit id, with `-dirty` appended where files differed from it.
+    /// The commit id, followed by `-dirty` if files differ from it.
     pub fn label(&self) -> String {
         format!("{}{}", self.commit, if self.dirty { "-dirty" } else { "" })
     }
@@ -100,7 +98,7 @@ impl SourceVersion {
 pub struct Session {
     /// RFC 3339 in UTC.
     pub started: String,
-    /// RFC 3339 in UTC; absent where the program was killed or is still running.
+    /// RFC 3339 in UTC; absent if the program was killed or is still running.
     pub ended: Option<String>,
     /// How it ended.
     pub how: SessionEnd,
@@ -116,27 +114,27 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionEnd {
-    /// Every run was done or had failed.
+    /// All runs are done or failed.
     Finished,
-    /// No new run was started any more; those that ran were finished.
+    /// Stopped after the runs in flight were finished.
     Drained,
-    /// Runs were left at their next step.
+    /// Runs were stopped at their next step, or a limit left runs pending.
     Stopped,
-    /// Runs were left where they were.
+    /// Runs were dropped at once.
     Aborted,
-    /// The session left no word: it was killed, lost power or disk, or is still running.
+    /// Not journaled: the program was killed, lost power or disk, or is still running.
     #[default]
     Unknown,
 }
 
-/// One field in which two plans differ; `None` where the field is not there.
+/// One field in which two plans differ; `None` if the field is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
     /// The field, as in `conditions[1].system_prompt`.
     pub path: String,
-    /// What the recorded plan says.
+    /// Value in the journaled plan.
     pub was: Option<Value>,
-    /// What the plan says now.
+    /// Value in the current plan.
     pub is: Option<Value>,
 }
 
@@ -146,7 +144,7 @@ impl fmt::Display for Drift {
     }
 }
 
-/// Long values are cut for the eye; the whole ones are in the two plans.
+/// Truncates long values.
 fn shown(value: Option<&Value>) -> String {
     const LONGEST: usize = 72;
     let Some(value) = value else { return "not there".to_owned() };
@@ -157,7 +155,7 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-/// What numbers may depend on besides device and format.
+/// Properties of a machine that can affect numbers, besides device and dtype.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Host {
@@ -180,19 +178,19 @@ impl Host {
     }
 }
 
-/// A file that was written.
+/// A file with its size and hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Relative to the run folder, or to the project root for a copy in a shared place; `/` between the parts.
+    /// Path relative to the run folder, or to the project root for a copy in a shared place, with `/` as separator.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Lower-case hex.
+    /// SHA-256 in lower-case hex.
     pub sha256: String,
 }
 
 impl FileEntry {
-    /// Reads `path` once and describes it, relative to the first of `roots` it lies under.
+    /// Hashes the file at `path`. Its path is relative to the first of `roots` that contains it.
     pub fn of(path: &Path, roots: &[&Path]) -> Result<Self, Problem> {
         let read = || -> io::Result<(u64, String)> {
             let mut file = fs::File::open(path)?;
@@ -203,7 +201,7 @@ impl FileEntry {
         let (bytes, sha256) = read().map_err(|error| cannot_read(path, &error))?;
         let relative: PathBuf = match roots.iter().find_map(|root| path.strip_prefix(root).ok()) {
             Some(relative) => relative.to_path_buf(),
-            // A path outside of all roots would show where somebody keeps their files.
+            // An absolute path would reveal names of local folders.
             None => path.file_name().map(PathBuf::from).unwrap_or_default(),
         };
         let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
@@ -225,23 +223,23 @@ impl io::Write for Hashing {
 }
 
 impl Manifest {
-    /// Replaces the file, whole.
+    /// Replaces the file atomically.
     pub fn write(&self, path: &Path) -> Result<(), Problem> {
         write_json_atomic(path, self)
     }
 
-    /// Reads it back; fields a later version added are ignored, fields an earlier one lacked are empty.
+    /// Reads a manifest. Unknown fields are ignored, missing ones are empty.
     pub fn read(path: &Path) -> Result<Self, Problem> {
         let bytes = fs::read(path).map_err(|error| cannot_read(path, &error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             Problem::new(format!("not a manifest: {error}"))
                 .at(path.display().to_string())
-                .hint("the file can be deleted: it is written again from the journal")
+                .hint("delete the file: tiltmeter collect writes it again from the journal")
         })
     }
 }
 
-/// A moment as RFC 3339 in UTC, to the second.
+/// RFC 3339 in UTC, to the second.
 pub fn timestamp(moment: OffsetDateTime) -> String {
     let moment = moment.to_offset(time::UtcOffset::UTC);
     let whole = moment.replace_nanosecond(0).unwrap_or(moment);
@@ -253,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_comes_back() {
+    fn a_manifest_round_trips() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
         let file = folder.path().join("images/a.png");
@@ -278,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_cut_between_characters() {
+    fn a_long_value_is_truncated_between_characters() {
         let drift = Drift { path: "p".to_owned(), was: Some("ü".repeat(500).into()), is: None };
         assert!(drift.to_string().ends_with("… (502 characters), is not there"), "{drift}");
     }

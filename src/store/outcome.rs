@@ -1,5 +1,4 @@
-//! Owns the identity of a run (`RunKey`) and what a finished run leaves behind (`Outcome`).
-//! Must not know: what a label or a metric means.
+//! `RunKey` and `Outcome`: identity and result of a run.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use tiltmeter_model::Message;
 
-/// Cell coordinates and repetition: the same run keeps its id when the matrix around it is amended.
+/// Cell and repetition. A run keeps its id when cells are added to the experiment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunKey {
-    /// Name of the experiment; safe in a file name.
+    /// Name of the experiment, valid in a file name.
     pub experiment: String,
-    /// Name of the cell (a condition, a variation); safe in a file name.
+    /// Name of the cell (a condition or variation), valid in a file name.
     pub cell: String,
     /// Repetition within the cell, from 0.
     pub sample: usize,
@@ -31,28 +30,28 @@ impl RunKey {
     }
 }
 
-/// A measured sequence, one entry per turn. A turn whose status is not `ok` keeps its value (if it has one) and its status.
+/// A measured sequence with one entry per turn. A turn whose status is not `ok` may have a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Series {
-    /// Unique in its outcome.
+    /// Name, unique in its outcome.
     pub name: String,
-    /// One entry per turn.
+    /// One value per turn.
     pub values: Vec<Option<f64>>,
-    /// One entry per turn.
+    /// One status per turn.
     pub statuses: Vec<String>,
 }
 
-/// What a finished run leaves behind.
+/// Result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// What the run is grouped and filtered by.
+    /// Labels for grouping and filtering.
     pub labels: BTreeMap<String, String>,
-    /// Finite numbers; what could not be measured is left out.
+    /// Finite numbers; metrics that could not be measured are absent.
     pub metrics: BTreeMap<String, f64>,
     /// Measured sequences.
     pub series: Vec<Series>,
-    /// The conversation as it went.
+    /// The conversation.
     pub transcript: Vec<Message>,
-    /// One object per turn, in order: everything that is known of it.
+    /// One object per turn, in order, with all data of the turn.
     pub turns: Vec<serde_json::Value>,
 }

@@ -1,7 +1,6 @@
-//! Owns safetensors files of results: an 8-byte little-endian length, that many bytes of JSON (per tensor dtype, shape, offsets; texts
-//! about the file under `__metadata__`), then the data. The `safetensors` crate keeps the texts in a hash map, so that the same
-//! content would give other bytes each time; here equal content is equal bytes.
-//! Must not know: what a tensor means.
+//! Writes safetensors files: an 8-byte little-endian length, that many bytes of JSON (dtype, shape and offsets per tensor, metadata
+//! under `__metadata__`), then the data. Equal content gives equal bytes; the `safetensors` crate does not guarantee that, because it
+//! keeps the metadata in a hash map.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::files::write_atomic;
 use tiltmeter_model::problem::Problem;
 
-/// Values of one tensor, row by row.
+/// Values of a tensor in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TensorData {
     F32(Vec<f32>),
@@ -31,7 +30,7 @@ impl Tensor {
     }
 }
 
-/// Writes the file, whole or not at all; texts and tensors in the order given, but i64 first, where their alignment wants them.
+/// Writes the file atomically. Metadata and tensors keep their order, except that i64 tensors come first for alignment.
 pub fn write_tensors(path: &Path, texts: &[(&str, &str)], tensors: &[Tensor]) -> Result<(), Problem> {
     write_atomic(path, &bytes_of(texts, tensors))
 }
@@ -58,7 +57,7 @@ fn bytes_of(texts: &[(&str, &str)], tensors: &[Tensor]) -> Vec<u8> {
         header.insert(tensor.name.clone(), entry);
     }
     let mut text = Value::Object(header).to_string().into_bytes();
-    // The format wants the data aligned to 8 bytes, and allows blanks after the header.
+    // The format requires the data to be aligned to 8 bytes and allows spaces after the header.
     text.resize(text.len().next_multiple_of(8), b' ');
     [&(text.len() as u64).to_le_bytes(), text.as_slice(), &data].concat()
 }
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_readers_find_what_was_written() {
+    fn the_safetensors_crate_reads_the_file() {
         let tensors = [
             Tensor::new("b", [2, 1], TensorData::F32(vec![1.5, f32::NAN])),
             Tensor::new("a", [3], TensorData::I64(vec![-1, 0, i64::MAX])),

@@ -306,7 +306,7 @@ fn a_folder_that_cannot_be_retried_says_what_to_do() {
     let invocation = sweep.out().join("invocation.json");
     let text = fs::read_to_string(&invocation).unwrap();
     fs::write(&invocation, &text[..text.len() / 2]).unwrap();
-    refused(&["retry", "out"], "what this folder was begun with cannot be read");
+    refused(&["retry", "out"], "cannot read the command that started this folder");
     fs::remove_file(&invocation).unwrap();
     refused(&["retry", "out"], "tiltmeter run FILE --resume --out DIR");
     fs::write(&invocation, &text).unwrap();
