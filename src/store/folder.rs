@@ -210,16 +210,6 @@ impl RunFolder {
         self.dir.join("report.md")
     }
 
-    /// Table with one row per turn.
-    pub fn turns(&self) -> PathBuf {
-        self.dir.join("turns.parquet")
-    }
-
-    /// Table with one row per token.
-    pub fn tokens(&self) -> PathBuf {
-        self.dir.join("tokens.parquet")
-    }
-
     /// Mean hidden states of turns.
     pub fn vectors(&self) -> PathBuf {
         self.dir.join("vectors.safetensors")

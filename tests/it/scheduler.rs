@@ -324,7 +324,7 @@ async fn whatever_byte_a_crash_comes_at_the_end_is_the_same() {
             acts += bench.acts();
             match ended {
                 Ok(summary) => break summary,
-                Err(problem) => assert!(problem.hint.unwrap().contains("make room"), "trial {trial}"),
+                Err(problem) => assert!(problem.hint.unwrap().contains("free space"), "trial {trial}"),
             }
             crashes += 1;
             assert!(crashes < 200, "trial {trial} gets nowhere");

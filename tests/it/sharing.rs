@@ -170,7 +170,7 @@ fn workers_that_cannot_share_are_told_so() {
         assert!(problems[0].contains(what), "{what}\n{}", ended.err);
     };
     for name in ["../x", "a b", ".a", "x/../../y", &"n".repeat(61)] {
-        refused(&mut worker(&file, &folder, name), "cannot be the name of a worker");
+        refused(&mut worker(&file, &folder, name), "is not a valid worker name");
     }
     let without = Ended::of(tiltmeter(["run", "--resume", "--pull", "a"]).arg(&file));
     assert!(without.code == Some(2) && without.err.contains("--out"), "{}", without.err);

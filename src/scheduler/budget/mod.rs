@@ -231,7 +231,7 @@ mod tests {
         first.begin();
         let waiting = tokio::spawn({
             let budget = budget.clone();
-            async move { budget.reserve("b", 60).await.map(Reservation::release) }
+            async move { budget.reserve("b", 60).await.map(drop) }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -256,7 +256,9 @@ mod tests {
         let budget = Budget::limited(Some(100), Some(30));
         budget.reserve("a", 20).await.unwrap().settle(20, 0);
         assert_eq!(budget.reserve("a", 11).await.unwrap_err(), Exhausted::Run);
-        budget.reserve("b", 30).await.unwrap().mark_uncertain();
+        let mut uncertain = budget.reserve("b", 30).await.unwrap();
+        uncertain.begin();
+        drop(uncertain);
         assert!(!budget.exhausted(), "other runs may continue");
         budget.run_limit_ends_batch();
         assert_eq!(budget.reserve("a", 11).await.unwrap_err(), Exhausted::Run);

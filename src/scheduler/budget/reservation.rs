@@ -36,16 +36,6 @@ impl Reservation {
         self.conclude(settled_micro_usd, uncertain_micro_usd);
     }
 
-    /// The call was not made, or is known to have cost nothing.
-    pub fn release(mut self) {
-        self.conclude(0, 0);
-    }
-
-    /// The call may or may not have been billed.
-    pub fn mark_uncertain(mut self) {
-        self.conclude(0, self.micro_usd);
-    }
-
     fn conclude(&mut self, settled: u64, uncertain: u64) {
         self.on_drop = OnDrop::Nothing;
         self.budget.state().conclude(&self.run, self.micro_usd, settled, uncertain);

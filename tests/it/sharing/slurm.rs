@@ -175,14 +175,14 @@ fn a_task_where_it_cannot_be_what_was_submitted_is_refused() {
         let mut command = tiltmeter(["run", "--resume", "--task", task, "--out"]);
         Ended::of(command.arg(folder).arg(&file).current_dir(home.path()))
     };
-    refused(task(&home.path().join("elsewhere"), "1.0"), "on a disk that all machines of the cluster share");
+    refused(task(&home.path().join("elsewhere"), "1.0"), "all machines of the cluster must share its disk");
     refused(task(&slurm.folder, "1.4"), "no task 4");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace(r#""max_new_tokens":20"#, r#""max_new_tokens":21"#)).unwrap();
     refused(task(&slurm.folder, "1.0"), "no longer the one that was submitted");
     refused(slurm.retry(&[]), "no longer the one that was submitted");
     fs::write(&file, text.replace(r#""parallel""#, r#""budget_limit":1,"parallel""#)).unwrap();
-    refused(task(&slurm.folder, "1.0"), "had or lost its budget_limit");
+    refused(task(&slurm.folder, "1.0"), "budget_limit was added or removed");
     slurm.queue("101 1 PENDING\n");
     refused(slurm.retry(&[]), "with and without a budget_limit");
     fs::write(&file, text).unwrap();
