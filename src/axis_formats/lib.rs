@@ -30,6 +30,7 @@ const LARGEST_FILE: u64 = 1 << 30;
 /// A file to import, with what the file itself does not state.
 #[derive(Clone, Debug, Default)]
 pub struct ImportRequest {
+    /// The file; its extension decides only if the content does not.
     pub path: PathBuf,
     /// Name of the tensor; required if the file holds several.
     pub tensor: Option<String>,

@@ -51,7 +51,7 @@ Examples:
   tiltmeter run experiments/demo.yaml            run the experiment
   tiltmeter run experiments/demo.yaml --resume   continue after a stop
   tiltmeter retry data/runs/demo                 run failed runs again
-  tiltmeter report data/runs/demo                print tables, write figure and report
+  tiltmeter report data/runs/demo                print tables, write figures
 
 Exit codes: 0 success, 1 internal error, 2 bad plan (nothing ran), 3 budget, 4 some runs failed, 5 quota, 130 interrupted.";
 

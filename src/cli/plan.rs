@@ -1,4 +1,4 @@
-//! `plan`: shows what an experiment would run, whether it fits the context, its worst-case cost and its duration.
+//! `plan`: shows the runs of an experiment, whether they fit the context, their worst-case cost and their duration.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use tiltmeter_experiments::config::Loaded;
 use tiltmeter_scheduler::dollars;
 use tiltmeter_store::RunFolder;
 
-/// Show what an experiment would run, whether it fits the context, and what it may cost.
+/// Preview an experiment: its runs, whether they fit the context, and their cost.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -65,7 +65,7 @@ pub(super) fn show(loaded: Loaded, models: &ModelOptions, out: Option<&Path>) ->
 fn forecast(forecast: &Forecast) -> String {
     let mut text = String::new();
     if let Some(limit) = forecast.limit {
-        text += &format!("context     {limit} tokens, replies of up to {}\n", forecast.max_new_tokens);
+        text += &format!("fit         {limit} tokens of context, replies of up to {}\n", forecast.max_new_tokens);
     }
     let width = forecast.cells.iter().map(|cell| cell.cell.len()).max().unwrap_or(0);
     for cell in &forecast.cells {

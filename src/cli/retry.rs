@@ -1,4 +1,4 @@
-//! `retry`: runs again what failed or is not finished in a run folder.
+//! `retry`: retries the failed and continues the unfinished runs of a folder.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::session::{self, ModelOptions, Retry, RunOptions};
 
-/// Run again what failed or is not finished in a run folder.
+/// Retry the failed and continue the unfinished runs of a folder.
 ///
 /// Uses the experiment file and the settings that the folder was started with, from the same working directory. The files of failed runs
 /// are moved to `archive/` first; finished runs are not touched.

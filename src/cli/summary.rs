@@ -85,7 +85,7 @@ fn memory(stats: &EngineStats) -> String {
         return String::new();
     }
     let mb = |bytes: u64| bytes as f64 / 1e6;
-    let parts = format!("{:.1} MB of weights + {:.1} MB of KV cache", mb(stats.weight_bytes), mb(stats.kv_bytes));
+    let parts = format!("{:.1} MB weights + {:.1} MB KV cache", mb(stats.weight_bytes), mb(stats.kv_bytes));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak_kib = status
         .lines()
@@ -93,7 +93,7 @@ fn memory(stats: &EngineStats) -> String {
     match peak_kib {
         Some(kib) => {
             let peak = 1024 * kib;
-            format!("memory     {:.1} MB peak, {:.2} x ({parts})\n", mb(peak), peak as f64 / held as f64)
+            format!("memory     {:.1} MB peak = {:.2} x ({parts})\n", mb(peak), peak as f64 / held as f64)
         }
         None => format!("memory     {parts}\n"),
     }

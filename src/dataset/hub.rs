@@ -28,6 +28,7 @@ const MIN_RATE: u64 = 128 << 10;
 /// Time-outs and retries.
 #[derive(Clone, Copy, Debug)]
 pub struct HubOptions {
+    /// For DNS, TCP and TLS.
     pub connect_timeout: Duration,
     /// For the next byte, and for a whole call without file transfer, including retries.
     pub request_timeout: Duration,

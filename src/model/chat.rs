@@ -10,15 +10,20 @@ use crate::probe::{ProbePlan, Readout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Instructions to the model.
     System,
+    /// Input to the model.
     User,
+    /// Reply of the model.
     Assistant,
 }
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
+    /// Author.
     pub role: Role,
+    /// Plain text, before the chat template.
     pub content: String,
 }
 
@@ -32,6 +37,7 @@ impl Message {
 /// Tokens and cost of one reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
     pub prompt_tokens: u64,
     /// Generated tokens, thinking included.
     pub completion_tokens: u64,
@@ -69,7 +75,9 @@ pub struct ConversationId(pub u64);
 /// A concurrency limit: at most `cap` requests with this id are processed at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
+    /// Requests with the same id share the limit.
     pub id: u64,
+    /// Most requests at the same time.
     pub cap: usize,
 }
 
@@ -78,11 +86,13 @@ pub struct Group {
 pub struct ChatRequest {
     /// The conversation so far, oldest message first.
     pub messages: Vec<Message>,
+    /// How tokens are sampled.
     pub sampling: Sampling,
     /// Longest reply in tokens.
     pub max_new_tokens: Option<usize>,
     /// Longest prompt and reply together, in tokens; a request that could exceed it fails with `ModelError::ContextOverflow`.
     pub max_seq_len: Option<usize>,
+    /// Stream of the random generator.
     pub seed: SeedKey,
     /// Projections to compute while generating; local models only.
     pub probes: Option<Arc<ProbePlan>>,
@@ -90,6 +100,7 @@ pub struct ChatRequest {
     pub response_schema: Option<serde_json::Value>,
     /// Keeps the KV cache for the next turn, until `Model::close`.
     pub conversation: Option<ConversationId>,
+    /// Concurrency limit, for local models.
     pub group: Option<Group>,
 }
 
@@ -140,10 +151,13 @@ pub enum Finish {
 /// A reply to a `ChatRequest`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatReply {
+    /// The assistant message.
     pub message: Message,
     /// Sampled token ids, including the stop token if one was sampled; empty for API models.
     pub token_ids: Vec<u32>,
+    /// Why the reply ended.
     pub finish: Finish,
+    /// Tokens and cost.
     pub usage: Usage,
     /// Prompt tokens found in the prefix cache.
     pub reused_tokens: u64,
@@ -175,6 +189,7 @@ pub struct ReadRequest {
     pub messages: Vec<Message>,
     /// Longest prompt in tokens; later messages are not read.
     pub max_seq_len: Option<usize>,
+    /// What to measure.
     pub probes: Arc<ProbePlan>,
 }
 
@@ -190,6 +205,8 @@ pub struct ReadReply {
 /// A prompt after the chat template and the tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rendered {
+    /// Output of the chat template.
     pub text: String,
+    /// Input ids of the model.
     pub token_ids: Vec<u32>,
 }

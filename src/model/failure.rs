@@ -25,7 +25,9 @@ pub enum Class {
 /// A call without a reply.
 #[derive(Clone, Debug)]
 pub struct Failure {
+    /// Decides on a retry.
     pub class: Class,
+    /// The error as shown to the user.
     pub problem: Problem,
     /// The wait the provider asked for (`Retry-After`).
     pub retry_after: Option<Duration>,

@@ -7,10 +7,11 @@
 //! No crate of the workspace is a dependency of this one. No type here depends on a tensor library, an HTTP client or an experiment. No
 //! key can be printed or serialised. No error reaches a user except as a [`Problem`].
 
-pub mod problem;
 pub mod failure;
-pub mod secret;
 pub mod probe;
+pub mod problem;
+pub mod secret;
+
 mod chat;
 mod error;
 mod scripted;
@@ -42,6 +43,7 @@ pub struct ModelCard {
     pub fingerprint: Option<String>,
     /// SHA-256 of the chat template, lower-case hex.
     pub template_sha256: Option<String>,
+    /// Width of the residual stream.
     pub hidden_size: Option<usize>,
     /// Number of decoder blocks.
     pub num_layers: Option<usize>,
@@ -51,6 +53,7 @@ pub struct ModelCard {
     pub dtype: Option<String>,
     /// Data type of the KV cache.
     pub kv_dtype: Option<String>,
+    /// `cpu`, `cuda:0`.
     pub device: Option<String>,
     /// Sampling defaults in generation_config.json. Recorded, never applied.
     pub sampler_defaults: Option<serde_json::Value>,

@@ -20,6 +20,7 @@ use tiltmeter_model::{
 pub struct ApiOptions {
     /// The address up to the API version, such as `http://127.0.0.1:8080/v1`.
     pub base_url: Option<String>,
+    /// Limits on the time of a call.
     pub timeouts: Timeouts,
     /// Longest body that is read.
     pub max_response_bytes: usize,
@@ -72,6 +73,7 @@ impl ApiModel {
         Ok(Self { card, name, url, headers, client, options, price, scrubber })
     }
 
+    /// Provider and model.
     pub fn name(&self) -> &ApiName {
         &self.name
     }

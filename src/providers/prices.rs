@@ -11,7 +11,9 @@ use tiltmeter_model::problem::Problem;
 /// Micro-dollars per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Price {
+    /// Per million tokens of the prompt.
     pub input: u64,
+    /// Per million generated tokens, thinking included.
     pub output: u64,
     /// A higher price for the whole call when its prompt is long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,20 +25,25 @@ pub struct Price {
 pub struct LongPrice {
     /// Applies to prompts of more tokens than this.
     pub above_tokens: u64,
+    /// Per million tokens of the prompt.
     pub input: u64,
+    /// Per million generated tokens.
     pub output: u64,
 }
 
 /// A price with its source, as recorded in the frozen plan.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PriceNote {
+    /// The price.
     pub price: Price,
     /// The day the price was looked up, `YYYY-MM-DD`.
     pub date: String,
+    /// Page on which the price was found.
     pub source: String,
 }
 
 impl Price {
+    /// A model that costs nothing.
     pub const FREE: Price = Price { input: 0, output: 0, long: None };
 
     /// From US dollars per million tokens.

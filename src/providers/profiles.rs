@@ -127,6 +127,7 @@ pub struct Provider {
     pub free_preset: Option<LanePreset>,
     /// Whether it resells models of other makers, as `maker/model`, at the maker's price.
     pub is_gateway: bool,
+    /// What a seed guarantees.
     pub seed_support: SeedSupport,
     /// Whether a JSON schema can constrain a reply.
     pub takes_schema: bool,
@@ -152,7 +153,9 @@ pub(crate) enum Auth {
 /// Default limits of one lane; `None`: unlimited until the provider's replies set the pace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LanePreset {
+    /// Requests started per minute.
     pub requests_per_minute: Option<u32>,
+    /// Concurrent requests.
     pub max_in_flight: Option<usize>,
 }
 
@@ -185,6 +188,7 @@ impl fmt::Debug for Provider {
 /// The name of a model behind an API: `openai/gpt-4o`, `openrouter/qwen/qwen3-8b:free`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiName {
+    /// The provider of the prefix.
     pub provider: &'static Provider,
     /// The model's name as the provider knows it.
     pub model: String,

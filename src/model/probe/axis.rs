@@ -50,19 +50,24 @@ pub struct AxisOrigin {
 pub struct SiteAxis {
     /// `[hidden_size]`, not normalised.
     pub direction: Vec<f32>,
+    /// Statistics of the examples at this site.
     pub stats: AxisStats,
 }
 
 /// An axis with its direction at one or several sites.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AxisFile {
+    /// Name of the axis.
     pub name: String,
+    /// How it was built.
     pub origin: AxisOrigin,
     /// `sha256:<hex>` of the weights the axis was built with; `None` if unknown.
     pub fingerprint: Option<String>,
+    /// Length of every direction.
     pub hidden_size: usize,
     /// Number of blocks of that model; `None` if unknown.
     pub num_layers: Option<usize>,
+    /// Directions by site, in the order of the forward pass.
     pub sites: BTreeMap<Site, SiteAxis>,
     /// SHA-256 of the file, lower-case hex.
     pub sha256: String,
@@ -71,13 +76,19 @@ pub struct AxisFile {
 /// One direction at one site.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
+    /// Name of the axis.
     pub name: String,
+    /// Where it is measured.
     pub site: Site,
     /// `[hidden_size]`, not normalised.
     pub direction: Vec<f32>,
+    /// See [`AxisStats::mean_pos`].
     pub mean_pos: Option<f64>,
+    /// See [`AxisStats::mean_neg`].
     pub mean_neg: Option<f64>,
+    /// See [`AxisStats::auroc`].
     pub auroc: Option<f64>,
+    /// How the axis was built.
     pub origin: AxisOrigin,
     /// `sha256:<hex>` of the weights the axis was built with; `None` if unknown.
     pub fingerprint: Option<String>,

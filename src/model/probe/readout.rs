@@ -31,6 +31,7 @@ pub enum Span {
 pub struct Probe {
     /// Name of the axis.
     pub name: String,
+    /// Where it is measured.
     pub site: Site,
     /// Unit direction, `[hidden_size]`.
     pub unit: Vec<f32>,
@@ -39,7 +40,9 @@ pub struct Probe {
 /// What to measure while generating: any number of axes and sites.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProbePlan {
+    /// Directions to project on.
     pub probes: Vec<Probe>,
+    /// Tokens to measure.
     pub span: Span,
     /// Sites whose mean vector over the span is recorded, so that a later axis needs no new run.
     pub vectors: Vec<Site>,
@@ -48,7 +51,9 @@ pub struct ProbePlan {
 /// The projections of one turn on one probe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeReadout {
+    /// Name of the axis.
     pub name: String,
+    /// Where it was measured.
     pub site: Site,
     /// Mean over the span. Never NaN: an empty span has no projections.
     pub mean: f32,
@@ -59,7 +64,9 @@ pub struct ProbeReadout {
 /// The mean hidden state of a turn's span at a site, `[hidden_size]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteVector {
+    /// Where it was measured.
     pub site: Site,
+    /// Mean over the tokens of the span, f32.
     pub mean: Vec<f32>,
 }
 
