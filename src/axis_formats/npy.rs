@@ -7,10 +7,7 @@ use std::io::{Cursor, Read};
 
 use zip::ZipArchive;
 
-use super::{
-    LARGEST_FILE,
-    tensor::{Numbers, Tensor},
-};
+use crate::tensor::{LARGEST_FILE, Numbers, Tensor};
 use tiltmeter_model::problem::Problem;
 
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";

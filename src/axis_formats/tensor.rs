@@ -4,6 +4,9 @@ use half::{bf16, f16};
 
 use tiltmeter_model::problem::Problem;
 
+/// Bytes. Far above any axis, but below a whole model given by mistake.
+pub(super) const LARGEST_FILE: u64 = 1 << 30;
+
 /// Number format, little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Numbers {

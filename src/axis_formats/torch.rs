@@ -10,10 +10,7 @@ use std::{
 use candle_core::pickle::{Object, Stack};
 use zip::ZipArchive;
 
-use super::{
-    LARGEST_FILE,
-    tensor::{Numbers, Tensor},
-};
+use crate::tensor::{LARGEST_FILE, Numbers, Tensor};
 use tiltmeter_model::problem::Problem;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;

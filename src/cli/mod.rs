@@ -22,6 +22,7 @@ mod validate;
 // shared
 mod args;
 mod errors;
+mod exit;
 mod progress;
 mod summary;
 mod terminal;
@@ -35,7 +36,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-pub use errors::{Exit, Failure};
+pub use exit::{Exit, Failure};
 
 /// Measure how far a language model tilts from an axis in its own activation space.
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ use super::{
     view,
 };
 use crate::session;
-use tiltmeter_scheduler::{Spending, Status, dollars};
+use tiltmeter_scheduler::Status;
 use tiltmeter_store::SessionEnd;
 
 /// Show the state of a run folder, from any machine that can read it.
@@ -55,7 +55,7 @@ pub fn render(status: &Status, paint: Paint) -> String {
     }
     let spending = &status.spending;
     if spending.held_micro_usd() > 0 || spending.limit_micro_usd.is_some() {
-        text.push_str(&format!("spent      {}\n", money(spending)));
+        text.push_str(&format!("spent      {}\n", view::money(spending)));
     }
     text.push_str(&format!("state      {}\n", state(status)));
     if let Some(at) = &status.last_activity {
@@ -92,16 +92,6 @@ pub fn render(status: &Status, paint: Paint) -> String {
         }
     }
     text
-}
-
-/// Cost, budget, and the uncertain part of the cost.
-pub fn money(spending: &Spending) -> String {
-    let limit = spending.limit_micro_usd.map(|limit| format!(" of {}", dollars(limit))).unwrap_or_default();
-    let uncertain = match spending.uncertain_micro_usd {
-        0 => String::new(),
-        some => format!(", {} of it uncertain (calls without a result)", dollars(some)),
-    };
-    format!("{}{limit}{uncertain}", dollars(spending.settled_micro_usd + spending.uncertain_micro_usd))
 }
 
 fn state(status: &Status) -> &'static str {

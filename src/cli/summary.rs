@@ -3,8 +3,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::{
-    Exit, Failure, errors, status,
+    Exit, Failure, errors,
     terminal::{counted, escape, path_text, stdout},
+    view,
 };
 use crate::session::{Reported, RunReport, Uploaded};
 use tiltmeter_model::{EngineStats, Problem};
@@ -22,7 +23,7 @@ pub(super) fn print(report: &RunReport, resume: &str) -> Result<Exit, Failure> {
     let summary = &report.summary;
     let spending = &summary.ledger.spending;
     if spending.held_micro_usd() > 0 || spending.limit_micro_usd.is_some() {
-        stdout(&format!("spent      {}\n", status::money(spending)))?;
+        stdout(&format!("spent      {}\n", view::money(spending)))?;
     }
     stdout(&format!("folder     {}\n", path_text(report.folder.dir())))?;
     stdout(&written(&report.folder, &report.files))?;

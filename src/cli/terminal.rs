@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::errors::Failure;
+use super::exit::Failure;
 use tiltmeter_model::Problem;
 
 /// Replaces control characters (except line feed and tab) and bidirectional formatting characters by escapes such as `\u{1b}`, so that

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{status, terminal::counted};
-use tiltmeter_scheduler::{LaneState, LaneView, OffReason, Snapshot, Spending};
+use super::terminal::counted;
+use tiltmeter_scheduler::{LaneState, LaneView, OffReason, Snapshot, Spending, dollars};
 
 /// A snapshot of a schedule for display.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,7 +82,7 @@ impl ProgressView {
             parts.push(format!("elapsed {}", short_duration(self.elapsed)));
         }
         parts.extend(self.eta.map(|eta| format!("ETA {}", short_duration(eta))));
-        parts.extend(self.spending.as_ref().map(status::money));
+        parts.extend(self.spending.as_ref().map(money));
         parts.join(" | ")
     }
 
@@ -116,6 +116,16 @@ impl ProgressView {
     pub fn runs_differ(&self, other: &Self) -> bool {
         (self.runs_done, self.runs_failed, self.runs_total) != (other.runs_done, other.runs_failed, other.runs_total)
     }
+}
+
+/// Cost, budget, and the uncertain part of the cost.
+pub fn money(spending: &Spending) -> String {
+    let limit = spending.limit_micro_usd.map(|limit| format!(" of {}", dollars(limit))).unwrap_or_default();
+    let uncertain = match spending.uncertain_micro_usd {
+        0 => String::new(),
+        some => format!(", {} of it uncertain (calls without a result)", dollars(some)),
+    };
+    format!("{}{limit}{uncertain}", dollars(spending.settled_micro_usd + spending.uncertain_micro_usd))
 }
 
 /// `gemini: 3 in flight, 12 waiting, 40 calls`, preceded by the reason if the lane is held up.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hf_hub::HFError;
 
-use crate::hub::TOKEN_VARIABLE;
+use crate::token::TOKEN_VARIABLE;
 use tiltmeter_model::problem::{Problem, root_cause};
 use tiltmeter_model::secret::Scrubber;
 

@@ -9,14 +9,11 @@ use serde_json::Value;
 use crate::error::{self, HubError};
 use crate::merge::{self, Record};
 use crate::repo_id::{self, check_repo_id};
+use crate::token::{HUB, TOKEN_VARIABLE};
 use tiltmeter_model::problem::{Problem, root_cause};
-use tiltmeter_model::secret::{ApiKey, Keys, Scrubber};
+use tiltmeter_model::secret::{ApiKey, Scrubber};
 use tiltmeter_store::safe_name;
 
-/// Environment variable of the token.
-pub const TOKEN_VARIABLE: &str = "HF_TOKEN";
-
-const HUB: &str = "https://huggingface.co";
 const BRANCH: &str = "main";
 
 /// Largest file that is appended to, in bytes. Three copies are in memory while it is sent.
@@ -76,20 +73,6 @@ pub struct Dataset {
     token: ApiKey,
     scrubber: Scrubber,
     options: HubOptions,
-}
-
-/// The token in `HF_TOKEN`.
-///
-/// # Errors
-/// It is not set, or cannot be a token.
-pub fn token(keys: &Keys) -> Result<ApiKey, Problem> {
-    keys.usable(TOKEN_VARIABLE)?.ok_or_else(|| {
-        Problem::new(format!("{TOKEN_VARIABLE} is not set: uploading to the Hugging Face Hub requires it")).hint(
-            format!(
-                "create a token with write permission at {HUB}/settings/tokens, and set it in the environment or .env"
-            ),
-        )
-    })
 }
 
 impl Dataset {

@@ -16,9 +16,11 @@ mod error;
 mod hub;
 mod merge;
 mod repo_id;
+mod token;
 mod uploads;
 
-pub use hub::{Appended, Dataset, HubOptions, TOKEN_VARIABLE, token};
+pub use hub::{Appended, Dataset, HubOptions};
 pub use merge::Record;
 pub use repo_id::check_repo_id;
+pub use token::{TOKEN_VARIABLE, token};
 pub use uploads::{Uploads, records_of, send};

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fs, io};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Appended, Dataset, Record};
+use crate::hub::{Appended, Dataset};
+use crate::merge::Record;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_store::{RunFolder, cannot_read, timestamp, write_json_atomic};
 

@@ -1,6 +1,6 @@
 //! [`ModelError`]: why a model returned no reply.
 
-use super::ModelCard;
+use crate::card::ModelCard;
 use crate::failure::Failure;
 use crate::problem::Problem;
 

@@ -1,6 +1,9 @@
 //! [`ScriptedModel`]: a model whose replies are a function of the request.
 
-use super::{ChatReply, ChatRequest, Finish, Message, Model, ModelCard, ModelError, Role, Usage};
+use crate::card::ModelCard;
+use crate::chat::{ChatReply, ChatRequest, Finish, Message, Role, Usage};
+use crate::error::ModelError;
+use crate::model::Model;
 
 type Script = dyn Fn(&ChatRequest) -> Result<String, ModelError> + Send + Sync;
 

@@ -203,7 +203,7 @@ pub fn check_address(text: &str, sends_secret: bool) -> Result<(url::Url, bool),
         return Err("is not an http or https URL");
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err("has a user, a query or a fragment: secrets are sent in headers only");
+        return Err("has a user, a query or a fragment: credentials are sent in headers only");
     }
     let local = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -212,7 +212,7 @@ pub fn check_address(text: &str, sends_secret: bool) -> Result<(url::Url, bool),
         None => false,
     };
     if sends_secret && url.scheme() == "http" && !local {
-        return Err("would receive a secret unencrypted: use https");
+        return Err("would receive credentials unencrypted: use https");
     }
     Ok((url, local))
 }

@@ -3,7 +3,7 @@
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use crate::codec::{self, BadReply, Completion, TokenCounts};
+use crate::codec::{BadReply, Completion, TokenCounts};
 use crate::error;
 use crate::http::{self, Timeouts, TransportError};
 use crate::prices::{Price, price};
@@ -85,7 +85,7 @@ impl ApiModel {
 
     async fn attempt(&self, request: &ChatRequest) -> Result<ChatReply, Failure> {
         let provider = self.name.provider;
-        let body = provider.codec.encode(&self.name, request).to_string();
+        let body = provider.codec.encode(&self.name.model, request).to_string();
         let request_error = |error: reqwest::Error| TransportError::InvalidRequest(error.without_url().to_string());
         let post = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body).build();
         let post = post.map_err(|error| error::from_transport(provider, request_error(error)))?;
@@ -158,7 +158,7 @@ impl Model for ApiModel {
     }
 
     fn check(&self, request: &ChatRequest) -> Result<(), Problem> {
-        codec::check(&self.name, request)
+        self.name.check(request)
     }
 
     fn worst_case_micro_usd(&self, request: &ChatRequest) -> Option<u64> {

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use tiltmeter_model::SeedSupport;
+use tiltmeter_model::{ChatRequest, Problem, Role, SeedSupport};
 
-use crate::codec::{Anthropic, Codec, Gemini, OpenAi};
+use crate::codec::{Anthropic, Codec, Gemini, OpenAi, is_reasoning_model};
 
 /// Every provider, in the order in which messages list them.
 pub static PROVIDERS: [Provider; 6] = [
@@ -14,9 +14,8 @@ pub static PROVIDERS: [Provider; 6] = [
         title: "OpenAI",
         key_variable: "OPENAI_API_KEY",
         base_url: Some("https://api.openai.com/v1"),
-        codec: &OpenAi { max_tokens: "max_completion_tokens", require_parameters: false },
+        codec: &OpenAi { max_tokens: "max_completion_tokens", fixes_sampling: is_reasoning_model, ..CHAT_COMPLETIONS },
         preset: LanePreset::per_minute(60),
-        fixes_sampling: is_openai_reasoning_model,
         ..OPENAI_STYLE
     },
     Provider {
@@ -51,7 +50,7 @@ pub static PROVIDERS: [Provider; 6] = [
         title: "OpenRouter",
         key_variable: "OPENROUTER_API_KEY",
         base_url: Some("https://openrouter.ai/api/v1"),
-        codec: &OpenAi { max_tokens: "max_tokens", require_parameters: true },
+        codec: &OpenAi { require_parameters: true, ..CHAT_COMPLETIONS },
         free_preset: Some(LanePreset { requests_per_minute: None, max_in_flight: Some(2) }),
         is_gateway: true,
         seed_support: SeedSupport::Uncertain,
@@ -64,7 +63,7 @@ pub static PROVIDERS: [Provider; 6] = [
         title: "Goodfire",
         key_variable: "GOODFIRE_API_KEY",
         base_url: Some("https://api.goodfire.ai/api/inference/v1"),
-        codec: &OpenAi { max_tokens: "max_completion_tokens", require_parameters: false },
+        codec: &OpenAi { max_tokens: "max_completion_tokens", ..CHAT_COMPLETIONS },
         seed_support: SeedSupport::Uncertain,
         takes_schema: false,
         ..OPENAI_STYLE
@@ -81,6 +80,9 @@ pub static PROVIDERS: [Provider; 6] = [
     },
 ];
 
+const CHAT_COMPLETIONS: OpenAi =
+    OpenAi { max_tokens: "max_tokens", require_parameters: false, fixes_sampling: |_| false };
+
 /// What a row leaves out: chat completions as most servers implement them, at no known address.
 const OPENAI_STYLE: Provider = Provider {
     prefix: "",
@@ -90,7 +92,7 @@ const OPENAI_STYLE: Provider = Provider {
     base_url: None,
     auth: Auth::Bearer,
     headers: &[],
-    codec: &OpenAi { max_tokens: "max_tokens", require_parameters: false },
+    codec: &CHAT_COMPLETIONS,
     preset: LanePreset { requests_per_minute: None, max_in_flight: None },
     free_preset: None,
     is_gateway: false,
@@ -99,7 +101,6 @@ const OPENAI_STYLE: Provider = Provider {
     takes_top_k: false,
     takes_min_p: false,
     max_temperature: 2.0,
-    fixes_sampling: |_| false,
     requires_max_tokens: false,
     takes_late_system: true,
 };
@@ -134,8 +135,6 @@ pub struct Provider {
     pub(crate) takes_top_k: bool,
     pub(crate) takes_min_p: bool,
     pub(crate) max_temperature: f64,
-    /// Whether a model of this name rejects every temperature but 1 and any `top_p`.
-    pub(crate) fixes_sampling: fn(&str) -> bool,
     /// Whether `max_new_tokens` must be set.
     pub(crate) requires_max_tokens: bool,
     /// Whether system messages may follow other messages.
@@ -163,12 +162,6 @@ impl LanePreset {
     const fn per_minute(requests: u32) -> Self {
         Self { requests_per_minute: Some(requests), max_in_flight: None }
     }
-}
-
-/// OpenAI's reasoning models.
-fn is_openai_reasoning_model(model: &str) -> bool {
-    let o_series = model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    o_series || model == "gpt-5" || (model.starts_with("gpt-5-") && !model.starts_with("gpt-5-chat"))
 }
 
 impl PartialEq for Provider {
@@ -221,8 +214,60 @@ impl ApiName {
         self.provider.free_preset.filter(|_| self.is_free()).unwrap_or(self.provider.preset)
     }
 
-    pub(crate) fn has_fixed_sampling(&self) -> bool {
-        (self.provider.fixes_sampling)(&self.model)
+    /// Refuses a request that the provider would reject, or of which it would ignore a part.
+    pub(crate) fn check(&self, request: &ChatRequest) -> Result<(), Problem> {
+        let provider = self.provider;
+        let title = provider.title;
+        let sampling = &request.sampling;
+        let refuse = |what: String, hint: &str| Err(Problem::new(what).hint(hint));
+        if request.probes.is_some() {
+            return refuse(
+                format!("{self} does not return its hidden states"),
+                "projections need a local model: a folder or a hub id",
+            );
+        }
+        if request.max_seq_len.is_some() {
+            return refuse(
+                format!("{self} does not support max_seq_len"),
+                "remove max_seq_len: the provider sets the context length of its models",
+            );
+        }
+        if sampling.top_k.is_some() && !provider.takes_top_k {
+            return refuse(format!("{title} does not support top_k"), "remove top_k, or use top_p");
+        }
+        if sampling.min_p.is_some() && !provider.takes_min_p {
+            return refuse(format!("{title} does not support min_p"), "remove min_p, or use top_p");
+        }
+        let highest = provider.max_temperature;
+        if !(0.0..=highest).contains(&sampling.temperature) {
+            return refuse(
+                format!("{title} does not support a temperature of {}", sampling.temperature),
+                &format!("use a temperature from 0 to {highest}"),
+            );
+        }
+        if provider.codec.fixes_sampling(&self.model) && (sampling.temperature != 1.0 || sampling.top_p.is_some()) {
+            return refuse(
+                format!("{self} is a reasoning model with a fixed temperature"),
+                "set temperature: 1 and remove top_p for this model",
+            );
+        }
+        if request.response_schema.is_some() && !provider.takes_schema {
+            return refuse(
+                format!("{title} does not support JSON schemas"),
+                "ask for JSON in the prompt, or use a model of another provider",
+            );
+        }
+        if provider.requires_max_tokens && request.max_new_tokens.is_none() {
+            return refuse(format!("{title} requires max_tokens"), "set max_tokens");
+        }
+        let late = request.messages.iter().skip_while(|m| m.role == Role::System).any(|m| m.role == Role::System);
+        if late && !provider.takes_late_system {
+            return refuse(format!("{title} accepts system messages only before all others"), "make it a user message");
+        }
+        if request.messages.iter().all(|m| m.role == Role::System) {
+            return refuse("the conversation has no message to answer".into(), "start it with a user message");
+        }
+        Ok(())
     }
 }
 

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Probe, Site};
-use crate::ModelCard;
+use super::readout::Probe;
+use super::site::Site;
+use crate::card::ModelCard;
 use crate::problem::Problem;
 
 const FORMAT: &str = "tiltmeter-axis-v1";

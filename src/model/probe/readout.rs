@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Site;
+use super::site::Site;
 
 /// The tokens of a turn to measure, identified by the generated token ids and never by re-tokenised text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

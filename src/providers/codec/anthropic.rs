@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::{BadReply, Codec, Completion, non_empty, split_system, text_at, token_counts};
-use crate::profiles::ApiName;
 use tiltmeter_model::{ChatRequest, Finish};
 
 pub(crate) struct Anthropic;
@@ -13,9 +12,9 @@ impl Codec for Anthropic {
         "/messages".into()
     }
 
-    fn encode(&self, name: &ApiName, request: &ChatRequest) -> Value {
+    fn encode(&self, model: &str, request: &ChatRequest) -> Value {
         let (system, turns) = split_system(&request.messages);
-        let mut body = json!({ "model": name.model, "max_tokens": request.max_new_tokens, "messages": turns });
+        let mut body = json!({ "model": model, "max_tokens": request.max_new_tokens, "messages": turns });
         if let Some(system) = system {
             body["system"] = json!(system);
         }

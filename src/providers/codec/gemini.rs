@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::{BadReply, Codec, Completion, non_empty, provider_seed, split_system, text_at, token_counts};
-use crate::profiles::ApiName;
 use tiltmeter_model::{ChatRequest, Finish, Role};
 
 pub(crate) struct Gemini;
@@ -13,7 +12,7 @@ impl Codec for Gemini {
         format!("/models/{model}:generateContent")
     }
 
-    fn encode(&self, _name: &ApiName, request: &ChatRequest) -> Value {
+    fn encode(&self, _model: &str, request: &ChatRequest) -> Value {
         let (system, turns) = split_system(&request.messages);
         let role = |role| if role == Role::Assistant { "model" } else { "user" };
         let contents = turns.iter().map(|m| json!({ "role": role(m.role), "parts": [{ "text": m.content }] }));

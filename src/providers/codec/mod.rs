@@ -1,5 +1,4 @@
-//! Wire formats: a [`Codec`] turns a `ChatRequest` into a provider's JSON and its reply into a [`Completion`]. [`check`] refuses what a
-//! provider would reject or ignore; nothing is dropped silently.
+//! Wire formats: a [`Codec`] turns a `ChatRequest` into a provider's JSON and its reply into a [`Completion`].
 
 mod anthropic;
 mod gemini;
@@ -7,12 +6,10 @@ mod openai;
 
 pub(crate) use anthropic::Anthropic;
 pub(crate) use gemini::Gemini;
-pub(crate) use openai::OpenAi;
+pub(crate) use openai::{OpenAi, is_reasoning_model};
 
 use serde_json::Value;
 
-use crate::profiles::ApiName;
-use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, Finish, Message, Role, SeedKey};
 
 /// One wire format.
@@ -20,8 +17,13 @@ pub(crate) trait Codec: Sync {
     /// Path below the base URL.
     fn path(&self, model: &str) -> String;
 
-    /// Body of a request that passed [`check`].
-    fn encode(&self, name: &ApiName, request: &ChatRequest) -> Value;
+    /// Whether a model rejects every temperature but 1 and any `top_p`.
+    fn fixes_sampling(&self, _model: &str) -> bool {
+        false
+    }
+
+    /// Body of a request that passed `ApiName::check`.
+    fn encode(&self, model: &str, request: &ChatRequest) -> Value;
 
     /// Reads the body of a reply with a success status.
     fn decode(&self, body: &Value) -> Result<Completion, BadReply>;
@@ -67,62 +69,6 @@ impl BadReply {
         let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
         Self::Error { status: status.filter(|status| (400..600).contains(status)), error: error.clone() }
     }
-}
-
-/// Refuses a request that the provider would reject, or of which it would ignore a part.
-pub(crate) fn check(name: &ApiName, request: &ChatRequest) -> Result<(), Problem> {
-    let provider = name.provider;
-    let title = provider.title;
-    let sampling = &request.sampling;
-    let refuse = |what: String, hint: &str| Err(Problem::new(what).hint(hint));
-    if request.probes.is_some() {
-        return refuse(
-            format!("{name} does not return its hidden states"),
-            "projections need a local model: a folder or a hub id",
-        );
-    }
-    if request.max_seq_len.is_some() {
-        return refuse(
-            format!("{name} does not support max_seq_len"),
-            "remove max_seq_len: the provider sets the context length of its models",
-        );
-    }
-    if sampling.top_k.is_some() && !provider.takes_top_k {
-        return refuse(format!("{title} does not support top_k"), "remove top_k, or use top_p");
-    }
-    if sampling.min_p.is_some() && !provider.takes_min_p {
-        return refuse(format!("{title} does not support min_p"), "remove min_p, or use top_p");
-    }
-    let highest = provider.max_temperature;
-    if !(0.0..=highest).contains(&sampling.temperature) {
-        return refuse(
-            format!("{title} does not support a temperature of {}", sampling.temperature),
-            &format!("use a temperature from 0 to {highest}"),
-        );
-    }
-    if name.has_fixed_sampling() && (sampling.temperature != 1.0 || sampling.top_p.is_some()) {
-        return refuse(
-            format!("{name} is a reasoning model with a fixed temperature"),
-            "set temperature: 1 and remove top_p for this model",
-        );
-    }
-    if request.response_schema.is_some() && !provider.takes_schema {
-        return refuse(
-            format!("{title} does not support JSON schemas"),
-            "ask for JSON in the prompt, or use a model of another provider",
-        );
-    }
-    if provider.requires_max_tokens && request.max_new_tokens.is_none() {
-        return refuse(format!("{title} requires max_tokens"), "set max_tokens");
-    }
-    let late = request.messages.iter().skip_while(|m| m.role == Role::System).any(|m| m.role == Role::System);
-    if late && !provider.takes_late_system {
-        return refuse(format!("{title} accepts system messages only before all others"), "make it a user message");
-    }
-    if request.messages.iter().all(|m| m.role == Role::System) {
-        return refuse("the conversation has no message to answer".into(), "start it with a user message");
-    }
-    Ok(())
 }
 
 /// The leading system messages as one text, and the messages after them.

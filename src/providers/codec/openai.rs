@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::{BadReply, Codec, Completion, non_empty, provider_seed, text_at, token_counts};
-use crate::profiles::ApiName;
 use tiltmeter_model::{ChatRequest, Finish};
 
 pub(crate) struct OpenAi {
@@ -11,6 +10,8 @@ pub(crate) struct OpenAi {
     pub(crate) max_tokens: &'static str,
     /// Whether a gateway must be kept from choosing an endpoint that ignores optional fields.
     pub(crate) require_parameters: bool,
+    /// Which models have a fixed temperature.
+    pub(crate) fixes_sampling: fn(&str) -> bool,
 }
 
 impl Codec for OpenAi {
@@ -18,10 +19,14 @@ impl Codec for OpenAi {
         "/chat/completions".into()
     }
 
-    fn encode(&self, name: &ApiName, request: &ChatRequest) -> Value {
-        let mut body = json!({ "model": name.model, "messages": request.messages });
+    fn fixes_sampling(&self, model: &str) -> bool {
+        (self.fixes_sampling)(model)
+    }
+
+    fn encode(&self, model: &str, request: &ChatRequest) -> Value {
+        let mut body = json!({ "model": model, "messages": request.messages });
         let sampling = &request.sampling;
-        if !name.has_fixed_sampling() {
+        if !self.fixes_sampling(model) {
             body["temperature"] = json!(sampling.temperature);
         }
         if let Some(top_p) = sampling.top_p {
@@ -83,6 +88,12 @@ impl Codec for OpenAi {
         let billed_micro_usd = charged.map(|usd| (usd * 1e6).ceil() as u64);
         non_empty(Completion { text, finish, usage, billed_micro_usd, version: text_at(body, "/model") })
     }
+}
+
+/// OpenAI's reasoning models.
+pub(crate) fn is_reasoning_model(model: &str) -> bool {
+    let o_series = model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    o_series || model == "gpt-5" || (model.starts_with("gpt-5-") && !model.starts_with("gpt-5-chat"))
 }
 
 /// Strict mode accepts only schemas whose objects require every property and allow no others.
