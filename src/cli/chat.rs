@@ -12,7 +12,7 @@ use super::{
     args::{parse_count, parse_device, parse_site, parse_temperature},
     terminal::{counted, escape, runtime},
 };
-use crate::session::{Device, ModelOptions, Talk};
+use crate::session::{Chat, Device, ModelOptions};
 use tiltmeter_model::{ChatReply, Finish, Message, Problem, Role, Sampling, Site};
 
 /// Chat with a model and see the projection of each reply.
@@ -56,11 +56,11 @@ pub(super) fn execute(args: &ChatArgs) -> Result<Exit, Failure> {
     let sampling = Sampling { temperature: args.temperature, ..Sampling::default() };
     let axis = args.axis.as_deref().map(|path| (path, args.site));
     let models = ModelOptions { device: args.device, ..Default::default() };
-    let talk = Talk::open(&args.model, axis, sampling, args.seed, args.max_new_tokens, &models)?;
+    let chat = Chat::open(&args.model, axis, sampling, args.seed, args.max_new_tokens, &models)?;
     let runtime = runtime()?;
     let interactive = stdin().is_terminal() && stdout().is_terminal();
     converse(args.system.as_deref(), interactive, stdin().lock(), &mut stdout(), |messages| {
-        runtime.block_on(talk.answer(messages))
+        runtime.block_on(chat.answer(messages))
     })?;
     Ok(Exit::Done)
 }

@@ -1,6 +1,7 @@
 //! The trait `Kind`: everything that a frozen plan and the journal of its runs give without a model, namely files of runs and of the
 //! batch, exports, records for a dataset, the analysis, the summary on the terminal, the methods section.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use tiltmeter_model::problem::Problem;
@@ -8,7 +9,7 @@ pub use tiltmeter_scheduler::{Ledger, RunEnd, RunRecord};
 use tiltmeter_store::{Outcome, RunKey, Table};
 
 /// A file below the run folder.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
     /// Parts separated by `/`, each safe as a file name.
     pub path: String,
@@ -76,6 +77,12 @@ pub fn finished(runs: &[RunRecord]) -> impl Iterator<Item = (&RunKey, &Outcome)>
 /// A kind of experiment, read from a frozen plan. Its methods are pure functions of the plan and the journal, so every file can be
 /// deleted and written again.
 pub trait Kind: Send + Sync {
+    /// Value of `kind` in the plan.
+    fn name(&self) -> &'static str;
+
+    /// All planned runs, cell by cell.
+    fn run_keys(&self) -> Vec<RunKey>;
+
     /// Documents, tables and tensors of the finished runs.
     fn exports(&self, runs: &[RunRecord], ledger: &Ledger) -> Exports;
 

@@ -102,12 +102,6 @@ pub fn report(input: &ReportInput, options: &Options) -> Result<Reported, Vec<Pr
     }
 }
 
-/// The report of a run folder's journal; `None` if nothing is finished or there is nothing to report of it.
-pub fn of_folder(folder: &RunFolder, options: &Options) -> Result<Option<Reported>, Problem> {
-    let (plan, outcomes) = read(folder)?;
-    analyse_outcomes(&plan, &outcomes, options, &[])
-}
-
 /// The plan and what is finished of it.
 fn read(folder: &RunFolder) -> Result<(Plan, Vec<(RunKey, Outcome)>), Problem> {
     let (plan, outcomes) = finished_runs(folder)?;

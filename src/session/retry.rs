@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::{OffsetDateTime, macros::format_description};
 
-use super::afterwards::runs;
-use super::keeping::place;
+use super::artifact_writer::place;
+use super::collect::runs;
 use super::{ModelOptions, PreparedRun, RunOptions, find_folder, load, prepare};
 use tiltmeter_experiments::{Kind, RunEnd, RunFile, RunRecord, kind_of};
 use tiltmeter_model::problem::Problem;
@@ -75,7 +75,8 @@ pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Pr
         .map_err(|error| one(Problem::new(format!("no absolute path: {error}")).at(dir.display().to_string())))?;
     let folder = RunFolder::at(&dir);
     let recorded = recorded(&folder).map_err(one)?;
-    let runs = runs(&recorded);
+    let kind = kind_of(recorded.plan.document()).map_err(one)?;
+    let runs = runs(kind.as_ref(), &recorded);
     let failed: Vec<&RunRecord> = runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).collect();
     let done = runs.iter().filter(|run| run.end == RunEnd::Done).count();
     if done == recorded.planned {
@@ -89,7 +90,6 @@ pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Pr
             .hint("continue from another folder with: tiltmeter run FILE --resume --out DIR"))
     })?;
     let prepared = prepare(load(&invocation.file, &invocation.set)?, opening)?;
-    let kind = kind_of(recorded.plan.document()).map_err(one)?;
     let backups = prepared.conduct().local_backup_dir.clone();
     let archive = archive_files(&folder, kind.as_ref(), &failed, backups.as_deref()).map_err(one)?;
     let not_finished = recorded.planned.saturating_sub(done + failed.len());
@@ -143,6 +143,6 @@ pub fn requested_reruns(folder: &RunFolder, kind: &dyn Kind, backups: Option<&Pa
         let whole = |file: &RunFile| found(file).is_some_and(|found| found.trim_end() == file.text.trim_end());
         flags.first().is_some_and(gone) && !others.is_empty() && others.iter().all(whole)
     };
-    let runs = runs(&recorded);
+    let runs = runs(kind, &recorded);
     runs.iter().filter(|run| run.end == RunEnd::Done).filter(requested).map(|run| run.key.id()).collect()
 }

@@ -1,9 +1,9 @@
-//! Owns sending finished records to the dataset: checked before the first call is paid, sent at the end of a sitting, or later.
-//! Must not know: flags, terminal.
+//! Sends records of finished runs to a Hugging Face dataset.
 
 use std::path::{Path, PathBuf};
 
 use super::find_folder;
+use super::manifest::DATASET_NOTE;
 use tiltmeter_dataset::{Appended, Dataset, Uploads, records_of, send, token};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{Keys, read_env_file};
@@ -11,8 +11,6 @@ use tiltmeter_store::{Manifest, RunFolder};
 
 /// The file of the dataset.
 const FILE: &str = "game_logs.jsonl";
-/// The manifest's note that names the dataset.
-pub const NOTE: &str = "dataset";
 const REPO_VARIABLE: &str = "HF_REPO_ID";
 
 /// Checks name, token and address; sends nothing.
@@ -24,14 +22,14 @@ pub fn open(repo_id: &str, keys: &Keys) -> Result<Dataset, Problem> {
     token(keys).and_then(|token| Dataset::open(repo_id, token, None)).map_err(place)
 }
 
-/// An upload and what became of it.
+/// An upload and its result.
 pub struct Uploaded {
     pub folder: PathBuf,
     pub repo_id: String,
     pub result: Result<Appended, Problem>,
 }
 
-/// Sends what of this folder is not in the dataset yet. A failure leaves everything as it was.
+/// Sends the records of this folder that the dataset lacks. A failed upload changes nothing.
 pub async fn upload(dataset: &Dataset, folder: &RunFolder) -> Uploaded {
     let result = match records_of(folder) {
         Ok(records) => send(dataset, folder, FILE, &records).await,
@@ -40,14 +38,14 @@ pub async fn upload(dataset: &Dataset, folder: &RunFolder) -> Uploaded {
     Uploaded { folder: folder.dir().to_owned(), repo_id: dataset.repo_id().to_owned(), result }
 }
 
-/// Sends what is pending in these folders, or, if there are none, in every run folder of the default place. The dataset is `repo`,
-/// else HF_REPO_ID, else the one that the folder's own sitting was to send to.
+/// Sends the pending records of these folders, or of every run folder in the default place if `dirs` is empty. The dataset is `repo`,
+/// else HF_REPO_ID, else the one in the folder's manifest.
 pub async fn upload_pending(dirs: &[PathBuf], repo: Option<&str>) -> Result<Vec<Uploaded>, Problem> {
     let env_file = Path::new(super::ENV_FILE);
     let keys = Keys::from_environment(Some(env_file))?;
     let in_file = read_env_file(env_file)?.into_iter().find(|(name, _)| name == REPO_VARIABLE).map(|(_, value)| value);
     let set = std::env::var(REPO_VARIABLE).ok().or(in_file).filter(|value| !value.trim().is_empty());
-    let asked = repo.map(str::to_owned).or(set);
+    let requested = repo.map(str::to_owned).or(set);
     let folders = match dirs {
         [] => begun(Path::new("data/runs")),
         dirs => dirs.iter().map(|dir| find_folder(dir)).collect::<Result<_, _>>()?,
@@ -58,13 +56,13 @@ pub async fn upload_pending(dirs: &[PathBuf], repo: Option<&str>) -> Result<Vec<
         if records.is_empty() && dirs.is_empty() {
             continue;
         }
-        let noted = || Manifest::read(&folder.manifest()).ok()?.notes.get(NOTE)?.as_str().map(str::to_owned);
-        let Some(repo_id) = asked.clone().or_else(noted) else {
+        let noted = || Manifest::read(&folder.manifest()).ok()?.notes.get(DATASET_NOTE)?.as_str().map(str::to_owned);
+        let Some(repo_id) = requested.clone().or_else(noted) else {
             if dirs.is_empty() {
-                // Nobody ever meant to send it anywhere.
+                // This experiment has no dataset.
                 continue;
             }
-            return Err(Problem::new("nobody said which dataset the records are for")
+            return Err(Problem::new("no dataset is given for these records")
                 .at(folder.dir().display().to_string())
                 .hint(format!("give --repo name/dataset, or set {REPO_VARIABLE} in the environment or .env")));
         };

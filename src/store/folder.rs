@@ -245,16 +245,15 @@ impl RunFolder {
         self.dir.join("images")
     }
 
-    /// All paths to which a transcript of this name is written, the one in the run folder first.
-    pub fn transcript_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
-        let shared = self.shared.as_ref().map(|base| base.join("data").join("generated_transcripts"));
-        places(self.transcripts_dir(), shared, file_name)
-    }
-
-    /// All paths to which a figure of this name is written, the one in the run folder first.
-    pub fn image_places(&self, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
-        let shared = self.shared.as_ref().map(|base| base.join("images"));
-        places(self.images_dir(), shared, file_name)
+    /// Where a copy of this transcript or figure belongs, outside the run folder; `None` for other files and for folders that the user
+    /// named.
+    pub fn shared_copy(&self, path: &Path) -> Option<PathBuf> {
+        let base = self.shared.as_ref()?;
+        let transcript = path
+            .strip_prefix(self.transcripts_dir())
+            .map(|name| ["data", "generated_transcripts"].iter().collect::<PathBuf>().join(name));
+        let figure = || path.strip_prefix(self.images_dir()).map(|name| Path::new("images").join(name));
+        Some(base.join(transcript.or_else(|_| figure()).ok()?))
     }
 
     /// Removes temporary files of a killed process. Does nothing if other processes may write to the folder, because their temporary
@@ -324,11 +323,6 @@ fn short(hash: &str) -> &str {
     hash.get(..8).unwrap_or(hash)
 }
 
-fn places(own: PathBuf, shared: Option<PathBuf>, file_name: &str) -> Result<Vec<PathBuf>, Problem> {
-    let file_name = safe_name(file_name)?;
-    Ok(std::iter::once(own).chain(shared).map(|dir| dir.join(file_name)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,17 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn exports_of_a_named_folder_stay_in_it() {
-        let named = RunFolder::at("out");
-        assert_eq!(named.transcript_places("a.json").unwrap(), [Path::new("out/generated_transcripts/a.json")]);
-        assert_eq!(named.image_places("a.png").unwrap(), [Path::new("out/images/a.png")]);
+    fn only_runs_in_the_default_place_have_shared_copies() {
+        assert_eq!(RunFolder::at("out").shared_copy(Path::new("out/images/a.png")), None);
         let base = tempfile::tempdir().unwrap();
         let default = RunFolder::create(base.path(), "e", "aaaaaaaaaaaa").unwrap();
-        let places = default.transcript_places("a.json").unwrap();
-        assert_eq!(places[0], default.dir().join("generated_transcripts/a.json"));
-        assert_eq!(places[1], base.path().join("data/generated_transcripts/a.json"));
-        assert_eq!(default.image_places("a.png").unwrap()[1], base.path().join("images/a.png"));
-        assert!(default.image_places("../a.png").is_err());
+        let copy = |name: &str| default.shared_copy(&default.dir().join(name));
+        assert_eq!(copy("generated_transcripts/a.json"), Some(base.path().join("data/generated_transcripts/a.json")));
+        assert_eq!(copy("images/a.png"), Some(base.path().join("images/a.png")));
+        assert_eq!(copy("report.md"), None);
         assert!(RunFolder::create(base.path(), "../e", "aa").is_err());
     }
 

@@ -314,26 +314,6 @@ async fn a_hundred_and_twenty_calls_at_sixty_a_minute_are_through_in_seventy_fiv
     assert!(refused <= 6 && wall <= Duration::from_secs(75), "{wall:?}, {refused} refused");
 }
 
-/// Deleting what was made of the journal loses nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn collect_makes_every_file_again() {
-    let server = FaultServer::always(Act::Reply("The lamp is lit.".into())).await;
-    let batch = Batch::new(steward(&server), scripted_judge(), json!({"lanes": fast()}));
-    assert_eq!(batch.run(&[]).await.code, Some(0));
-    let before = files(&batch.out());
-    let made =
-        |name: &str| !["invocation.json", "journal.jsonl", "plan.json", "manifest.json", "session.log"].contains(&name);
-    // Made by the experiment with its models at hand: tables and transcripts.
-    let with_models = |name: &str| name.ends_with(".parquet") || name.starts_with("generated_transcripts/");
-    for name in before.keys().filter(|name| made(name) && !with_models(name)) {
-        fs::remove_file(batch.out().join(name)).unwrap();
-    }
-    Ended::of(&mut batch.command(&["collect", "out"])).done();
-    let after = files(&batch.out());
-    let differ: Vec<&String> = before.keys().filter(|name| after.get(*name) != before.get(*name)).collect();
-    assert!(differ.is_empty(), "{differ:?}");
-}
-
 #[test]
 fn one_interview_is_sat_through_enter_by_enter() {
     let home = Path::new(crate::program::ROOT);

@@ -44,6 +44,7 @@ mod resume;
 mod canaries;
 #[cfg(unix)]
 mod batch;
+mod collect;
 #[cfg(unix)]
 mod crash;
 #[cfg(unix)]

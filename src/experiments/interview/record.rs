@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::InterviewPlan;
+use super::{InterviewPlan, VariantPlan};
 use super::{
     LEVELS, OUTCOMES, collect, judge, methods, rule,
     run::{Judgement, Row, Turn},
@@ -18,7 +18,7 @@ use crate::{BACKUPS, DatasetRecord, Exports, Kind, Ledger, RunEnd, RunFile, RunR
 use tiltmeter_model::Role;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::canonical;
-use tiltmeter_store::Outcome;
+use tiltmeter_store::{Outcome, RunKey};
 
 /// No Python takes part.
 const NO_PYTHON: &str = "n/a";
@@ -144,6 +144,20 @@ fn pretty(value: &Value) -> String {
 }
 
 impl Kind for InterviewPlan {
+    fn name(&self) -> &'static str {
+        "interview"
+    }
+
+    fn run_keys(&self) -> Vec<RunKey> {
+        let numbers = self.first_run..self.first_run + self.runs_per_variant;
+        let key = |variant: &VariantPlan, sample| RunKey {
+            experiment: self.experiment.clone(),
+            cell: variant.label.clone(),
+            sample,
+        };
+        self.conditions.iter().flat_map(|variant| numbers.clone().map(move |sample| key(variant, sample))).collect()
+    }
+
     fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
         collect::exports(self, runs)
     }

@@ -24,6 +24,7 @@ use super::{collect, methods, run};
 use crate::{DatasetRecord, Exports, Kind, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::TOO_LONG;
+use tiltmeter_store::RunKey;
 
 /// How a run stands, in the words of its result; `None`: it has not ended.
 fn status(end: &RunEnd) -> Option<&'static str> {
@@ -106,6 +107,21 @@ fn file(path: String, text: String) -> RunFile {
 }
 
 impl Kind for Records {
+    fn name(&self) -> &'static str {
+        "negotiation"
+    }
+
+    fn run_keys(&self) -> Vec<RunKey> {
+        let Some(matrix) = &self.matrix else { return Vec::new() };
+        let experiment = self.plan["experiment"].as_str().unwrap_or_default();
+        let key = |cell, sample| RunKey { experiment: experiment.to_owned(), cell: matrix.name(cell), sample };
+        matrix
+            .cells()
+            .into_iter()
+            .flat_map(|cell| (0..matrix.repetitions).map(move |sample| key(cell, sample)))
+            .collect()
+    }
+
     fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
         self.matrix.as_ref().map(|matrix| collect::collect(matrix, &self.plan["axes"], runs)).unwrap_or_default()
     }

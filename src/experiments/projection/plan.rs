@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{collect, methods};
+use super::{REFERENCE, collect, methods};
 use crate::config::{OverflowPolicy, Placement, Seeding};
 use crate::plan::{AxisPlan, ModelPlan};
 use crate::{Exports, Kind, Ledger, RunRecord, read_plan};
 use tiltmeter_model::Sampling;
 use tiltmeter_model::probe::Span;
 use tiltmeter_model::problem::Problem;
+use tiltmeter_store::RunKey;
 
 /// Everything that determines the results of a projection experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,17 @@ impl ProjectionPlan {
 }
 
 impl Kind for ProjectionPlan {
+    fn name(&self) -> &'static str {
+        "projection"
+    }
+
+    fn run_keys(&self) -> Vec<RunKey> {
+        let key = |cell: &str, sample| RunKey { experiment: self.experiment.clone(), cell: cell.to_owned(), sample };
+        let conditions = self.conditions.iter().map(|condition| condition.label.as_str());
+        let rollouts = conditions.flat_map(|label| (0..self.samples).map(move |sample| key(label, sample)));
+        rollouts.chain(self.reference.then(|| key(REFERENCE, 0))).collect()
+    }
+
     fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
         collect::exports(self, runs)
     }

@@ -15,7 +15,7 @@ use crate::config::{Cell, Scenario};
 use crate::{BatchAnalysis, Exports, Kind, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::{Account, HaltReason};
-use tiltmeter_store::Outcome;
+use tiltmeter_store::{Outcome, RunKey};
 
 /// One variation of the plan.
 pub struct Variation {
@@ -107,6 +107,21 @@ impl Records {
 }
 
 impl Kind for Records {
+    fn name(&self) -> &'static str {
+        "scenario"
+    }
+
+    fn run_keys(&self) -> Vec<RunKey> {
+        let experiment = self.plan["experiment"].as_str().unwrap_or_default();
+        let key = |variation: &Variation, sample| RunKey {
+            experiment: experiment.to_owned(),
+            cell: variation.cell.clone(),
+            sample,
+        };
+        let samples = 1..=self.runs_per_variation();
+        self.variations.iter().flat_map(|one| samples.clone().map(move |sample| key(one, sample))).collect()
+    }
+
     fn exports(&self, runs: &[RunRecord], _ledger: &Ledger) -> Exports {
         collect::collect(self, runs)
     }

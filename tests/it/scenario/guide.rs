@@ -148,12 +148,7 @@ fn the_guides_file_as_it_stands_is_planned_without_a_key() {
         assert!(ended.out.contains(part), "{part}\n{}", ended.out);
     }
     for key in ["OPENAI_API_KEY", "ANTHROPIC_API_KEY"] {
-        assert_eq!(
-            ended.err.matches(&format!("note: a run will need this: {key} is not set")).count(),
-            1,
-            "{}",
-            ended.err
-        );
+        assert_eq!(ended.err.matches(&format!("note: a run needs this: {key} is not set")).count(), 1, "{}", ended.err);
     }
     let mut command = desk.command(&["run", FILE]);
     let ended = Ended::of(command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY"));
@@ -202,7 +197,7 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     let ended = desk.ended(&["analyze", OUT, "--json"]).await;
     assert!(child.try_wait().unwrap().is_none(), "it should be running still");
     assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(ended.err.contains("note: the batch is still being written"), "{}", ended.err);
+    assert!(ended.err.contains("note: the batch is still running"), "{}", ended.err);
     let seen: Value = serde_json::from_str(&ended.out).unwrap();
     let so_far = seen["runs_completed"].as_u64().unwrap();
     assert_eq!((&seen["under_way"], &seen["runs_planned"]), (&json!(true), &json!(RUNS)));

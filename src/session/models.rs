@@ -1,6 +1,4 @@
-//! Owns the way from names to models: each model is opened once, each provider account has one lane, and all problems with keys,
-//! addresses and prices come at once.
-//! Must not know: flags, terminal.
+//! Opens models by name: each model once, one lane per provider account.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,36 +16,36 @@ use tiltmeter_scheduler::{CallPolicy, Lane, LaneLimits};
 /// The lane of the models on this machine.
 const ENGINE_LANE: &str = "engine";
 
-/// Longest time a reply of a model on this machine may take. It cannot hang on a network, so this only ends what is broken.
+/// Time limit of a local model's reply; ends only a broken model, because no network is involved.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// Opens models and remembers what was opened.
+/// Opens models and collects their lanes and problems.
 pub struct ModelOpener<'a> {
-    opening: &'a ModelOptions,
+    options: &'a ModelOptions,
     keys: &'a Keys,
     conduct: &'a Conduct,
     lanes: BTreeMap<String, Lane>,
     local: BTreeMap<String, Arc<dyn Model>>,
-    /// In the order they were named.
+    /// In the order in which they were requested.
     pub models: Vec<Arc<dyn Model>>,
     pub problems: Vec<Problem>,
-    /// What was found to be in order, one line each.
+    /// Checks that passed, one line each.
     pub ready: Vec<String>,
-    /// How many of the problems are with what is outside the experiment: keys, addresses, accounts.
+    /// Number of problems with keys, addresses and accounts.
     pub unready: usize,
-    /// What is not there and a plan can do without.
-    pub wanting: Vec<Problem>,
+    /// Missing prerequisites that a plan does not need.
+    pub warnings: Vec<Problem>,
 }
 
 impl<'a> ModelOpener<'a> {
-    pub fn new(opening: &'a ModelOptions, keys: &'a Keys, conduct: &'a Conduct) -> Self {
+    pub fn new(options: &'a ModelOptions, keys: &'a Keys, conduct: &'a Conduct) -> Self {
         let (lanes, local) = (BTreeMap::new(), BTreeMap::new());
         let (models, problems, ready) = (Vec::new(), Vec::new(), Vec::new());
-        Self { opening, keys, conduct, lanes, local, models, problems, ready, unready: 0, wanting: Vec::new() }
+        Self { options, keys, conduct, lanes, local, models, problems, ready, unready: 0, warnings: Vec::new() }
     }
 
-    /// A model in a part called `part`; `None` after a problem was noted.
-    pub fn speaker(&mut self, part: &str, model: &ModelRef) -> Option<ModelClient> {
+    /// Opens a model for `part`; `None` if a problem was added.
+    pub fn client(&mut self, part: &str, model: &ModelRef) -> Option<ModelClient> {
         let opened = if model.name == SCRIPTED {
             self.scripted(model)
         } else if is_api(&model.name) {
@@ -56,9 +54,9 @@ impl<'a> ModelOpener<'a> {
             self.local(model)
         };
         match opened {
-            Ok(speaker) => {
-                self.models.push(speaker.model.clone());
-                Some(speaker)
+            Ok(client) => {
+                self.models.push(client.model.clone());
+                Some(client)
             }
             Err(problem) if problem.place.is_some() => {
                 self.problems.push(problem);
@@ -71,18 +69,18 @@ impl<'a> ModelOpener<'a> {
         }
     }
 
-    /// Notes what a run will need from outside, and a plan does not.
-    pub fn wanting(&mut self, problem: Problem) {
-        let note = Problem { what: format!("a run will need this: {}", problem.what), ..problem };
-        if !self.wanting.iter().any(|known| known.what == note.what) {
-            self.wanting.push(note);
+    /// Adds a warning about something that a run needs and a plan does not.
+    pub fn warn(&mut self, problem: Problem) {
+        let note = Problem { what: format!("a run needs this: {}", problem.what), ..problem };
+        if !self.warnings.iter().any(|known| known.what == note.what) {
+            self.warnings.push(note);
         }
     }
 
-    /// The lanes of everything that was opened. A lane that nobody uses is told by its name.
+    /// The lanes of all opened models. Adds a problem for every configured lane without a model.
     pub fn lanes(&mut self) -> Vec<Lane> {
         for LaneSpec { name, .. } in &self.conduct.lanes {
-            // What could not be opened has no lane either.
+            // A model that could not be opened has no lane.
             if self.problems.is_empty() && !self.lanes.contains_key(name) {
                 let known: Vec<&str> = self.lanes.keys().map(String::as_str).collect();
                 self.problems.push(
@@ -99,7 +97,7 @@ impl<'a> ModelOpener<'a> {
         let opened = match self.local.get(&model.name) {
             Some(opened) => opened.clone(),
             None => {
-                let opened: Arc<dyn Model> = open_local(&model.name, self.opening.device, &self.opening.engine)?;
+                let opened: Arc<dyn Model> = open_local(&model.name, self.options.device, &self.options.engine)?;
                 self.local.insert(model.name.clone(), opened.clone());
                 opened
             }
@@ -126,12 +124,14 @@ impl<'a> ModelOpener<'a> {
             None => None,
         };
         let note = match (&model.price, own) {
-            (Some(said), Some(price)) => json!({"price": price, "date": said.date, "source": "the experiment's file"}),
+            (Some(written), Some(price)) => {
+                json!({"price": price, "date": written.date, "source": "the experiment's file"})
+            }
             _ => json!(facts.price),
         };
         let limited = self.conduct.budget_limit.is_some() || self.conduct.cost_per_run_limit.is_some();
         if limited && note.is_null() {
-            return Err(Problem::new(format!("nobody knows what `{}` costs, so no budget can hold", model.name)).hint(
+            return Err(Problem::new(format!("the price of `{}` is unknown, so its budget cannot be enforced", model.name)).hint(
                 "write its price, in US dollars per million tokens: model: {name: …, price: {input: 0.10, output: 0.40}}",
             ));
         }
@@ -142,10 +142,10 @@ impl<'a> ModelOpener<'a> {
                 self.ready.push(format!("{}: name, key and address are in order", model.name));
                 opened
             }
-            // What is wrong with more than the key is wrong without one too.
-            Err(problem) if self.opening.for_plan => {
+            // Opening without a key reports every problem but the key.
+            Err(problem) if self.options.for_plan => {
                 let opened = open_api(&model.name, self.keys, ApiOptions { for_plan: true, ..options })?;
-                self.wanting(match problem.place {
+                self.warn(match problem.place {
                     Some(_) => problem,
                     None => problem.at(model.name.clone()),
                 });
@@ -165,21 +165,21 @@ impl<'a> ModelOpener<'a> {
         Ok(ModelClient { model: opened, lane: facts.lane, policy, local: false, price: note })
     }
 
-    /// One lane per name, with what the experiment says of it, else the preset.
+    /// Adds a lane with the limits of the experiment, or else of the preset.
     fn lane(&mut self, name: &str, preset: LanePreset) {
         if self.lanes.contains_key(name) {
             return;
         }
-        let said = self.conduct.lanes.iter().find(|lane| lane.name == name);
-        // Where several processes call at the same time, each keeps to its part.
-        let share = self.opening.rate_share.unwrap_or(1).max(1) as u64;
+        let configured = self.conduct.lanes.iter().find(|lane| lane.name == name);
+        // Each of several processes keeps to its share.
+        let share = self.options.rate_share.unwrap_or(1).max(1) as u64;
         let part = |limit: u64| (limit / share).max(1);
-        let requests = said.and_then(|lane| lane.requests_per_minute).or(preset.requests_per_minute);
-        let in_flight = said.and_then(|lane| lane.max_in_flight).or(preset.max_in_flight);
+        let requests = configured.and_then(|lane| lane.requests_per_minute).or(preset.requests_per_minute);
+        let in_flight = configured.and_then(|lane| lane.max_in_flight).or(preset.max_in_flight);
         let limits = LaneLimits {
             requests_per_minute: requests.map(|limit| part(u64::from(limit)) as u32),
-            input_tokens_per_minute: said.and_then(|lane| lane.input_tokens_per_minute).map(part),
-            output_tokens_per_minute: said.and_then(|lane| lane.output_tokens_per_minute).map(part),
+            input_tokens_per_minute: configured.and_then(|lane| lane.input_tokens_per_minute).map(part),
+            output_tokens_per_minute: configured.and_then(|lane| lane.output_tokens_per_minute).map(part),
             max_in_flight: in_flight.map(|limit| part(limit as u64) as usize),
         };
         self.lanes.insert(name.to_owned(), Lane::new(name, limits));

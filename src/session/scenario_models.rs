@@ -1,12 +1,10 @@
-//! Owns how the cast of a scenario is opened: every model that plays a part in some variation, once, and the axes for those that show
-//! their hidden states.
-//! Must not know: flags, terminal.
+//! Opens the models of a scenario, each once, and the axes of actors that show their hidden states.
 
 use std::collections::BTreeMap;
 
 use super::{
-    kinds::{Opened, open_axes},
-    opening::ModelOpener,
+    build::{Opened, open_axes},
+    models::ModelOpener,
 };
 use tiltmeter_experiments::config::ScenarioSpec;
 use tiltmeter_experiments::scenario::ScenarioBatch;
@@ -18,25 +16,25 @@ pub fn open(
     opener: &mut ModelOpener<'_>,
     notes: &mut Vec<Problem>,
 ) -> Result<Opened, Vec<Problem>> {
-    let mut speakers = BTreeMap::new();
+    let mut clients = BTreeMap::new();
     for name in spec.model_names() {
         let known = opener.problems.len();
-        let speaker = opener.speaker("a part of the scenario", &spec.model(&name));
+        let client = opener.client("a part of the scenario", &spec.model(&name));
         if let Some(problem) = opener.problems.get_mut(known).filter(|_| !name.contains('/')) {
-            // A word alone is more often a name that the batch was to explain than a folder.
+            // A single word is more often an alias missing from `models:` than a folder.
             let hint = problem.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
-            problem.hint = Some(format!("{hint}or say under `models:` what `{name}` stands for"));
+            problem.hint = Some(format!("{hint}or define `{name}` under `models:`"));
         }
-        speakers.extend(speaker.map(|speaker| (name, speaker)));
+        clients.extend(client.map(|client| (name, client)));
     }
-    let judge = spec.judge.as_ref().and_then(|judge| opener.speaker("judge", judge));
+    let judge = spec.judge.as_ref().and_then(|judge| opener.client("judge", judge));
     if !opener.problems.is_empty() {
         return Err(std::mem::take(&mut opener.problems));
     }
     let mut axes: BTreeMap<String, Vec<Axis>> = BTreeMap::new();
     for name in spec.actor_model_names() {
-        let model = speakers.get(&name).map(|speaker| speaker.model.clone());
-        // What shows no hidden states is not asked for them: a batch may have actors of both sorts.
+        let model = clients.get(&name).map(|client| client.model.clone());
+        // A batch may mix models that show their hidden states with models that do not.
         let Some(model) = model.filter(|model| model.card().hidden_size.is_some()) else { continue };
         let opened = open_axes(&spec.readouts, model.as_ref(), notes)?;
         if !opened.is_empty() {
@@ -49,5 +47,5 @@ pub fn open(
             distinct.push(axis.clone());
         }
     }
-    Ok((Box::new(ScenarioBatch::new(spec, speakers, judge, axes)?), distinct))
+    Ok((Box::new(ScenarioBatch::new(spec, clients, judge, axes)?), distinct))
 }

@@ -1,35 +1,37 @@
-//! Owns what the numbers of a run become in its folder: figures of measures, distributions and responses, one summary, one report.
-//! Must not know: flags, terminal, how runs are made.
+//! `report.md`, `report.html`, `images/` and `<experiment>_summary.json`: figures and tables of measures, distributions and responses.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::report::Reported;
+use super::Batch;
+use crate::session::report::{Reported, title};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_report::{
     ResponseFigure, Section, bar_chart, distribution_json, line_chart, page_html, page_markdown, report_html,
     response_figures, response_json, summary_json,
 };
-use tiltmeter_store::{RunFolder, write_atomic, write_json_atomic, write_text_atomic};
+use tiltmeter_store::{RunFolder, safe_name, write_atomic, write_json_atomic, write_text_atomic};
+
+pub fn write(batch: &Batch) -> Result<Vec<PathBuf>, Problem> {
+    let mut files = Vec::new();
+    if let Some(reported) = &batch.reported {
+        write_report(title(batch.plan), batch.folder, reported, &mut files)?;
+    }
+    Ok(files)
+}
 
 /// Writes figures, summary and report and adds their paths to `files`. The first measure is the main one, or what comes first where
 /// nothing was measured; distributions stand in the report after the measures, then responses. Further measures have pages of their own.
-pub fn write_report(
-    name: &str,
-    folder: &RunFolder,
-    reported: &Reported,
-    files: &mut Vec<PathBuf>,
-) -> Result<(), Problem> {
+fn write_report(name: &str, folder: &RunFolder, reported: &Reported, files: &mut Vec<PathBuf>) -> Result<(), Problem> {
     let mut stems = Stems { name, taken: Vec::new() };
     let (mut figures, mut places) = (Vec::new(), Vec::new());
     let mut figure = |shown: &str, svg: String, png: &[u8]| -> Result<(), Problem> {
         let stem = stems.next(shown);
         for (ending, bytes) in [("png", png), ("svg", svg.as_bytes())] {
-            for path in folder.image_places(&format!("{stem}.{ending}"))? {
-                write_atomic(&path, bytes)?;
-                files.push(path);
-            }
+            let path = folder.images_dir().join(safe_name(&format!("{stem}.{ending}"))?);
+            write_atomic(&path, bytes)?;
+            files.push(path);
         }
         places.push(format!("images/{stem}.png"));
         figures.push(svg);
