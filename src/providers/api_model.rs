@@ -3,11 +3,12 @@
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
+use crate::api_name::ApiName;
 use crate::codec::{BadReply, Completion, TokenCounts};
 use crate::error;
 use crate::http::{self, Timeouts, TransportError};
 use crate::prices::{Price, price};
-use crate::profiles::{ApiName, Auth, PROVIDERS, Provider};
+use crate::profiles::{Auth, PROVIDERS, Provider};
 use tiltmeter_model::failure::Failure;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::{ApiKey, Keys, Scrubber, check_address};

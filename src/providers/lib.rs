@@ -3,6 +3,7 @@
 //! | file | |
 //! |---|---|
 //! | `profiles.rs` | one [`Provider`] row each: address, key, limits, accepted fields. A new provider goes here |
+//! | `api_name.rs` | [`ApiName`]: `provider/model`, its rate-limit lane, and the requests it accepts |
 //! | `codec/` | wire formats: OpenAI's chat completions, Anthropic's Messages, Gemini's `generateContent` |
 //! | `http.rs` | one exchange, with time-outs and a size cap |
 //! | `error.rs` | what went wrong, as a `failure::Class` |
@@ -13,15 +14,17 @@
 //! reject or partly ignore ([`tiltmeter_model::Model::check`]). No key leaves except in a header, and no reply or error that echoes a key
 //! reaches the caller unscrubbed. No cost is a float: prices and costs are integers, and an unknown cost stays unknown.
 
-mod profiles;
-mod codec;
-mod http;
-mod retry_after;
-mod error;
-mod prices;
 mod api_model;
+mod api_name;
+mod codec;
+mod error;
+mod http;
+mod prices;
+mod profiles;
+mod retry_after;
 
 pub use api_model::{ApiModel, ApiOptions};
+pub use api_name::ApiName;
 pub use http::Timeouts;
 pub use prices::{LongPrice, Price, PriceNote, price};
-pub use profiles::{ApiName, LanePreset, PROVIDERS, Provider};
+pub use profiles::{LanePreset, PROVIDERS, Provider};

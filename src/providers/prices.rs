@@ -4,7 +4,7 @@
 //! `ceil((input x price_in + output x price_out) / 10^6)`, rounded up once per call. The worst case takes one token per byte of text
 //! (a byte-level tokenizer makes no more) plus the overhead of the chat format, and `max_new_tokens`, which includes thinking.
 
-use super::profiles::ApiName;
+use super::api_name::ApiName;
 use tiltmeter_model::ChatRequest;
 use tiltmeter_model::problem::Problem;
 
