@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     budget::Budget,
-    call::{Halt, HaltReason},
+    call::Halt,
     checkpoint::{CHECKPOINT, Checkpoint},
     journal::{Counts, Entry, EntryKind, Journal, RecoveredRun, StepId, StepRecord, parsed, value_of},
     plan::request_hash,
@@ -46,8 +46,6 @@ pub(super) struct Shared {
     pub steps: StepCounters,
     pub lanes: Vec<Lane>,
     pub budget: Budget,
-    /// The latest halt of each reason.
-    pub halts: Mutex<BTreeMap<HaltReason, Problem>>,
     /// The halt of each interrupted run, by run id.
     pub halted: Mutex<BTreeMap<String, Halt>>,
     /// Latest checkpoint of each run without an outcome, by run id.
@@ -279,9 +277,6 @@ impl RunContext {
 
     /// Records for the summary why the run is interrupted.
     pub(super) fn note_halt(&self, halt: Halt) {
-        let mut halts = self.shared.halts.lock().unwrap_or_else(PoisonError::into_inner);
-        halts.insert(halt.reason, halt.problem.clone());
-        drop(halts);
         self.shared.halted.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id.clone(), halt);
     }
 

@@ -54,7 +54,6 @@ impl Schedule {
             steps: StepCounters::default(),
             lanes: self.lanes.clone(),
             budget: self.budget.clone(),
-            halts: Mutex::default(),
             halted: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
             hooks: self.hooks.take(),

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::{
     budget::Balance,
-    call::Halt,
     context::Shared,
     journal::{Entry, EntryKind, FORMAT, Journal, RecoveredRun, SessionStart, SessionStop, moment},
     schedule::Schedule,
@@ -116,11 +115,11 @@ impl Schedule {
         self.budget.release_unspent()?;
 
         let spending = self.budget.spending();
-        let halts = mem::take(&mut *shared.halts.lock().unwrap_or_else(PoisonError::into_inner));
-        let halt = halts.into_iter().next().filter(|_| pending > 0);
-        let halt = halt.map(|(reason, problem)| Halt::of_schedule(reason, problem, &spending, completed, runs.len()));
+        let halted = mem::take(&mut *shared.halted.lock().unwrap_or_else(PoisonError::into_inner));
+        let halt = halted.values().min_by_key(|halt| halt.reason).filter(|_| pending > 0).cloned();
+        let halt = halt.map(|halt| halt.of_schedule(&spending, completed, runs.len()));
         let mut accounts = self.budget.accounts();
-        for (id, halt) in mem::take(&mut *shared.halted.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for (id, halt) in halted {
             accounts.entry(id).or_default().halt = Some(halt);
         }
         let OpenSession { mut sessions, started_at, start, accepted_drift, resumed, uncertain_steps } = session;

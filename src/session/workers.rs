@@ -190,7 +190,7 @@ fn require_same_plan(folder: &RunFolder, plan: &Plan, claims: &Claims) -> Result
 fn manual_leases(folder: &RunFolder, worker: &str, conduct: &Conduct) -> Result<Option<Arc<BudgetLeases>>, Problem> {
     let Some(limit) = conduct.budget_limit else { return Ok(None) };
     if folder.journal().is_file() {
-        return Err(Problem::new("this folder was begun without workers, so its budget_limit cannot be shared")
+        return Err(Problem::new("this folder was started without workers, so its budget_limit cannot be shared")
             .at(folder.journal().display().to_string())
             .hint("continue with: tiltmeter run FILE --resume, without --job and --pull"));
     }

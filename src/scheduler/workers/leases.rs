@@ -69,23 +69,20 @@ impl BudgetLeases {
     pub fn raise_limit(&self, limit: u64) -> Result<u64, Problem> {
         loop {
             let levels = self.levels()?;
-            let now = levels.last().map_or(0, |(_, to)| *to);
-            if now >= limit {
+            let current = levels.last().map_or(0, |(_, to)| *to);
+            if current >= limit {
                 self.claims.sync()?;
-                return Ok(now);
+                return Ok(current);
             }
             // If another worker was faster, the limit may be a different one now.
-            self.claims.take_with(&level(levels.len() + 1), &format!("{now}-{limit}"))?;
+            self.claims.take_with(&level(levels.len() + 1), &format!("{current}-{limit}"))?;
         }
     }
 
     /// Total amount that the worker may spend.
     pub fn held(&self) -> Result<u64, Problem> {
         let claimed: u64 = self.claims.own().iter().filter_map(|name| amount(name)).sum();
-        let released =
-            self.released()?.into_iter().filter(|lease| lease.name.starts_with(&format!("{LEFT}-{}-", self.worker)));
-        let released: u64 =
-            released.filter(|lease| worker_of(&lease.name) == Some(&self.worker)).map(|lease| lease.amount).sum();
+        let released = self.released_by_worker()?.iter().map(|lease| lease.amount).sum();
         claimed.checked_sub(released).ok_or_else(|| {
             Problem::new(format!("worker {} released more of the budget than it had claimed", self.worker))
                 .at(self.dir.display().to_string())
@@ -125,8 +122,8 @@ impl BudgetLeases {
         }
         let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.dir.join(LEFT);
-        let before = self.released()?.iter().filter(|lease| worker_of(&lease.name) == Some(&self.worker)).count();
-        let path = dir.join(format!("{}-{}-{}", self.worker, before + 1, held - spent));
+        let number = self.released_by_worker()?.len() + 1;
+        let path = dir.join(format!("{}-{number}-{}", self.worker, held - spent));
         let made = fs::OpenOptions::new().write(true).create_new(true).open(&path).map(|_| ());
         made.and_then(|()| sync_folder(&dir)).map_err(|error| cannot_write(&path, &error))
     }
@@ -144,6 +141,12 @@ impl BudgetLeases {
             levels.push(range);
         }
         Ok(levels)
+    }
+
+    fn released_by_worker(&self) -> Result<Vec<Lease>, Problem> {
+        let mut released = self.released()?;
+        released.retain(|lease| worker_of(&lease.name) == Some(&self.worker));
+        Ok(released)
     }
 
     /// All released amounts, including those claimed since.
