@@ -46,6 +46,6 @@ def interview(model: str, base_url: str, folder: Path) -> str:
 
 
 def journal(folder: Path) -> list[dict]:
-    """Every line of the journal, without its checksum."""
+    """All entries of the journals in a run folder."""
     lines = [line for path in sorted(folder.glob("journal*.jsonl")) for line in path.read_text().splitlines()]
-    return [json.loads(line[9:]) for line in lines]
+    return [json.loads(line) for line in lines]
