@@ -289,7 +289,7 @@ fn a_changed_plan_is_refused_field_by_field_and_accepted_on_request() {
     }
     let again = Ended::of(&mut bench.run("run", &base));
     assert_eq!((again.code, again.problems().len()), (Some(2), 1), "{}", again.err);
-    assert!(again.err.contains("already holds the journal") && again.err.contains("--resume"), "{}", again.err);
+    assert!(again.err.contains("already contains the journal") && again.err.contains("--resume"), "{}", again.err);
     assert!(!again.err.contains(" runs | "), "no progress of a run that is none:\n{}", again.err);
     assert!(files(&bench.dir("run")) == before, "a refused resume changed something");
 

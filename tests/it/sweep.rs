@@ -217,7 +217,7 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     let flag = |number: usize| sweep.out().join(format!("logs/completed_{number}.flag"));
     fs::remove_file(flag(42)).unwrap();
     let said = Ended::of(&mut sweep.run());
-    assert!(said.err.contains("is carried out anew: its flag was removed"), "{}", said.err);
+    assert!(said.err.contains("runs again: its flag was removed"), "{}", said.err);
     said.done();
     assert_eq!(sweep.billed(), billed + CALLS);
     assert!(flag(42).is_file());
