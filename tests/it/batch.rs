@@ -216,7 +216,7 @@ async fn records_reach_the_dataset_and_what_cannot_be_sent_is_sent_later() {
     hub.always("/commit/", Fault::Status(403));
     let ended = batch.run_with(&[], &environment).await;
     assert_eq!(ended.code, Some(4), "{}\n{}", ended.out, ended.err);
-    assert!(ended.err.contains(&format!("✓ the dataset {REPO} is there")), "{}", ended.err);
+    assert!(ended.err.contains(&format!("✓ the dataset {REPO} exists")), "{}", ended.err);
     let problem = ended.problems().pop().unwrap();
     assert!(problem.contains("Upload failed") && problem.contains("tiltmeter upload out"), "{problem}");
     assert_eq!(batch.records().len(), RUNS, "everything is kept");

@@ -153,7 +153,7 @@ fn the_guides_file_as_it_stands_is_planned_without_a_key() {
     let mut command = desk.command(&["run", FILE]);
     let ended = Ended::of(command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY"));
     assert_eq!((ended.code, ended.problems().len()), (Some(2), 3), "{}", ended.err);
-    assert!(ended.problems()[0].contains("this experiment needs 2 things"), "{}", ended.err);
+    assert!(ended.problems()[0].contains("2 prerequisites are missing"), "{}", ended.err);
     assert!(before == files(desk.home.path()), "nothing is written");
 }
 
@@ -354,7 +354,7 @@ fn what_cannot_be_analysed_is_told_in_one_error_and_left_as_it_is() {
     wrong(&["analyze", "nowhere"], "there is no such folder", "check the path");
     fs::create_dir(desk.home.path().join("empty")).unwrap();
     wrong(&["analyze", "empty"], "no run is recorded in this folder", "give a run folder");
-    wrong(&["analyze", FILE], "Not a directory", "a folder is needed");
+    wrong(&["analyze", FILE], "Not a directory", "a file, not a folder");
 
     let interview = json!({
         "kind": "interview", "experiment": "x", "prompt_set": in_root("experiments/interviews/vault.yaml"),
