@@ -16,6 +16,17 @@ pub struct RunFile {
     pub text: String,
 }
 
+impl RunFile {
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into() }
+    }
+
+    /// Indented JSON with a final line feed.
+    pub fn json(path: impl Into<String>, value: &Value) -> Self {
+        Self::new(path, format!("{value:#}\n"))
+    }
+}
+
 /// One JSON object for the dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetRecord {
@@ -36,7 +47,7 @@ pub struct BatchAnalysis {
 impl BatchAnalysis {
     /// The files of the numbers.
     pub fn files(&self) -> impl Iterator<Item = RunFile> {
-        self.numbers.iter().map(|(path, value)| RunFile { path: path.clone(), text: format!("{value:#}\n") })
+        self.numbers.iter().map(|(path, value)| RunFile::json(path, value))
     }
 
     /// All numbers as one object, by the names of their files: `metrics_analysis` for `analysis/metrics-analysis.json`.

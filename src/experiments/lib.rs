@@ -10,11 +10,15 @@ pub mod negotiation;
 pub mod scenario;
 
 // What kinds share: how a model is asked, and what is made of what runs leave.
+mod defects;
+mod judge;
+mod kind;
 mod model_client;
+mod plan;
 mod probe_plan;
 mod reply_record;
-mod kind;
-mod plan;
+mod tables;
+mod worst_case;
 pub mod extract;
 
 use std::sync::Arc;
@@ -29,6 +33,7 @@ pub use kind::{
     BACKUPS, BatchAnalysis, DatasetRecord, Exports, Kind, Ledger, NamedTensor, RunEnd, RunFile, RunRecord, finished,
 };
 pub use model_client::ModelClient;
+pub use plan::ResponsePlan;
 
 /// What a kind answers, so that one session can plan, run and report any of them.
 pub trait Experiment: Send + Sync {
@@ -114,8 +119,8 @@ type ReadPlan = fn(&Value) -> Result<Box<dyn Kind>, Problem>;
 const KINDS: [(&str, ReadPlan); 4] = [
     ("projection", |plan| Ok(Box::new(projection::ProjectionPlan::read(plan)?))),
     ("interview", |plan| Ok(Box::new(interview::InterviewPlan::read(plan)?))),
-    ("negotiation", |plan| Ok(Box::new(negotiation::Records::of(plan)))),
-    ("scenario", |plan| Ok(Box::new(scenario::Records::of(plan)))),
+    ("negotiation", |plan| Ok(Box::new(negotiation::NegotiationPlan::read(plan)?))),
+    ("scenario", |plan| Ok(Box::new(scenario::ScenarioPlan::read(plan)?))),
 ];
 
 /// The kind of a frozen plan.

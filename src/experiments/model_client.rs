@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::plan::ModelPlan;
 use tiltmeter_model::failure::{Class, Failure};
 use tiltmeter_model::problem::Problem;
-use tiltmeter_model::{ChatReply, ChatRequest, Message, Model, ModelError, Sampling, SeedKey};
+use tiltmeter_model::{ChatReply, ChatRequest, ConversationId, Message, Model, ModelError, Sampling, SeedKey};
 use tiltmeter_scheduler::{Call, CallPolicy, Cost, RunContext, RunError};
 
 /// A model in its part in an experiment.
@@ -49,19 +49,19 @@ impl ModelClient {
         }
     }
 
-    /// The model in its part, as the plan names it.
-    pub fn part(&self, base_url: Option<&str>) -> Value {
-        json!(self.plan(base_url))
+    /// Positions of the context; `None` for a model behind an API.
+    pub fn context_limit(&self) -> Option<usize> {
+        let card = self.model.card();
+        card.hidden_size.and(card.max_positions)
     }
 
-    /// The model in the part of a judge: greedy, and held to a form where it can be held to one.
-    pub fn judging(&self, base_url: Option<&str>, instructions: &str, schema: Option<&Value>, most: usize) -> Value {
-        let mut judge = self.part(base_url);
-        judge["instructions"] = json!(instructions);
-        judge["schema"] = json!(schema);
-        judge["temperature"] = json!(0);
-        judge["max_new_tokens"] = json!(most);
-        judge
+    /// The prompt of a request and its number of tokens.
+    ///
+    /// # Errors
+    /// The model is behind an API, or its chat template refuses the messages.
+    pub fn rendered(&self, request: &ChatRequest) -> Result<(String, usize), Problem> {
+        let rendered = self.model.render(&request.messages).map_err(|error| error.problem())?;
+        Ok((rendered.text, rendered.token_ids.len()))
     }
 
     /// One reply.
@@ -106,6 +106,15 @@ impl ModelClient {
             }
         })
         .await
+    }
+}
+
+/// Conversations of a run; dropping it tells the models that they are over.
+pub struct OpenConversations<'a>(pub Vec<(&'a dyn Model, ConversationId)>);
+
+impl Drop for OpenConversations<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(model, conversation)| model.close(*conversation));
     }
 }
 

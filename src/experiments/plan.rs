@@ -1,10 +1,11 @@
 //! Parts of frozen plans that kinds share.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use tiltmeter_model::probe::{Axis, Site};
-use tiltmeter_model::{ModelCard, SeedSupport};
+use tiltmeter_model::probe::{Axis, Site, Span};
+use tiltmeter_model::{ModelCard, Sampling, SeedSupport};
+use tiltmeter_report::{Against, Factor};
 
 /// A model as the plan names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,14 @@ impl ModelPlan {
             seed_support: None,
         }
     }
+
+    /// Name and, if known, hash of the weights, for the methods section.
+    pub fn exact_name(&self) -> String {
+        match &self.fingerprint {
+            Some(fingerprint) => format!("{} (weights {fingerprint})", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// An axis as the plan names it.
@@ -69,10 +78,26 @@ impl AxisPlan {
         }
     }
 
+    /// The axis under another name.
+    pub fn named(axis: &Axis, name: String, step: Option<&str>) -> Self {
+        Self { name, step: step.map(str::to_owned), ..Self::of(axis) }
+    }
+
     /// Name of the axis' series: `<axis>@<site>`.
     pub fn series(&self) -> String {
         format!("{}@{}", self.name, self.site)
     }
+}
+
+/// `<axis> at <site>; …`, for the methods section.
+pub fn axis_list(axes: &[AxisPlan]) -> String {
+    axes.iter().map(|axis| format!("{} at {}", axis.name, axis.site)).collect::<Vec<_>>().join("; ")
+}
+
+/// The span as in the experiment file.
+pub fn span_name(span: Span) -> String {
+    let name = json!(span);
+    name.as_str().map_or_else(|| name.to_string(), str::to_owned)
 }
 
 /// A judge as the plan names it.
@@ -87,10 +112,50 @@ pub struct JudgePlan {
     pub max_new_tokens: usize,
 }
 
+impl JudgePlan {
+    /// How the form of the verdict is enforced, for the methods section.
+    pub fn form(&self) -> &'static str {
+        if self.schema.is_none() { "asked for JSON in words" } else { "held to a JSON schema" }
+    }
+}
+
 /// A label with a fixed set of values, shown as a distribution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CategoryPlan {
     pub label: String,
     pub title: Option<String>,
     pub menu: Vec<String>,
+}
+
+/// A metric that the report shows against a numeric factor and in a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResponsePlan {
+    pub metric: String,
+    pub title: String,
+    pub unit: String,
+    #[serde(default)]
+    pub centred: bool,
+    #[serde(default)]
+    pub against: Option<Against>,
+    #[serde(default)]
+    pub by: Option<Factor>,
+    #[serde(default)]
+    pub rows: Option<Factor>,
+    #[serde(default)]
+    pub columns: Option<Factor>,
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// Sampling settings as they are shown before a run.
+pub fn describe_sampling(sampling: &Sampling) -> Vec<String> {
+    let mut settings = vec![match sampling.temperature {
+        0.0 => "greedy (temperature 0)".to_owned(),
+        temperature => format!("temperature {temperature}"),
+    }];
+    settings.extend(sampling.top_p.map(|p| format!("top_p {p}")));
+    settings.extend(sampling.top_k.map(|k| format!("top_k {k}")));
+    settings.extend(sampling.min_p.map(|p| format!("min_p {p}")));
+    settings
 }

@@ -5,37 +5,17 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::report::title;
+use tiltmeter_experiments::ResponsePlan;
 use tiltmeter_model::problem::Problem;
-use tiltmeter_report::{Against, Factor, Response, ResponseRun};
+use tiltmeter_report::{Response, ResponseRun};
 use tiltmeter_scheduler::Plan;
 use tiltmeter_store::{Outcome, RunKey};
-
-/// A metric that the plan wants shown, and against what.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Planned {
-    metric: String,
-    title: String,
-    unit: String,
-    #[serde(default)]
-    centred: bool,
-    #[serde(default)]
-    against: Option<Against>,
-    #[serde(default)]
-    by: Option<Factor>,
-    #[serde(default)]
-    rows: Option<Factor>,
-    #[serde(default)]
-    columns: Option<Factor>,
-    #[serde(default)]
-    notes: Vec<String>,
-}
 
 /// What the plan wants shown, with the finished runs. Errors if the plan's list cannot be read.
 pub fn responses(plan: &Plan, outcomes: &[(RunKey, Outcome)]) -> Result<Vec<Response>, Problem> {
     let planned = match plan.document().get("responses") {
         None | Some(Value::Null) => Vec::new(),
-        Some(written) => Vec::<Planned>::deserialize(written).map_err(|error| {
+        Some(written) => Vec::<ResponsePlan>::deserialize(written).map_err(|error| {
             Problem::new(format!("`responses` of the plan cannot be read: {error}"))
                 .hint("it is a list of objects with a metric, a title, a unit and what the metric is shown against")
         })?,
@@ -43,8 +23,8 @@ pub fn responses(plan: &Plan, outcomes: &[(RunKey, Outcome)]) -> Result<Vec<Resp
     Ok(planned.into_iter().map(|planned| response(plan, outcomes, planned)).collect())
 }
 
-fn response(plan: &Plan, outcomes: &[(RunKey, Outcome)], planned: Planned) -> Response {
-    let Planned { metric, title: heading, unit, centred, against, by, rows, columns, notes } = planned;
+fn response(plan: &Plan, outcomes: &[(RunKey, Outcome)], planned: ResponsePlan) -> Response {
+    let ResponsePlan { metric, title: heading, unit, centred, against, by, rows, columns, notes } = planned;
     let run = |(key, outcome): &(RunKey, Outcome)| ResponseRun {
         name: key.id(),
         value: outcome.metrics.get(&metric).copied(),

@@ -1,21 +1,14 @@
-//! Owns how a negotiation experiment is put into words before it runs, and how bargainers and settings are named in its methods.
-//! Must not know: engine, provider, run folders, terminal.
+//! Description of a negotiation experiment before it runs.
 
-use super::run::order_name;
-use super::{Bargainer, Setting};
+use super::matrix::order_name;
+use super::{Bargainer, Resources, axes_of};
 use crate::config::{BargainerRef, SpeakingOrder};
+use crate::plan::describe_sampling;
 
-/// One `(what, how)` a line.
-pub fn describe(setting: &Setting) -> Vec<(String, String)> {
-    let (spec, matrix) = (&setting.spec, &setting.matrix);
-    let s = &spec.sampling;
-    let mut sampling = vec![match s.temperature {
-        0.0 => "greedy (temperature 0)".to_owned(),
-        temperature => format!("temperature {temperature}"),
-    }];
-    sampling.extend(s.top_p.map(|p| format!("top_p {p}")));
-    sampling.extend(s.top_k.map(|k| format!("top_k {k}")));
-    sampling.extend(s.min_p.map(|p| format!("min_p {p}")));
+/// Rows `(what, how)`.
+pub fn describe(resources: &Resources) -> Vec<(String, String)> {
+    let Resources { spec, matrix, .. } = resources;
+    let mut sampling = describe_sampling(&spec.sampling);
     sampling.push(format!("at most {} new tokens", spec.max_new_tokens));
     let levels: Vec<String> = spec.competition_levels.iter().map(f64::to_string).collect();
     let orders = match spec.orders.as_slice() {
@@ -33,8 +26,8 @@ pub fn describe(setting: &Setting) -> Vec<(String, String)> {
     }
     let total = matrix.total_runs();
     let mut rows = vec![
-        ("weak", named(&spec.weak_models, &setting.weak)),
-        ("strong", named(&spec.strong_models, &setting.strong)),
+        ("weak", named(&spec.weak_models, &resources.weak)),
+        ("strong", named(&spec.strong_models, &resources.strong)),
         ("levels", format!("{} (cosine similarity of the two agents' values)", levels.join(", "))),
         ("game", format!("{} items, at most {} rounds, gamma {}", spec.num_items, spec.max_rounds, spec.gamma)),
         ("order", orders),
@@ -42,27 +35,25 @@ pub fn describe(setting: &Setting) -> Vec<(String, String)> {
         ("sampling", sampling.join(", ")),
         ("seed", format!("{} plus the number of the run", spec.seed)),
     ];
-    rows.push(match &spec.judge {
-        Some(judge) => {
-            let held = if setting.schema.is_some() { "given a JSON schema" } else { "asked for JSON in words" };
-            ("judge", format!("{}, temperature 0, at most {} tokens, {held}", judge.name, spec.judge_max_tokens))
-        }
-        None => ("judge", "none: no strategic behaviours are told".to_owned()),
+    rows.push(match spec.judge.as_ref().zip(resources.judge.as_ref()) {
+        Some((reference, judge)) => ("judge", judge.describe(&reference.name)),
+        None => ("judge", "none: strategic behaviours are not judged".to_owned()),
     });
-    rows.extend(setting.axes().iter().map(|axis| ("axis", format!("{} at {}", axis.name, axis.site))));
+    let axes = [&resources.weak, &resources.strong].map(|side| axes_of(side)).into_iter().find(|axes| !axes.is_empty());
+    rows.extend(axes.into_iter().flatten().map(|axis| ("axis", format!("{} at {}", axis.name, axis.site))));
     if spec.publication {
-        rows.push(("also", "for publication: the plan is kept to".to_owned()));
+        rows.push(("also", "for publication: the plan must be followed".to_owned()));
     }
     rows.into_iter().map(|(what, how)| (what.to_owned(), how)).collect()
 }
 
 /// `gpt-4o (openai/gpt-4o), programmed-fair`
-fn named(list: &[BargainerRef], voices: &[Bargainer]) -> String {
-    let one = |(said, voice): (&BargainerRef, &Bargainer)| match voice {
-        Bargainer::Model(voice) if voice.speaker.model.card().name != said.label => {
-            format!("{} ({})", said.label, voice.speaker.model.card().name)
+fn named(list: &[BargainerRef], bargainers: &[Bargainer]) -> String {
+    let one = |(reference, bargainer): (&BargainerRef, &Bargainer)| match bargainer {
+        Bargainer::Model(bargainer) if bargainer.client.model.card().name != reference.label => {
+            format!("{} ({})", reference.label, bargainer.client.model.card().name)
         }
-        _ => said.label.clone(),
+        _ => reference.label.clone(),
     };
-    list.iter().zip(voices).map(one).collect::<Vec<_>>().join(", ")
+    list.iter().zip(bargainers).map(one).collect::<Vec<_>>().join(", ")
 }

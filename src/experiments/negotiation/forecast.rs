@@ -1,121 +1,116 @@
-//! Owns what a sweep will take: calls, tokens of context, and the most it can cost if every game goes to its last round, every reply is
-//! as long as it may be and every call is made once. What a model does not take, or cannot hold for even one round, is refused
-//! before anything is spent.
-//! Must not know: engine, provider, run folders, terminal.
+//! Forecast of a sweep: calls, context tokens, and the cost if every game reaches its last round with replies as long as allowed. A
+//! request that a model does not accept, or a context too small for one round, is an error.
 
 use serde_json::json;
 
-use super::play::Play;
-use super::protocol::{Phase, Turn};
-use super::rows::{Agent, ParsedOutcome, Row, Said, Setup, Side, status};
-use super::{Bargainer, ModelBargainer, PIE, Setting, cast};
+use super::dialogue::Dialogue;
+use super::game::{Phase, TOTAL_VALUE, Turn, names};
+use super::outcome::{Agent, ParsedOutcome, Row, Setup, Side, TurnRecord, status};
+use super::{Bargainer, Resources, judge};
+use crate::config::BargainerRef;
 use crate::reply_record::ReplyRecord;
-use crate::{CellForecast, Forecast, ModelClient, TokenForecast};
+use crate::worst_case::{WorstCase, located};
+use crate::{CellForecast, Forecast, TokenForecast};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, SeedKey};
 
-/// What a bargainer takes in one game.
+/// Phases of a round with its reflection.
+const TURNS_A_ROUND: usize = 5;
+/// Phases of the shortest game: an agreement in round 1.
+const SHORTEST_GAME: usize = 4;
+
+/// One bargainer in one game.
 #[derive(Clone, Default)]
-struct Share {
-    calls: u64,
-    /// In micro-dollars; `None`: nobody knows.
-    worst: Option<u64>,
+struct BargainerForecast {
+    cost: WorstCase,
     tokens: Option<TokenForecast>,
     first_prompt: String,
 }
 
-pub fn forecast(setting: &Setting) -> Result<Forecast, Vec<Problem>> {
-    let (spec, matrix) = (&setting.spec, &setting.matrix);
+pub fn forecast(resources: &Resources) -> Result<Forecast, Vec<Problem>> {
+    let Resources { spec, matrix, .. } = resources;
     let mut problems: Vec<Problem> = Vec::new();
     let mut notes = Vec::new();
-    let mut shares = |side: &str, list: &[crate::config::BargainerRef], voices: &[Bargainer]| -> Vec<Share> {
-        let place = |label: &str| format!("{side} bargainer `{label}`");
-        let one = list.iter().zip(voices).map(|(said, voice)| {
-            share(setting, voice, &said.label, &mut notes).unwrap_or_else(|problem| {
-                problems.push(if problem.place.is_some() { problem } else { problem.at(place(&said.label)) });
-                Share::default()
+    let mut side = |side: &str, list: &[BargainerRef], bargainers: &[Bargainer]| -> Vec<BargainerForecast> {
+        let one = list.iter().zip(bargainers).map(|(BargainerRef { label, .. }, bargainer)| {
+            bargainer_forecast(resources, bargainer, label, &mut notes).unwrap_or_else(|problem| {
+                problems.push(located(problem, format!("{side} bargainer `{label}`")));
+                BargainerForecast::default()
             })
         });
         one.collect()
     };
-    let weak = shares("weak", &spec.weak_models, &setting.weak);
-    let strong = shares("strong", &spec.strong_models, &setting.strong);
-    let judge = match judged(setting, &mut notes) {
-        Ok(judge) => judge,
-        Err(problem) => {
-            problems.push(if problem.place.is_some() { problem } else { problem.at("judge") });
-            Share::default()
-        }
-    };
+    let weak = side("weak", &spec.weak_models, &resources.weak);
+    let strong = side("strong", &spec.strong_models, &resources.strong);
+    let judge = judge_cost(resources, &mut notes).unwrap_or_else(|problem| {
+        problems.push(located(problem, "judge"));
+        WorstCase::default()
+    });
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut forecast =
-        Forecast { max_new_tokens: spec.max_new_tokens, notes, worst_micro_usd: Some(0), ..Forecast::default() };
+    let mut cost = WorstCase::default();
+    let mut cells = Vec::new();
     for cell in matrix.cells() {
-        let own = [&weak[cell.weak], &strong[cell.strong]];
-        let runs = matrix.repetitions as u64;
-        let paid = own.into_iter().chain([&judge]);
-        forecast.paid_calls += paid.clone().map(|share| share.calls).sum::<u64>() * runs;
-        let worst = paid.map(|share| share.worst).try_fold(0_u64, |sum, worst| Some(sum.saturating_add(worst?)));
-        let all = forecast.worst_micro_usd.zip(worst);
-        forecast.worst_micro_usd = all.map(|(sum, worst)| sum.saturating_add(worst.saturating_mul(runs)));
-        let local = own.into_iter().find(|share| share.tokens.is_some());
-        forecast.cells.push(CellForecast {
+        let players = [&weak[cell.weak], &strong[cell.strong]];
+        for part in players.map(|player| &player.cost).into_iter().chain([&judge]) {
+            cost.add(part, matrix.repetitions);
+        }
+        let local = players.into_iter().find(|player| player.tokens.is_some());
+        cells.push(CellForecast {
             cell: matrix.name(cell),
             runs: matrix.repetitions,
-            turns: turns(setting) * 2,
-            tokens: local.and_then(|share| share.tokens),
-            first_prompt: local.map(|share| share.first_prompt.clone()).unwrap_or_default(),
+            turns: turns(resources) * 2,
+            tokens: local.and_then(|player| player.tokens),
+            first_prompt: local.map(|player| player.first_prompt.clone()).unwrap_or_default(),
         });
     }
-    let limits = setting.models().filter_map(|voice| limit(&voice.speaker));
-    forecast.limit = limits.min();
-    Ok(forecast)
+    Ok(Forecast {
+        cells,
+        limit: resources.models().filter_map(|bargainer| bargainer.client.context_limit()).min(),
+        max_new_tokens: spec.max_new_tokens,
+        paid_calls: cost.paid_calls,
+        worst_micro_usd: cost.micro_usd,
+        notes,
+    })
 }
 
-/// Most turns of an agent: five a round, and nobody reflects after the last.
-fn turns(setting: &Setting) -> usize {
-    5 * setting.spec.max_rounds - 1
+/// Greatest number of turns of an agent; there is no reflection after the last round.
+fn turns(resources: &Resources) -> usize {
+    TURNS_A_ROUND * resources.spec.max_rounds - 1
 }
 
-/// Tokens of a model's context, where they are known.
-fn limit(speaker: &ModelClient) -> Option<usize> {
-    let card = speaker.model.card();
-    card.hidden_size.and(card.max_positions)
-}
-
-/// A game that goes to its end with replies of this length. `asked` sees each request of the first speaker, one at a time: together
-/// they are many times the length of the game.
-fn longest(
-    setting: &Setting,
+/// A game over all rounds with replies of this length. `request` gets each request of the first speaker, one at a time: together they
+/// are many times as long as the game.
+fn longest_game(
+    resources: &Resources,
     bytes: usize,
-    mut asked: impl FnMut(ChatRequest) -> Result<(), Problem>,
+    mut request: impl FnMut(ChatRequest) -> Result<(), Problem>,
 ) -> Result<ParsedOutcome, Problem> {
-    let rules = setting.rules();
-    let values = vec![PIE / rules.items as f64; rules.items];
-    let mut play = Play::new(rules, setting.spec.gamma, &[values.clone(), values.clone()]);
-    let agent = |index: usize, side: Side| Agent {
-        name: cast::agent(index),
+    let rules = resources.rules();
+    let values = vec![TOTAL_VALUE / rules.items as f64; rules.items];
+    let mut dialogue = Dialogue::new(rules, resources.spec.gamma, &[values.clone(), values.clone()]);
+    let agent = |(index, side): (usize, Side)| Agent {
+        name: names::agent(index),
         side,
         model: String::new(),
         values: values.clone(),
     };
     let setup = Setup {
-        agents: vec![agent(0, Side::Weak), agent(1, Side::Strong)],
-        items: (0..rules.items).map(cast::item).collect(),
+        agents: [Side::Weak, Side::Strong].into_iter().enumerate().map(agent).collect(),
+        items: (0..rules.items).map(names::item).collect(),
         cosine_similarity: 1.0,
         seed: 0,
     };
-    let mut told = ParsedOutcome { rows: vec![Row::Setup(setup)] };
-    while let Some(turn) = play.game.turn() {
-        let messages = play.tell(turn).to_vec();
+    let mut outcome = ParsedOutcome { rows: vec![Row::Setup(setup)] };
+    while let Some(turn) = dialogue.game.turn() {
+        let messages = dialogue.prompt(turn).to_vec();
         if turn.agent == 0 {
-            asked(setting.request(messages, SeedKey::default()))?;
+            request(resources.request(messages, SeedKey::default()))?;
         }
-        let text = reply(&play, turn, bytes);
-        play.hear(turn, &text)?;
-        told.rows.push(Row::Said(Box::new(Said {
+        let text = reply(rules.items, turn, bytes);
+        dialogue.apply(turn, &text)?;
+        outcome.rows.push(Row::Turn(Box::new(TurnRecord {
             round: turn.round,
             phase: turn.phase,
             agent: turn.agent,
@@ -126,16 +121,16 @@ fn longest(
             reply_record: ReplyRecord::nothing(status::OK, SeedKey::default()),
         })));
     }
-    Ok(told)
+    Ok(outcome)
 }
 
-/// As many bytes as there may be tokens: the bound on input tokens counts one a byte. Proposals are valid, so that they are shown and
-/// voted on, and no vote ends the game.
-fn reply(play: &Play, turn: Turn, bytes: usize) -> String {
+/// One byte a token, as in the upper bound on input tokens. Proposals are valid, so that they are shown and voted on, and no vote ends
+/// the game.
+fn reply(items: usize, turn: Turn, bytes: usize) -> String {
     let object = match turn.phase {
         Phase::Proposal => {
-            let all: Vec<String> = (0..play.game.rules().items).map(cast::item).collect();
-            json!({"allocation": {cast::agent(0): all, cast::agent(1): []}}).to_string()
+            let all: Vec<String> = (0..items).map(names::item).collect();
+            json!({"allocation": {names::agent(0): all, names::agent(1): []}}).to_string()
         }
         _ => String::new(),
     };
@@ -143,76 +138,68 @@ fn reply(play: &Play, turn: Turn, bytes: usize) -> String {
     object + &"x".repeat(rest)
 }
 
-fn share(setting: &Setting, voice: &Bargainer, label: &str, notes: &mut Vec<String>) -> Result<Share, Problem> {
-    let Bargainer::Model(voice) = voice else { return Ok(Share { worst: Some(0), ..Share::default() }) };
-    let ModelBargainer { speaker, probes, .. } = voice.as_ref();
-    let max = setting.spec.max_new_tokens;
-    let mut share = Share { worst: Some(0), ..Share::default() };
-    longest(setting, max, |request| {
-        let request = ChatRequest { probes: probes.clone(), ..request };
-        speaker.model.check(&request)?;
-        let all = share.worst.zip(speaker.model.worst_case_micro_usd(&request));
-        share.worst = all.map(|(sum, worst)| sum.saturating_add(worst));
-        share.calls += u64::from(!speaker.local);
+fn bargainer_forecast(
+    resources: &Resources,
+    bargainer: &Bargainer,
+    label: &str,
+    notes: &mut Vec<String>,
+) -> Result<BargainerForecast, Problem> {
+    let mut forecast = BargainerForecast::default();
+    let Some(bargainer) = bargainer.as_model() else { return Ok(forecast) };
+    let max = resources.spec.max_new_tokens;
+    longest_game(resources, max, |request| {
+        let request = ChatRequest { probes: bargainer.probes.clone(), ..request };
+        forecast.cost.add_call(&bargainer.client, &request)
+    })?;
+    let Some(limit) = bargainer.client.context_limit() else { return Ok(forecast) };
+    let mut lengths: Vec<usize> = Vec::new();
+    longest_game(resources, 0, |request| {
+        let (text, length) = bargainer.client.rendered(&request)?;
+        if lengths.is_empty() {
+            forecast.first_prompt = text;
+        }
+        lengths.push(length);
         Ok(())
     })?;
-    if let Some(limit) = limit(speaker) {
-        let mut lengths: Vec<usize> = Vec::new();
-        longest(setting, 0, |request| {
-            let (text, length) = rendered(speaker, &request)?;
-            if lengths.is_empty() {
-                share.first_prompt = text;
-            }
-            lengths.push(length);
-            Ok(())
-        })?;
-        let length = |turn: usize| lengths.get(turn).copied().unwrap_or_default();
-        // Four turns make the shortest game: an agreement in round 1.
-        let shortest = length(3.min(lengths.len().saturating_sub(1))) + max;
-        if shortest > limit {
-            return Err(Problem::new(format!(
-                "not even one round fits: it needs {shortest} tokens of context even if every earlier reply is empty, and the model has {limit}"
-            ))
-            .hint("lower num_items or sampling.max_new_tokens, or take a model with a longer context"));
-        }
-        // Others speak once a round, too.
-        let taken = |turn: usize| (turn + 1 + turn / 5) * max;
-        let may_overflow_at = (0..lengths.len()).find(|turn| length(*turn) + taken(*turn) > limit).map(|turn| turn + 1);
-        if let Some(turn) = may_overflow_at {
-            notes.push(format!(
-                "`{label}` may outgrow its context from its turn {turn} (round {}) on if replies are as long as allowed; such a run fails",
-                (turn - 1) / 5 + 1
-            ));
-        }
-        let last = lengths.len().saturating_sub(1);
-        share.tokens = Some(TokenForecast { least: length(last), most: length(last) + taken(last), may_overflow_at });
+    let length = |turn: usize| lengths.get(turn).copied().unwrap_or_default();
+    let last = lengths.len().saturating_sub(1);
+    let shortest = length(last.min(SHORTEST_GAME - 1)) + max;
+    if shortest > limit {
+        return Err(Problem::new(format!(
+            "not even one round fits: it needs {shortest} tokens of context even if every earlier reply is empty, and the model has {limit}"
+        ))
+        .hint("lower num_items or sampling.max_new_tokens, or use a model with a longer context"));
     }
-    Ok(share)
+    // Own replies, and one public statement of the other agent a round.
+    let replies = |turn: usize| (turn + 1 + turn / TURNS_A_ROUND) * max;
+    let may_overflow_at = (0..lengths.len()).find(|turn| length(*turn) + replies(*turn) > limit).map(|turn| turn + 1);
+    if let Some(turn) = may_overflow_at {
+        notes.push(format!(
+            "`{label}` may exceed its context from its turn {turn} (round {}) on if replies are as long as allowed; such a run fails",
+            (turn - 1) / TURNS_A_ROUND + 1
+        ));
+    }
+    forecast.tokens = Some(TokenForecast { least: length(last), most: length(last) + replies(last), may_overflow_at });
+    Ok(forecast)
 }
 
-fn judged(setting: &Setting, notes: &mut Vec<String>) -> Result<Share, Problem> {
-    let Some(judge) = &setting.judge else { return Ok(Share { worst: Some(0), ..Share::default() }) };
-    let max = setting.spec.max_new_tokens;
-    let told = longest(setting, max, |_| Ok(()))?;
-    let request = setting.verdict_on(&told, SeedKey::default());
-    judge.model.check(&request)?;
-    if let Some(limit) = limit(judge) {
-        let told = longest(setting, 0, |_| Ok(()))?;
-        let (_, least) = rendered(judge, &setting.verdict_on(&told, SeedKey::default()))?;
-        let least = least + setting.spec.judge_max_tokens;
-        if least + 2 * turns(setting) * max > limit {
+fn judge_cost(resources: &Resources, notes: &mut Vec<String>) -> Result<WorstCase, Problem> {
+    let mut cost = WorstCase::default();
+    let Some(judge) = &resources.judge else { return Ok(cost) };
+    let request = |bytes: usize| {
+        let game = longest_game(resources, bytes, |_| Ok(()))?;
+        Ok::<_, Problem>(judge.request(judge::transcript(&game), SeedKey::default()))
+    };
+    let max = resources.spec.max_new_tokens;
+    cost.add_call(&judge.client, &request(max)?)?;
+    if let Some(limit) = judge.client.context_limit() {
+        let least = judge.client.rendered(&request(0)?)?.1 + judge.max_new_tokens;
+        if least + 2 * turns(resources) * max > limit {
             notes.push(format!(
-                "long games may outgrow the judge's context of {limit} tokens: one to the last round needs {least} besides what is said; \
-                 such a run fails"
+                "long games may exceed the judge's context of {limit} tokens: a game over all rounds needs {least} tokens without its \
+                 replies; such a run fails"
             ));
         }
     }
-    let calls = u64::from(!judge.local);
-    Ok(Share { calls, worst: judge.model.worst_case_micro_usd(&request), ..Share::default() })
-}
-
-/// A request as a model on this machine sees it, and how many tokens that is.
-fn rendered(speaker: &ModelClient, request: &ChatRequest) -> Result<(String, usize), Problem> {
-    let rendered = speaker.model.render(&request.messages).map_err(|error| error.problem())?;
-    Ok((rendered.text, rendered.token_ids.len()))
+    Ok(cost)
 }

@@ -1,19 +1,17 @@
-//! Owns the matrix of a sweep: its cells in listed order, what they are called, and the number of each run.
+//! The matrix of a sweep: its cells in listed order, their names, and the number of each run.
 //!
-//! A run's number is that of mixed radix digits in listed order: ((((repetition · O + order) · W + weak) · S + strong) · L + level),
-//! with O orders, W weak and S strong bargainers, L levels. With one order and one repetition this is 100·weak + 10·strong + level
-//! for a sweep of 3 x 10 x 10. A run's seed is the base seed plus its number.
-//! Must not know: models, what a run does.
+//! A run's number has mixed radix digits: ((((repetition · O + order) · W + weak) · S + strong) · L + level), with O orders, W weak and
+//! S strong bargainers, L levels. With one order and one repetition this is 100·weak + 10·strong + level for a sweep of 3 x 10 x 10.
+//! A run's seed is the base seed plus its number.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::config::SpeakingOrder;
 
 /// One repetition of one cell plays one game.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Matrix {
-    /// What the weak bargainers are called, in listed order; likewise the strong.
+    /// Labels of the weak bargainers, in listed order; likewise the strong.
     pub weak: Vec<String>,
     pub strong: Vec<String>,
     pub levels: Vec<f64>,
@@ -22,6 +20,14 @@ pub struct Matrix {
     pub repetitions: usize,
     /// Base seed.
     pub seed: u64,
+}
+
+/// A pair of bargainers: a condition of the report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    pub label: String,
+    /// Names of its cells.
+    pub cells: Vec<String>,
 }
 
 /// Indices into the lists of the matrix.
@@ -33,12 +39,20 @@ pub struct Cell {
     pub level: usize,
 }
 
-/// What stands in the name of a cell; no label holds the first of them.
+/// Parts of a cell's name; no label contains the first of them.
 const BETWEEN: &str = "_vs_";
 const BEFORE_LEVEL: &str = "_comp_";
 const STRONG_FIRST: &str = "_strong_first";
 
-/// A level as it stands in names: `0.1`, `1.0`.
+/// Name of an order in results and in the experiment file.
+pub fn order_name(order: SpeakingOrder) -> &'static str {
+    match order {
+        SpeakingOrder::WeakFirst => "weak_first",
+        SpeakingOrder::StrongFirst => "strong_first",
+    }
+}
+
+/// A level in names: `0.1`, `1.0`.
 pub fn level_name(level: f64) -> String {
     format!("{level:?}")
 }
@@ -73,7 +87,7 @@ impl Matrix {
         digits.into_iter().fold(repetition, |index, (radix, digit)| index * radix + digit)
     }
 
-    /// The run of a number.
+    /// Cell and repetition of a run's number.
     pub fn run(&self, index: usize) -> Option<(Cell, usize)> {
         if index >= self.total_runs() {
             return None;
@@ -107,7 +121,7 @@ impl Matrix {
         format!("{}{BETWEEN}{}", name(&self.weak, cell.weak), name(&self.strong, cell.strong))
     }
 
-    /// `gpt-4o_vs_o3_comp_0.1`, with `_strong_first` behind it where the strong bargainer opens; safe as a file name.
+    /// `gpt-4o_vs_o3_comp_0.1`, followed by `_strong_first` if the strong bargainer speaks first; safe as a file name.
     pub fn name(&self, cell: Cell) -> String {
         let order = match self.order(cell) {
             SpeakingOrder::WeakFirst => "",
@@ -116,7 +130,7 @@ impl Matrix {
         format!("{}{BEFORE_LEVEL}{}{order}", self.pair(cell), level_name(self.level(cell)))
     }
 
-    /// The cell of a name.
+    /// The cell with this name.
     pub fn find(&self, name: &str) -> Option<Cell> {
         let (rest, order) = match name.strip_suffix(STRONG_FIRST) {
             Some(rest) => (rest, SpeakingOrder::StrongFirst),
@@ -132,20 +146,20 @@ impl Matrix {
         })
     }
 
-    /// What is compared: the pairs, each over all levels, orders and repetitions; in listed order.
-    pub fn conditions(&self) -> Vec<Value> {
-        let mut pairs: Vec<(String, Vec<String>)> = Vec::new();
+    /// All pairs with their cells over levels and orders, in listed order.
+    pub fn pairs(&self) -> Vec<Pair> {
+        let mut pairs: Vec<Pair> = Vec::new();
         for cell in self.cells() {
-            let pair = self.pair(cell);
-            match pairs.iter_mut().find(|(known, _)| *known == pair) {
-                Some((_, cells)) => cells.push(self.name(cell)),
-                None => pairs.push((pair, vec![self.name(cell)])),
+            let label = self.pair(cell);
+            match pairs.iter_mut().find(|known| known.label == label) {
+                Some(pair) => pair.cells.push(self.name(cell)),
+                None => pairs.push(Pair { label, cells: vec![self.name(cell)] }),
             }
         }
-        pairs.into_iter().map(|(pair, cells)| json!({"label": pair, "cells": cells})).collect()
+        pairs
     }
 
-    /// Below the run folder, where the runs of a cell leave their results: `gpt-4o_vs_o3/comp_0.1`.
+    /// Folder of a cell's results, below the run folder: `gpt-4o_vs_o3/comp_0.1`.
     pub fn folder(&self, cell: Cell) -> String {
         format!("{}/comp_{}", self.pair(cell), level_name(self.level(cell)))
     }

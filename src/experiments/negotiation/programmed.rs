@@ -1,31 +1,29 @@
-//! Owns the bargainers without a language model: they answer in the form that models are asked for, so that a sweep without any model
-//! makes deals that mean something. They know what an agent knows: their own values and the public record.
+//! Programmed bargainers, which need no language model. They reply in the format that models are asked for and use only what an agent
+//! knows: its own values and the public events.
 //!
 //! In round r of R an agent demands at least the share a(r) = b + (o - b)(1 - t^(1/e)) of its own values, with t = (r - 1) / (R - 1)
-//! (t = 1 if R = 1), opening o, lowest demand b = 0.8 / n for n agents: the time-dependent tactics of Faratin, Sierra and Jennings
-//! (1998), `e` below 1 conceding late. Of all sets of items worth that much to it, it proposes for itself the one with the fewest items
-//! that others asked for last, of these the one with the fewest items, of these the one worth most to it; the rest goes to who asked
-//! for it, else in turns. It accepts what is worth at least a(r) to it.
-//! Must not know: models, prompts, the values of others.
+//! (t = 1 if R = 1), opening demand o and lowest demand b = 0.8 / n for n agents: the time-dependent tactics of Faratin, Sierra and
+//! Jennings (1998); e < 1 concedes late. Of all sets of items worth at least a(r) to it, it claims the one with the fewest items in the
+//! latest claims of others, then the fewest items, then the greatest value. Each other item goes to the agent that claimed it last,
+//! unclaimed items to the others in turn. It accepts every proposal worth at least a(r) to it.
 
-use super::cast;
-use super::protocol::{Allocation, Event, Game, Phase, Rules, Turn};
-use super::values::PIE;
+use super::game::utility::worth;
+use super::game::{Allocation, Event, Game, Phase, Rules, TOTAL_VALUE, Turn, names};
 use crate::config::Bargaining;
 
-/// Rounding must not make a set miss the demand it was chosen for.
+/// Tolerance of rounding when a set is compared with a demand.
 const SLACK: f64 = 1e-9;
 
-/// What the agent says in its turn.
-pub fn reply(how: Bargaining, game: &Game, turn: Turn, values: &[f64]) -> String {
+/// The reply of a strategy.
+pub fn reply(strategy: Bargaining, game: &Game, turn: Turn, values: &[f64]) -> String {
     let rules = game.rules();
-    let demand = demand(how, turn.round, rules);
+    let demand = demand(strategy, turn.round, rules);
     match turn.phase {
-        Phase::Discussion => match how {
+        Phase::Discussion => match strategy {
             Bargaining::Greedy => "I will not sell cheaply. Make me a good offer.".to_owned(),
             Bargaining::Fair | Bargaining::Conceder => {
                 let dearest = (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b]));
-                let dearest = dearest.map(cast::item).unwrap_or_default();
+                let dearest = dearest.map(names::item).unwrap_or_default();
                 format!("The {dearest} means most to me. Let us find something that suits us all.")
             }
         },
@@ -34,7 +32,7 @@ pub fn reply(how: Bargaining, game: &Game, turn: Turn, values: &[f64]) -> String
             let allocation = proposal(game, turn.agent, values, demand);
             let share = |agent: usize| {
                 let items = (0..allocation.len()).filter(|item| allocation[*item] == agent);
-                (cast::agent(agent), items.map(cast::item).collect::<Vec<_>>().into())
+                (names::agent(agent), items.map(names::item).collect::<Vec<_>>().into())
             };
             let shares: serde_json::Map<String, serde_json::Value> = (0..rules.agents).map(share).collect();
             serde_json::json!({"allocation": shares, "reasoning": format!("It is worth at least {demand:.2} to me.")})
@@ -42,8 +40,7 @@ pub fn reply(how: Bargaining, game: &Game, turn: Turn, values: &[f64]) -> String
         }
         Phase::Voting => {
             let vote = |allocation: &Allocation| {
-                let worth: f64 = allocation.share(turn.agent).into_iter().filter_map(|item| values.get(item)).sum();
-                if worth >= demand - SLACK { "accept" } else { "reject" }
+                if worth(values, allocation, turn.agent) >= demand - SLACK { "accept" } else { "reject" }
             };
             let votes = game.proposals().iter().map(|p| (p.number.to_string(), vote(&p.allocation).into()));
             let votes: serde_json::Map<String, serde_json::Value> = votes.collect();
@@ -52,11 +49,11 @@ pub fn reply(how: Bargaining, game: &Game, turn: Turn, values: &[f64]) -> String
     }
 }
 
-/// What the agent demands at least, in points of its own values.
-pub fn demand(how: Bargaining, round: usize, rules: Rules) -> f64 {
+/// Least acceptable value, in points of the agent's own values.
+pub fn demand(strategy: Bargaining, round: usize, rules: Rules) -> f64 {
     let agents = rules.agents.max(1) as f64;
     let lowest = 0.8 / agents;
-    let (opening, exponent) = match how {
+    let (opening, exponent) = match strategy {
         Bargaining::Fair => (1.0 / agents, 1.0),
         Bargaining::Greedy => (1.0, 0.5),
         Bargaining::Conceder => (1.0, 2.0),
@@ -65,26 +62,26 @@ pub fn demand(how: Bargaining, round: usize, rules: Rules) -> f64 {
         0 | 1 => 1.0,
         rounds => (round.saturating_sub(1) as f64 / (rounds - 1) as f64).min(1.0),
     };
-    PIE * (lowest + (opening - lowest) * (1.0 - passed.powf(1.0 / exponent)))
+    TOTAL_VALUE * (lowest + (opening - lowest) * (1.0 - passed.powf(1.0 / exponent)))
 }
 
-/// The agent of every item.
+/// Agent of each item.
 fn proposal(game: &Game, agent: usize, values: &[f64], demand: f64) -> Vec<usize> {
     let rules = game.rules();
-    let asked = asked(game, agent);
-    let items = values.len().min(cast::MOST_ITEMS);
+    let claims = claims(game, agent);
+    let items = values.len().min(names::MAX_ITEMS);
     let own = |set: u32| (0..items).filter(move |item| set >> item & 1 == 1);
     let worth = |set: u32| -> f64 { own(set).map(|item| values[item]).sum() };
-    let wanted = |set: u32| own(set).filter(|item| asked[*item].is_some()).count();
+    let wanted = |set: u32| own(set).filter(|item| claims[*item].is_some()).count();
     let good = (0_u32..1 << items).filter(|set| worth(*set) >= demand - SLACK);
     let key = |set: u32| (wanted(set), set.count_ones());
     let best = good.min_by(|a, b| key(*a).cmp(&key(*b)).then(worth(*b).total_cmp(&worth(*a))));
-    // Everything is worth 100, so some set is always good.
+    // All items together are worth 100, so there always is such a set.
     let best = best.unwrap_or((1 << items) - 1);
     let others: Vec<usize> = (0..rules.agents).filter(|other| *other != agent).collect();
     let mut turns = others.iter().cycle();
     (0..values.len())
-        .map(|item| match asked[item] {
+        .map(|item| match claims[item] {
             _ if item >= items || best >> item & 1 == 1 => agent,
             Some(other) => other,
             None => turns.next().copied().unwrap_or(agent),
@@ -92,29 +89,29 @@ fn proposal(game: &Game, agent: usize, values: &[f64], demand: f64) -> Vec<usize
         .collect()
 }
 
-/// Who of the others asked for each item in its own latest valid proposal.
-fn asked(game: &Game, agent: usize) -> Vec<Option<usize>> {
-    let mut asked = vec![None; game.rules().items];
-    let mut reply_record: Vec<usize> = Vec::new();
+/// For each item, the other agent that claims it in its latest valid proposal.
+fn claims(game: &Game, agent: usize) -> Vec<Option<usize>> {
+    let mut claims = vec![None; game.rules().items];
+    let mut done: Vec<usize> = Vec::new();
     for event in game.record().iter().rev() {
         let Event::Enumerated { proposals, .. } = event else { continue };
         for proposal in proposals.iter().filter(|p| p.by != agent) {
-            if reply_record.contains(&proposal.by) {
+            if done.contains(&proposal.by) {
                 continue;
             }
-            reply_record.push(proposal.by);
+            done.push(proposal.by);
             for item in proposal.allocation.share(proposal.by) {
-                asked[item].get_or_insert(proposal.by);
+                claims[item].get_or_insert(proposal.by);
             }
         }
     }
-    asked
+    claims
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{End, Move};
-    use super::super::{parse, utility::utilities, values::pair};
+    use super::super::game::{End, Move, utility::utilities, values::pair};
+    use super::super::replies;
     use super::*;
 
     fn played(how: [Bargaining; 2], values: &[Vec<f64>], max_rounds: usize) -> (End, Game) {
@@ -123,10 +120,10 @@ mod tests {
         while let Some(turn) = game.turn() {
             let text = reply(how[turn.agent], &game, turn, &values[turn.agent]);
             game.play(match turn.phase {
-                Phase::Discussion => Move::Say(text),
-                Phase::Thinking | Phase::Reflection => Move::Ponder,
-                Phase::Proposal => Move::Propose(parse::proposal(&text, rules)),
-                Phase::Voting => Move::Vote(parse::ballot(&text, game.proposals().len())),
+                Phase::Discussion => Move::Speak(text),
+                Phase::Thinking | Phase::Reflection => Move::Think,
+                Phase::Proposal => Move::Propose(replies::proposal(&text, rules)),
+                Phase::Voting => Move::Vote(replies::ballot(&text, game.proposals().len())),
             })
             .unwrap();
         }
@@ -146,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reply_can_be_read_and_nobody_accepts_less_than_it_demands() {
+    fn every_reply_is_readable_and_no_deal_is_below_the_demand() {
         let all = [Bargaining::Fair, Bargaining::Greedy, Bargaining::Conceder];
         for seed in 0..50 {
             for level in [0.0, 0.5, 1.0] {
@@ -164,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn greed_pays_against_fairness_and_the_fair_agree_at_once() {
+    fn greedy_beats_fair_and_fair_agrees_with_fair_in_round_1() {
         let (mut greedy, mut fair, mut deals, mut first) = (0.0, 0.0, 0, 0);
         for seed in 0..200 {
             let values = pair(5, 0.9, seed).unwrap();

@@ -1,18 +1,16 @@
-//! Owns what agents are told: the rules and their own values once, then before each turn everything of the public record that they
-//! have not been told yet, and what to do now. Every agent is told the whole record, word for word, except what it said itself, which
-//! stands in its own part of the conversation; the values of others and what they think are told to nobody.
-//! Must not know: models, who is strong.
+//! Prompts of agents: a briefing with the rules and the agent's own values, then before each turn the new public events and the task.
+//! An agent sees every public event word for word except its own statements, which are already in its conversation. Values and private
+//! replies are never shown to other agents.
 
 use serde_json::{Map, Value, json};
 
-use super::cast;
-use super::protocol::{Event, Game, Phase, Proposal, Rules, Turn};
+use super::game::{Event, Game, Phase, Proposal, Rules, Turn, names};
 
 /// The system message of an agent.
 pub fn briefing(rules: Rules, gamma: f64, agent: usize, values: &[f64]) -> String {
-    let others: Vec<String> = (0..rules.agents).filter(|other| *other != agent).map(cast::agent).collect();
+    let others: Vec<String> = (0..rules.agents).filter(|other| *other != agent).map(names::agent).collect();
     let worth: String =
-        values.iter().enumerate().map(|(i, value)| format!("- {}: {value:.2}\n", cast::item(i))).collect();
+        values.iter().enumerate().map(|(i, value)| format!("- {}: {value:.2}\n", names::item(i))).collect();
     let discount = if gamma < 1.0 {
         format!(
             "Time costs. An agreement in round 1 is worth its full value; with every further round everything is worth {gamma} times \
@@ -30,7 +28,7 @@ Nobody else knows these numbers, and you do not know the numbers of others: they
 of your values what you like, or nothing.\n\
 \n\
 There are at most {rounds} rounds. A round goes like this:\n\
-1. Discussion: each agent speaks once, reply_record by all.\n\
+1. Discussion: each agent speaks once, heard by all.\n\
 2. Thinking: each agent thinks in private.\n\
 3. Proposals: each agent proposes who gets which item. Every item goes to exactly one agent; a proposal that leaves an item over or \
 gives one away twice is invalid. When all are in, the valid ones are numbered and shown to all.\n\
@@ -40,14 +38,14 @@ If nothing is agreed, each agent reflects in private, and the next round begins.
 round {rounds} everybody gets 0.\n\
 \n\
 What you say in the discussion is public. What you write when thinking or reflecting is seen by nobody else.",
-        name = cast::agent(agent),
+        name = names::agent(agent),
         others = others.join(" and "),
         items = rules.items,
         rounds = rules.max_rounds,
     )
 }
 
-/// Every text with nothing of a run in it, for the plan: a change of words is a change of the experiment.
+/// All texts with neutral values, for the plan: a changed text is another experiment.
 pub fn all(rules: Rules, gamma: f64) -> Value {
     let game = Game::new(rules);
     let phases = [Phase::Discussion, Phase::Thinking, Phase::Proposal, Phase::Voting, Phase::Reflection];
@@ -56,28 +54,27 @@ pub fn all(rules: Rules, gamma: f64) -> Value {
     json!({"briefing": briefing(rules, gamma, 0, &vec![0.0; rules.items]), "tasks": tasks})
 }
 
-/// What an agent reads before its turn: what happened since it was last told, then what to do.
-pub fn message(game: &Game, turn: Turn, told: usize) -> String {
-    let news: Vec<String> =
-        game.record().iter().skip(told).filter_map(|event| news(event, turn.agent, game.rules().agents)).collect();
-    let mut parts = news;
-    parts.push(task(game, turn));
-    parts.join("\n\n")
+/// The user message before a turn: the public events after the first `seen`, then the task.
+pub fn message(game: &Game, turn: Turn, seen: usize) -> String {
+    let events = game.record().iter().skip(seen).filter_map(|event| describe(event, turn.agent, game.rules().agents));
+    events.chain([task(game, turn)]).collect::<Vec<_>>().join("\n\n")
 }
 
-/// An event as an agent is told it; `None` for its own words.
-fn news(event: &Event, agent: usize, agents: usize) -> Option<String> {
+/// An event as an agent sees it; `None` for the agent's own statement.
+fn describe(event: &Event, agent: usize, agents: usize) -> Option<String> {
     match event {
-        Event::Said { by, .. } if *by == agent => None,
-        Event::Said { round, by, text } if text.trim().is_empty() => {
-            Some(format!("[Round {round}, discussion] {} says nothing.", cast::agent(*by)))
+        Event::Statement { by, .. } if *by == agent => None,
+        Event::Statement { round, by, text } if text.trim().is_empty() => {
+            Some(format!("[Round {round}, discussion] {} says nothing.", names::agent(*by)))
         }
-        Event::Said { round, by, text } => Some(format!("[Round {round}, discussion] {}: {text}", cast::agent(*by))),
+        Event::Statement { round, by, text } => {
+            Some(format!("[Round {round}, discussion] {}: {text}", names::agent(*by)))
+        }
         Event::Enumerated { round, proposals, invalid } => {
             let mut lines = vec![format!("[Round {round}, proposals]")];
             lines.extend(proposals.iter().map(|proposal| terms(proposal, agents)));
             lines.extend(invalid.iter().map(|(by, why)| {
-                format!("The proposal of {} is invalid and does not count: {}.", cast::agent(*by), why.0)
+                format!("The proposal of {} is invalid and does not count: {}.", names::agent(*by), why.0)
             }));
             Some(lines.join("\n"))
         }
@@ -97,24 +94,26 @@ fn news(event: &Event, agent: usize, agents: usize) -> Option<String> {
 
 /// `Proposal 2, by Beta: Alpha gets Anchor; Beta gets Basket, Candle`.
 fn terms(proposal: &Proposal, agents: usize) -> String {
-    let gets = |agent: usize| format!("{} gets {}", cast::agent(agent), cast::items(&proposal.allocation.share(agent)));
+    let gets =
+        |agent: usize| format!("{} gets {}", names::agent(agent), names::items(&proposal.allocation.share(agent)));
     let all: Vec<String> = (0..agents).map(gets).collect();
-    format!("Proposal {}, by {}: {}.", proposal.number, cast::agent(proposal.by), all.join("; "))
+    format!("Proposal {}, by {}: {}.", proposal.number, names::agent(proposal.by), all.join("; "))
 }
 
+/// The task of a turn.
 fn task(game: &Game, turn: Turn) -> String {
     let Rules { agents, items, max_rounds } = game.rules();
-    let here = format!("[Round {} of {max_rounds}, {}]", turn.round, turn.phase.name());
-    let what = match turn.phase {
+    let heading = format!("[Round {} of {max_rounds}, {}]", turn.round, turn.phase.name());
+    let text = match turn.phase {
         Phase::Discussion => "Speak to the others, in a few sentences.".to_owned(),
         Phase::Thinking => "Think in private, in a few sentences: what do the others want, and what will you propose?".to_owned(),
         Phase::Proposal => {
-            let shares: Vec<String> = (0..agents).map(|agent| format!("\"{}\": [\"…\"]", cast::agent(agent))).collect();
+            let shares: Vec<String> = (0..agents).map(|agent| format!("\"{}\": [\"…\"]", names::agent(agent))).collect();
             let all: Vec<usize> = (0..items).collect();
             format!(
                 "Propose who gets which of {}. Answer with one JSON object and nothing else: {{\"allocation\": {{{}}}, \
                  \"reasoning\": \"…\"}}. The reasoning is seen by nobody else.",
-                cast::items(&all),
+                names::items(&all),
                 shares.join(", ")
             )
         }
@@ -131,12 +130,12 @@ fn task(game: &Game, turn: Turn) -> String {
             "Nothing was agreed. Reflect in private, in a few sentences: what will you do differently in the next round?".to_owned()
         }
     };
-    format!("{here} {what}")
+    format!("{heading} {text}")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{Allocation, Invalid, Move};
+    use super::super::game::{Allocation, Invalid, Move};
     use super::*;
 
     const RULES: Rules = Rules { agents: 2, items: 3, max_rounds: 2 };
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_knows_its_own_values_and_nobody_elses() {
+    fn a_briefing_holds_the_agents_own_values() {
         let text = briefing(RULES, 0.9, 1, &[12.5, 0.0, 87.5]);
         assert!(text.starts_with("You are Beta, and you bargain with Alpha over 3 items."));
         assert!(text.contains("- Anchor: 12.50\n- Basket: 0.00\n- Candle: 87.50\n"));
@@ -155,20 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_public_record_reaches_every_agent_once() {
+    fn every_public_event_reaches_every_agent_once() {
         let mut game = Game::new(RULES);
-        let mut told = [0, 0];
+        let mut seen = [0, 0];
         let mut read = [String::new(), String::new()];
         let mut say = 0;
         while let Some(turn) = game.turn() {
-            read[turn.agent] += &message(&game, turn, told[turn.agent]);
-            told[turn.agent] = game.record().len();
+            read[turn.agent] += &message(&game, turn, seen[turn.agent]);
+            seen[turn.agent] = game.record().len();
             game.play(match turn.phase {
                 Phase::Discussion => {
                     say += 1;
-                    Move::Say(format!("words-{say}-of-{}", turn.agent))
+                    Move::Speak(format!("words-{say}-of-{}", turn.agent))
                 }
-                Phase::Thinking | Phase::Reflection => Move::Ponder,
+                Phase::Thinking | Phase::Reflection => Move::Think,
                 Phase::Proposal if turn.agent == 0 => Move::Propose(Ok(allocation(&[0, 0, 1]))),
                 Phase::Proposal => Move::Propose(Err(Invalid("it leaves items over".to_owned()))),
                 Phase::Voting => Move::Vote(vec![Some(turn.agent == 0)]),
@@ -179,7 +178,7 @@ mod tests {
             for said in 1..=say {
                 let by = (said + 1) % 2;
                 let times = read.matches(&format!("words-{said}-of-{by}")).count();
-                assert_eq!(times, usize::from(by != agent), "word {said} to agent {agent}");
+                assert_eq!(times, usize::from(by != agent), "statement {said} to agent {agent}");
             }
             for line in [
                 "Proposal 1, by Alpha: Alpha gets Anchor, Basket; Beta gets Candle.",

@@ -1,143 +1,134 @@
-//! Owns what a scenario batch will take: calls, tokens of context, and the most it can cost if every reply is as long as it may be
-//! and every call is made once. What a model does not take, or cannot hold, is refused before anything is spent.
-//! Must not know: engine, provider, run folders, terminal.
+//! Forecast of a scenario batch: calls, context tokens, and the cost with replies as long as allowed. A request that a model does not
+//! accept or cannot hold is an error.
 
 use std::collections::BTreeMap;
 
-use super::decision::Sections;
-use super::prompt::{Asking, actor_messages, is_judged, judge_messages, world_messages};
-use super::turn::{Decision, Turn, Written};
-use super::{Place, Setting};
+use super::messages::PrivateMessage;
+use super::prompts::{self, Request, actor_messages};
+use super::reply::Sections;
+use super::turn::{Decision, MessageReply, ModelReply, Turn};
+use super::{Resources, Variation};
+use crate::config::Scenario;
+use crate::worst_case::{WorstCase, located};
 use crate::{CellForecast, Forecast, ModelClient, TokenForecast};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, SeedKey};
 
-pub fn forecast(setting: &Setting, ids: &[String]) -> Result<Forecast, Vec<Problem>> {
-    let spec = &setting.spec;
-    let longest = spec.max_new_tokens.max(spec.world_max_tokens);
-    let mut forecast = Forecast { max_new_tokens: longest, worst_micro_usd: Some(0), ..Forecast::default() };
+pub fn forecast(resources: &Resources, ids: &[String]) -> Result<Forecast, Vec<Problem>> {
+    let spec = &resources.spec;
+    let max_new_tokens = spec.max_new_tokens.max(spec.world_max_tokens);
+    let mut forecast = Forecast { max_new_tokens, ..Forecast::default() };
+    let mut cost = WorstCase::default();
     let mut problems: Vec<Problem> = Vec::new();
-    for (place, id) in setting.places.iter().zip(ids) {
-        match Walk::through(setting, place) {
-            Ok(walk) => {
-                let runs = spec.runs_per_variation as u64;
-                let worst = forecast.worst_micro_usd.zip(walk.worst_micro_usd);
-                forecast.worst_micro_usd = worst.map(|(all, own)| all.saturating_add(own.saturating_mul(runs)));
-                forecast.paid_calls += walk.paid_calls * runs;
-                if let Some((turn, part)) = walk.may_overflow {
+    for (variation, id) in resources.variations.iter().zip(ids) {
+        let title = &variation.title;
+        match RunForecast::of(resources, variation) {
+            Ok(run) => {
+                cost.add(&run.cost, spec.runs_per_variation);
+                if let Some((turn, part)) = run.may_overflow {
                     forecast.notes.push(format!(
-                        "{id} ({}) may outgrow the context of {part} from turn {turn} on if replies are as long as allowed; such a run fails",
-                        place.title
+                        "{id} ({title}) may exceed the context of {part} from turn {turn} on if replies are as long as allowed; such a run \
+                         fails",
                     ));
                 }
-                forecast.limit = forecast.limit.max(walk.limit);
+                forecast.limit = forecast.limit.max(run.limit);
                 forecast.cells.push(CellForecast {
                     cell: id.clone(),
                     runs: spec.runs_per_variation,
-                    turns: place.scenario.turns,
-                    tokens: walk.tokens,
-                    first_prompt: walk.first_prompt,
+                    turns: variation.scenario.turns,
+                    tokens: run.tokens,
+                    first_prompt: run.first_prompt,
                 });
             }
-            // What is wrong with a model is wrong wherever it plays.
+            // Problems of a model repeat in every variation.
             Err(problem) if problems.iter().any(|known| known.what == problem.what) => {}
-            Err(problem) => problems.push(match problem.place {
-                Some(_) => problem,
-                None => problem.at(format!("{id}: {}", place.title)),
-            }),
+            Err(problem) => problems.push(located(problem, format!("{id}: {title}"))),
         }
     }
+    (forecast.paid_calls, forecast.worst_micro_usd) = (cost.paid_calls, cost.micro_usd);
     if problems.is_empty() { Ok(forecast) } else { Err(problems) }
 }
 
-/// One run as it would go with replies of the greatest and of the smallest length.
+/// One run with replies as long as allowed (`long`) and with empty replies (`short`).
 #[derive(Default)]
-struct Walk {
-    paid_calls: u64,
-    worst_micro_usd: Option<u64>,
+struct RunForecast {
+    cost: WorstCase,
     tokens: Option<TokenForecast>,
     limit: Option<usize>,
-    /// The first turn at which a local model's context may be too small, and whose.
+    /// The first turn at which a local model's context may be too small, and the part that the model plays.
     may_overflow: Option<(usize, String)>,
     first_prompt: String,
 }
 
-impl Walk {
-    fn through(setting: &Setting, place: &Place) -> Result<Self, Problem> {
-        let (spec, scenario) = (&setting.spec, &place.scenario);
-        let mut walk = Self { worst_micro_usd: Some(0), ..Self::default() };
-        // As many bytes as there may be tokens: the bound on input tokens counts one a byte.
+impl RunForecast {
+    fn of(resources: &Resources, variation: &Variation) -> Result<Self, Problem> {
+        let (spec, scenario) = (&resources.spec, &variation.scenario);
+        let mut forecast = Self::default();
+        let seed = SeedKey::default();
+        // One byte a token, as in the upper bound on input tokens.
         let (reply, state) = ("x".repeat(spec.max_new_tokens), "x".repeat(spec.world_max_tokens));
-        let (mut over, mut least): (Vec<Turn>, Vec<Turn>) = (Vec::new(), Vec::new());
-        let mut reserved: BTreeMap<&str, usize> = BTreeMap::new();
+        let (mut long_past, mut short_past): (Vec<Turn>, Vec<Turn>) = (Vec::new(), Vec::new());
+        let rounds = scenario.communication.map_or(0, |rules| rules.rounds);
+        let mut replies: BTreeMap<&str, usize> = BTreeMap::new();
         for number in 1..=scenario.turns {
-            let (long, short) = (turn(place, number, &reply, &state), turn(place, number, "", ""));
+            let (long, short) = (turn(scenario, number, &reply, &state), turn(scenario, number, "", ""));
             for actor in &scenario.actors {
-                let speaker = setting.speaker(&actor.llm_model)?;
-                let rounds = scenario.communication.map_or(0, |rules| rules.rounds);
-                let askings = (1..=rounds).map(Asking::Letters).chain([Asking::Decision]);
-                for asking in askings {
-                    let messages = actor_messages(scenario, actor, &over, &long.written, asking);
-                    let request = setting.of_actor(&actor.llm_model, messages, SeedKey::default());
-                    walk.call(speaker, &request).map_err(|problem| part_of(&actor.llm_model, problem))?;
-                    *reserved.entry(actor.short_name.as_str()).or_default() += spec.max_new_tokens;
+                let (name, model) = (actor.short_name.as_str(), &actor.llm_model);
+                let client = resources.model(model)?;
+                for request in (1..=rounds).map(Request::Messages).chain([Request::Decision]) {
+                    let messages = actor_messages(scenario, actor, &long_past, &long.messages, request);
+                    forecast.add_call(client, &resources.actor_request(model, messages, seed), model)?;
+                    *replies.entry(name).or_default() += spec.max_new_tokens;
                 }
-                let messages = actor_messages(scenario, actor, &least, &short.written, Asking::Decision);
-                let request = setting.of_actor(&actor.llm_model, messages, SeedKey::default());
-                let replies = reserved.get(actor.short_name.as_str()).copied().unwrap_or(0);
-                walk.fits(speaker, &request, number, &actor.short_name, replies)?;
+                let messages = actor_messages(scenario, actor, &short_past, &short.messages, Request::Decision);
+                let request = resources.actor_request(model, messages, seed);
+                forecast.check_context(client, &request, number, name, replies[name])?;
             }
-            let before = over.last().map_or(&scenario.initial_world_state, |turn| &turn.world_state);
-            let world = setting.speaker(&scenario.world_state_model)?;
-            let messages = world_messages(scenario, number, before, &long.decisions);
-            let request = setting.of_world(messages, SeedKey::default());
-            walk.call(world, &request).map_err(|problem| part_of(&scenario.world_state_model, problem))?;
-            let before = least.last().map_or(&scenario.initial_world_state, |turn| &turn.world_state);
-            let messages = world_messages(scenario, number, before, &short.decisions);
+            let world = |past: &[Turn], turn: &Turn| {
+                let state = past.last().map_or(&scenario.initial_world_state, |turn| &turn.world_state);
+                resources.world_request(prompts::world_messages(scenario, number, state, &turn.decisions), seed)
+            };
+            let client = resources.model(&scenario.world_state_model)?;
+            forecast.add_call(client, &world(&long_past, &long), &scenario.world_state_model)?;
             let grown = scenario.actors.len() * spec.max_new_tokens + 2 * spec.world_max_tokens;
-            walk.fits(world, &setting.of_world(messages, SeedKey::default()), number, "the world-state model", grown)?;
-            if let Some(judge) = setting.judge.as_ref().filter(|_| is_judged(scenario)) {
-                let messages = judge_messages(scenario, number, &long.decisions, &state);
-                walk.call(judge, &setting.of_judge(messages, SeedKey::default())).map_err(|p| part_of("judge", p))?;
+            forecast.check_context(client, &world(&short_past, &short), number, "the world-state model", grown)?;
+            if let Some(judge) = resources.judge() {
+                let transcript = prompts::judge_transcript(scenario, number, &long.decisions, &state);
+                forecast.add_call(&judge.client, &judge.request(transcript, seed), "judge")?;
             }
-            over.push(long);
-            least.push(short);
+            long_past.push(long);
+            short_past.push(short);
         }
-        Ok(walk)
+        Ok(forecast)
     }
 
-    /// Counts a call at its worst.
-    fn call(&mut self, speaker: &ModelClient, request: &ChatRequest) -> Result<(), Problem> {
-        speaker.model.check(request)?;
-        let worst = speaker.model.worst_case_micro_usd(request);
-        self.worst_micro_usd = self.worst_micro_usd.zip(worst).map(|(sum, worst)| sum.saturating_add(worst));
-        self.paid_calls += u64::from(!speaker.local);
-        Ok(())
+    fn add_call(&mut self, client: &ModelClient, request: &ChatRequest, part: &str) -> Result<(), Problem> {
+        self.cost.add_call(client, request).map_err(|problem| located(problem, part))
     }
 
-    /// Whether a model on this machine can hold the request, whose replies before it are empty and may take `replies` tokens.
-    fn fits(
+    /// Checks that a local model can hold the request, whose earlier replies are empty and may take `replies` tokens.
+    fn check_context(
         &mut self,
-        speaker: &ModelClient,
+        client: &ModelClient,
         request: &ChatRequest,
         turn: usize,
         part: &str,
         replies: usize,
     ) -> Result<(), Problem> {
-        let card = speaker.model.card();
-        let Some(limit) = card.hidden_size.and(card.max_positions) else { return Ok(()) };
-        let rendered = speaker.model.render(&request.messages).map_err(|error| error.problem())?;
-        let (least, new) = (rendered.token_ids.len(), request.max_new_tokens.unwrap_or(0));
+        let Some(limit) = client.context_limit() else { return Ok(()) };
+        let (text, least) = client.rendered(request)?;
+        let new = request.max_new_tokens.unwrap_or(0);
         if self.first_prompt.is_empty() {
-            self.first_prompt = rendered.text;
+            self.first_prompt = text;
         }
         if least + new > limit {
             return Err(Problem::new(format!(
-                "{part} cannot be asked in turn {turn}: that needs {} tokens of context even if every reply is empty, and `{}` has {limit}",
+                "the request to {part} in turn {turn} cannot fit: it needs {} tokens of context even if every reply is empty, and `{}` has \
+                 {limit}",
                 least + new,
-                card.name
+                client.model.card().name
             ))
-            .hint("lower sampling.max_new_tokens, turns or context_window_size, or take a model with a longer context"));
+            .hint("lower sampling.max_new_tokens, turns or context_window_size, or use a model with a longer context"));
         }
         let most = least + replies.max(new);
         if most > limit && self.may_overflow.is_none() {
@@ -154,28 +145,23 @@ impl Walk {
     }
 }
 
-/// A turn in which everybody said `reply`.
-fn turn(place: &Place, number: usize, reply: &str, state: &str) -> Turn {
-    let scenario = &place.scenario;
+/// A turn in which every reply of an actor is `reply`, with a message to all others in every round.
+fn turn(scenario: &Scenario, number: usize, reply: &str, state: &str) -> Turn {
     let rounds = scenario.communication.map_or(0, |rules| rules.rounds);
     let mut turn = Turn { turn: number, world_state: state.to_owned(), ..Turn::default() };
     for actor in &scenario.actors {
-        let sections = Sections { action: Some(reply.to_owned()), ..Sections::default() };
-        let from = actor.short_name.clone();
-        turn.decisions.push(Decision { actor: from.clone(), text: reply.to_owned(), sections, ..Decision::default() });
-        for round in 1..=rounds {
-            let everybody = scenario.actors.iter().map(|other| other.short_name.clone()).filter(|to| *to != from);
-            let letter = super::turn::Sent { to: everybody.collect(), text: reply.to_owned(), refused: None };
-            let (text, taken) = (reply.to_owned(), super::turn::Taken::default());
-            turn.written.push(Written { round, from: from.clone(), text, letters: vec![letter], taken });
-        }
+        let (actor, text) = (actor.short_name.clone(), reply.to_owned());
+        let sections = Sections { action: Some(text.clone()), ..Sections::default() };
+        let others = scenario.actors.iter().map(|other| other.short_name.clone()).filter(|to| *to != actor);
+        let message = PrivateMessage { to: others.collect(), text: text.clone(), rejected: None };
+        turn.messages.extend((1..=rounds).map(|round| MessageReply {
+            round,
+            from: actor.clone(),
+            text: text.clone(),
+            messages: vec![message.clone()],
+            reply: ModelReply::default(),
+        }));
+        turn.decisions.push(Decision { actor, text, sections, ..Decision::default() });
     }
     turn
-}
-
-fn part_of(part: &str, problem: Problem) -> Problem {
-    match problem.place {
-        Some(_) => problem,
-        None => problem.at(part.to_owned()),
-    }
 }

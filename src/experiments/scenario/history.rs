@@ -1,24 +1,21 @@
-//! Owns what an actor is told of the past: the turns of the context window word for word, older ones in short.
+//! Digest of turns before the context window: the beginning of every action, world state and received message.
 //!
-//! The short form is an extract by rule, the beginning of every action and of every message the actor got, and no model's summary: it costs
-//! nothing, comes out the same whenever a run is replayed, invents nothing, and cannot make one variation differ from another by the
-//! taste of a summariser.
-//! Must not know: engine, provider, run folders, terminal.
+//! The digest is a fixed rule rather than a model's summary, so it is free, reproducible, and cannot differ between variations.
 
-use super::decision::without_indicators;
+use super::reply::without_indicators;
 use super::turn::Turn;
 use crate::config::{Actor, Scenario};
 
-/// Characters of an action or a world state, and of a message, that the short form keeps.
+/// Characters of an action or world state, and of a message, in the digest.
 const ACTION_CHARS: usize = 240;
-const LETTER_CHARS: usize = 120;
+const MESSAGE_CHARS: usize = 120;
 
-/// How many of the turns that are over are no longer told word for word.
-pub fn summarised(scenario: &Scenario, over: usize) -> usize {
-    scenario.context_window_size.map_or(0, |window| over.saturating_sub(window))
+/// Number of past turns before the context window.
+pub fn digested(scenario: &Scenario, past: usize) -> usize {
+    scenario.context_window_size.map_or(0, |window| past.saturating_sub(window))
 }
 
-/// The beginning of a text, on one line, ended after a sentence where that keeps at least half of it, else after a word.
+/// At most `most` characters of a text, on one line: cut after a sentence that keeps at least half of them, else after a word.
 pub fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= most {
@@ -34,7 +31,7 @@ pub fn shortened(text: &str, most: usize) -> String {
     format!("{} …", &head[..end])
 }
 
-/// The oldest turns in short, as this actor is told of them.
+/// The digest for an actor.
 pub fn digest(scenario: &Scenario, actor: &Actor, turns: &[Turn]) -> String {
     let mut text = String::new();
     for turn in turns {
@@ -45,10 +42,10 @@ pub fn digest(scenario: &Scenario, actor: &Actor, turns: &[Turn]) -> String {
             let action = decision.sections.action.as_deref().map(|action| shortened(action, ACTION_CHARS));
             text += &format!("- {who}: {}\n", action.as_deref().unwrap_or("did nothing"));
         }
-        for written in turn.written.iter().filter(|written| written.from != actor.short_name) {
-            for letter in written.letters.iter().filter(|letter| letter.to.contains(&actor.short_name)) {
-                let from = name(scenario, &written.from);
-                text += &format!("- {from} wrote to you: {}\n", shortened(&letter.text, LETTER_CHARS));
+        for reply in turn.messages.iter().filter(|reply| reply.from != actor.short_name) {
+            for message in reply.messages.iter().filter(|message| message.to.contains(&actor.short_name)) {
+                let from = name(scenario, &reply.from);
+                text += &format!("- {from} wrote to you: {}\n", shortened(&message.text, MESSAGE_CHARS));
             }
         }
         text += &format!("- then: {}\n", shortened(without_indicators(&turn.world_state), ACTION_CHARS));

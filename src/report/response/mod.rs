@@ -20,7 +20,7 @@ pub(super) mod section;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use tiltmeter_model::problem::Problem;
 
@@ -48,7 +48,7 @@ pub struct Response {
 }
 
 /// A metric that the experiment set.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Against {
     pub metric: String,
@@ -59,7 +59,7 @@ pub struct Against {
 }
 
 /// A label of the runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Factor {
     pub label: String,

@@ -59,7 +59,7 @@ fn everything_wrong_with_a_file_is_said_at_once() {
         assert!(whats.contains(&expected), "{expected}: {whats:#?}");
     }
     let problems = desk.refused(&experiment(json!({"axis": in_root("data/axes/quay_assistant.safetensors")})));
-    assert_eq!(problems[0].what, "no bargainer shows its hidden states, so nothing can be projected");
+    assert_eq!(problems[0].what, "no bargainer exposes its hidden states, so there is nothing to project");
     let problems = desk.refused(&experiment(json!({"competition_levels": [0.1, 0.1]})));
     assert_eq!(problems[0].what, "the level 0.1 is listed twice");
 }

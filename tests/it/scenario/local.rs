@@ -85,7 +85,7 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
     assert!(before == after, "deleting them loses nothing");
     let validation = session::validate(&out).unwrap();
     let unsound: Vec<String> = validation.defects.iter().map(|problem| problem.what.clone()).collect();
-    assert!(unsound.iter().all(|what| what.contains("cut at its longest length")), "{unsound:?}");
+    assert!(unsound.iter().all(|what| what.contains("cut off at the length limit")), "{unsound:?}");
 }
 
 /// The scenario of the shipped batch, with private messages before every decision.
@@ -124,9 +124,9 @@ fn private_messages_of_a_local_actor_have_a_trace_of_their_own() {
     let means: Vec<Option<f64>> = outcome
         .turns
         .iter()
-        .flat_map(|turn| turn["written"].as_array().unwrap())
+        .flat_map(|turn| turn["messages"].as_array().unwrap())
         .filter(|one| one["from"] == "regulator")
-        .map(|one| one["taken"]["readout"]["projections"][0]["mean"].as_f64())
+        .map(|one| one["reply"]["readout"]["projections"][0]["mean"].as_f64())
         .collect();
     assert!(means.len() == 3 && means.iter().all(Option::is_some), "one message a turn: {means:?}");
     let close = |(a, b): (&Option<f64>, &Option<f64>)| (a.unwrap() - b.unwrap()).abs() < 1e-6;

@@ -130,14 +130,17 @@ fn messages_reach_those_they_are_for_before_anybody_decides() {
     assert!(!told("ben", 2).contains("for-nobody") && !told("cay", 2).contains("for-nobody"));
     let world = whole(left.sent("world")[0]);
     assert!(["only-for-ben", "for-both", "by-full-name"].iter().all(|text| !world.contains(text)), "private: {world}");
-    let letters = turns(&left)[0]["written"][0]["letters"].clone();
+    let letters = turns(&left)[0]["messages"][0]["messages"].clone();
     assert_eq!(letters[0]["to"], json!(["ben"]));
-    assert_eq!((&letters[2]["to"], &letters[2]["refused"]), (&json!([]), &json!("there is no dora")));
-    assert_eq!(letters[3]["refused"], "it is to the writer");
+    assert_eq!((&letters[2]["to"], &letters[2]["rejected"]), (&json!([]), &json!("there is no actor dora")));
+    assert_eq!(letters[3]["rejected"], "it is addressed to its sender");
 
     let dir = folder("turns: 1\ncommunication: {bilateral: true}\n", "");
     let left = Stage::of(small(&dir, json!({}))).answers("ann", writes("TO ben, cay: for-both")).run();
-    assert_eq!(turns(&left)[0]["written"][0]["letters"][0]["refused"], "nobody may write to several at once");
+    assert_eq!(
+        turns(&left)[0]["messages"][0]["messages"][0]["rejected"],
+        "the scenario has no messages to several actors"
+    );
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn a_decision_without_an_action_does_nothing_and_is_told_of() {
     assert!(world.contains("ben of the test (ben): I simply publish it."));
     let decisions = turns(&left)[0]["decisions"].clone();
     assert_eq!(
-        (&decisions[0]["taken"]["status"], &decisions[1]["taken"]["status"]),
+        (&decisions[0]["reply"]["status"], &decisions[1]["reply"]["status"]),
         (&json!("no_action"), &json!("unstructured"))
     );
     let defects = tiltmeter::experiment::kind_of(&left.plan).unwrap().defects(&left.ran()[0]);
@@ -228,7 +231,7 @@ fn every_call_of_every_run_is_drawn_for_itself() {
         let outcome = run.done().expect("a finished run");
         for turn in &outcome.turns {
             let taken =
-                turn["decisions"].as_array().unwrap().iter().map(|decision| &decision["taken"]).chain([&turn["world"]]);
+                turn["decisions"].as_array().unwrap().iter().map(|decision| &decision["reply"]).chain([&turn["world"]]);
             drawn.extend(
                 taken.map(|taken| (taken["seed_key"].as_u64().unwrap(), taken["seed_stream"].as_u64().unwrap())),
             );
