@@ -2,7 +2,6 @@
 //! Must not know: text, templates, experiments.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, mpsc},
     thread::available_parallelism,
 };
@@ -15,12 +14,11 @@ use tiltmeter_kernels::{
 use crate::{
     backend::cpu::CpuBackend,
     backend::cpu::decoder::Decoder,
-    backend::cuda::{self, GpuBench, GpuBenchRequest},
+    backend::cuda,
     backend::reference::{Precision, ReferenceBackend},
     backend::{BackendInfo, free_memory},
     batcher::{Limits, Notes},
     checkpoint::config::ModelConfig,
-    checkpoint::hub::Checkpoint,
     checkpoint::weights::{WeightType, Weights},
     local::EngineOptions,
     thread::{self, Job},
@@ -81,8 +79,8 @@ impl LoadRequest {
 }
 
 /// Prompt tokens of one sequence in one pass, which takes twice as many of all sequences together.
-const CPU_CHUNK: usize = 256;
-const GPU_CHUNK: usize = 512;
+pub const CPU_CHUNK: usize = 256;
+pub const GPU_CHUNK: usize = 512;
 
 /// Loads a model where its options say and serves it on a thread of its own.
 pub fn start(order: LoadRequest) -> Started {
@@ -166,66 +164,6 @@ pub fn start_on(order: LoadRequest, open: impl FnOnce() -> Result<(Gpu, String),
     })
 }
 
-/// What a GPU is measured with: a checkpoint, or a model of the shape that a config.json says, with weights that say nothing.
-#[derive(Clone, Debug)]
-pub enum Measured {
-    Model(String),
-    Shape(PathBuf),
-}
-
-/// Measures a GPU; `say` is told each number as it comes.
-pub fn measure_gpu(
-    number: usize,
-    what: &Measured,
-    options: &EngineOptions,
-    request: &GpuBenchRequest,
-    say: &mut dyn FnMut(&str),
-) -> Result<GpuBench, Problem> {
-    let (gpu, name) = driver::open(number)?;
-    measure_on(gpu, name, what, options, request, say)
-}
-
-/// The same on whatever carries the kernels out.
-pub fn measure_on(
-    gpu: Gpu,
-    name: String,
-    what: &Measured,
-    options: &EngineOptions,
-    request: &GpuBenchRequest,
-    say: &mut dyn FnMut(&str),
-) -> Result<GpuBench, Problem> {
-    let card = match what {
-        Measured::Shape(path) => {
-            let place = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Problem::new(format!("the shape cannot be read: {error}"))
-                    .at(place.clone())
-                    .hint("it is a config.json as it lies beside weights")
-            })?;
-            let config =
-                ModelConfig::parse(&text, None).map_err(|problem| Problem { place: Some(place), ..problem })?;
-            supported(&config)?;
-            cuda::synthetic(gpu, name, config, 2 * GPU_CHUNK)?
-        }
-        Measured::Model(model) => {
-            let checkpoint = Checkpoint::open(model)?;
-            let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
-            supported(&config)?;
-            let weights = Weights::open(&checkpoint.weights, Some(options.weights.unwrap_or(WeightType::Bf16)))?;
-            cuda::load(gpu, name, config, &weights, Element::Bf16, options, 2 * GPU_CHUNK)?
-        }
-    };
-    cuda::measure(card, request, say)
-}
-
-fn supported(config: &ModelConfig) -> Result<(), Problem> {
-    match cuda::unsupported(config) {
-        None => Ok(()),
-        Some(what) => Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
-            .hint("it runs by candle's operations all the same, slowly; there is nothing to measure")),
-    }
-}
-
 /// The instruction set of the kernels of the processor.
 pub fn isa() -> Result<Isa, Problem> {
     Isa::wished().map_err(|what| {
@@ -241,7 +179,7 @@ pub fn cores() -> usize {
 
 /// GPUs of this machine.
 #[cfg(feature = "cuda")]
-mod driver {
+pub mod driver {
     use tiltmeter_kernels::gpu::{Gpu, cuda::Cuda};
 
     use crate::backend::cuda::failure;
@@ -273,7 +211,7 @@ mod driver {
 
 /// A build that has no GPU engine.
 #[cfg(not(feature = "cuda"))]
-mod driver {
+pub mod driver {
     use tiltmeter_kernels::gpu::Gpu;
 
     use tiltmeter_model::problem::Problem;

@@ -17,10 +17,9 @@ mod sequence;
 mod speculative;
 mod thread;
 
-pub use backend::cuda::{Condition, GpuBench, GpuBenchRequest, Rollouts};
-pub use bench::{Bench, BenchRequest, bench};
+pub use bench::{Bench, BenchModel, BenchRequest, Condition, Rollouts, bench, bench_on};
 pub use capture::RawStates;
 pub use checkpoint::weights::WeightType;
-pub use device::{Device, Measured, measure_gpu, measure_on};
+pub use device::{Device};
 pub use local::{Capture, EngineOptions, LocalModel};
 pub use tiltmeter_kernels::{Isa, KvType};

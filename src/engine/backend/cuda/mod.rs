@@ -14,9 +14,7 @@ mod layers;
 mod card;
 mod pass;
 mod open;
-mod measure;
 
 pub use card::CudaBackend;
-pub use measure::{Condition, GpuBench, GpuBenchRequest, Rollouts, measure};
 pub use open::{failure, load, synthetic, unsupported};
 pub use weights::bytes_needed as weight_bytes;
