@@ -5,34 +5,20 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use tiltmeter_engine::{
-    bench,
-    checkpoint::{config::ModelConfig, hub::Checkpoint},
-};
+use tiltmeter_engine::checkpoint::{config::ModelConfig, hub::Checkpoint};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Keys;
 use tiltmeter_model::{ModelError, ScriptedModel};
 use tiltmeter_providers::{ApiModel, ApiName, price};
 
 pub use tiltmeter_engine::{
-    Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, KvType, LocalModel, Measured, Rollouts,
-    WeightType, measure_gpu,
+    Bench, BenchModel, BenchRequest, Device, EngineOptions, KvType, LocalModel, Rollouts, WeightType, bench,
 };
 pub use tiltmeter_providers::{ApiOptions, LanePreset, Price, PriceNote};
 
 /// Opens a folder or a hub id; `local/` before a path is allowed, so that a path cannot be taken for a provider's model.
 pub fn open_local(name: &str, device: Device, options: &EngineOptions) -> Result<Arc<LocalModel>, Problem> {
     LocalModel::open(path_of(name), &EngineOptions { device, ..*options }).map(Arc::new)
-}
-
-/// Loads a folder or a hub id and measures how fast it runs here.
-pub fn bench_local(
-    name: &str,
-    device: Device,
-    options: &EngineOptions,
-    request: &BenchRequest,
-) -> Result<Bench, Problem> {
-    bench(path_of(name), &EngineOptions { device, ..*options }, request)
 }
 
 fn path_of(name: &str) -> &str {

@@ -33,8 +33,8 @@ mod workers;
 
 pub use crate::cluster::Resources;
 pub use crate::registry::{
-    Bench, BenchRequest, Device, EngineOptions, GpuBench, GpuBenchRequest, KvType, Measured, ModelFacts, Rollouts,
-    WeightType, bench_local, measure_gpu, model_facts,
+    Bench, BenchModel, BenchRequest, Device, EngineOptions, KvType, ModelFacts, Rollouts, WeightType, bench,
+    model_facts,
 };
 pub use analyze::{Analysed, analyse, live};
 pub use artifact_writer::Pause;

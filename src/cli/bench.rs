@@ -1,22 +1,21 @@
-//! Owns `bench`: its arguments and its table.
-//! Must not know: inference, HTTP.
+//! `tiltmeter bench`: arguments and table.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{
     Exit, Failure,
     args::{DtypeChoice, parse_count, parse_device},
-    gpu_bench,
-    terminal::{escape, stdout},
+    terminal::{escape, stderr, stdout},
 };
-use crate::session::{self, Bench, BenchRequest, Device, EngineOptions, KvType, WeightType};
+use crate::session::{self, Bench, BenchModel, BenchRequest, Device, EngineOptions, KvType, Rollouts, WeightType};
 use tiltmeter_model::problem::Problem;
 
 /// Measure how fast a model runs on this machine.
 ///
-/// Prefill, decoding of several batches and capture, each beside what the machine can do at best, which is measured first. Nothing else
+/// Measures memory bandwidth and peak arithmetic first, then prefill, decoding of several batches and capture beside them. Nothing else
 /// should run meanwhile.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -30,13 +29,13 @@ pub struct BenchArgs {
     /// Folder or hub id
     #[arg(value_name = "MODEL", required_unless_present = "shape")]
     pub model: Option<String>,
-    /// Conversations decoded together; several, with commas between
+    /// Conversations decoded together; several, separated by commas
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 4, 16], value_parser = parse_count)]
     pub batch: Vec<usize>,
-    /// Tokens that each conversation has already; several, with commas between, on a GPU
+    /// Tokens that each conversation already holds; several, separated by commas
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_values_t = [512], value_parser = parse_count)]
     pub context: Vec<usize>,
-    /// Tokens that each then draws
+    /// Timed decode steps
     #[arg(long, value_name = "N", default_value = "32", value_parser = parse_count)]
     pub tokens: usize,
     /// Device: auto (a GPU if available), cpu, cuda (the first GPU) or cuda:N
@@ -51,10 +50,10 @@ pub struct BenchArgs {
     /// CPU threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<usize>,
-    /// On a GPU: a model of the shape of this config.json, with weights that say nothing
+    /// Measure synthetic weights of the shape in this config.json (GPU only)
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     pub shape: Option<PathBuf>,
-    /// On a GPU: also whole conversations of the lengths that this JSON file holds
+    /// Also run whole conversations of the lengths in this JSON file
     #[arg(long, value_name = "FILE")]
     pub rollouts: Option<PathBuf>,
     /// Print JSON instead of a table
@@ -62,84 +61,123 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// Axes and sites of the capture measurements.
+const CAPTURES: [(usize, usize); 2] = [(8, 4), (8, 32)];
+
+/// Conversations run alone once more on a GPU, to check that their bits do not depend on the batch.
+const COMPARED: usize = 4;
+
 pub fn execute(args: &BenchArgs) -> Result<Exit, Failure> {
-    if let Device::Cuda(number) = args.device {
-        return gpu_bench::execute(args, number);
-    }
-    let (Some(model), [context], None, None) = (&args.model, &args.context[..], &args.shape, &args.rollouts) else {
-        return Err(Failure::from(
-            Problem::new("--shape, --rollouts and several contexts are for GPUs").hint("add --device cuda"),
-        ));
+    let model = match (&args.model, &args.shape) {
+        (_, Some(shape)) => BenchModel::Shape(shape.clone()),
+        (Some(model), None) => BenchModel::Checkpoint(model.strip_prefix("local/").unwrap_or(model).to_owned()),
+        (None, None) => {
+            return Err(Failure::from(Problem::new("no model is given").hint("name a model, or give --shape")));
+        }
     };
     let (weights, kv) = (args.dtype.map(WeightType::from), args.kv.map(KvType::from));
-    let options = EngineOptions { weights, kv, threads: args.threads, ..EngineOptions::default() };
-    let request = BenchRequest { batches: args.batch.clone(), context: *context, tokens: args.tokens };
-    let bench = session::bench_local(model, args.device, &options, &request)?;
-    if args.json {
-        stdout(&format!("{:#}\n", serde_json::json!(bench)))?;
-    } else {
-        stdout(&table(&bench))?;
-    }
+    let options = EngineOptions { device: args.device, weights, kv, threads: args.threads, ..EngineOptions::default() };
+    let request = BenchRequest {
+        batches: args.batch.clone(),
+        contexts: args.context.clone(),
+        steps: args.tokens,
+        captures: CAPTURES.to_vec(),
+        compared: if matches!(args.device, Device::Cuda(_)) { COMPARED } else { 0 },
+        rollouts: args.rollouts.as_deref().map(read_rollouts).transpose()?,
+    };
+    let bench = session::bench(&model, &options, &request, &mut |line| stderr(&format!("{line}\n")))?;
+    stdout(&if args.json { format!("{:#}\n", serde_json::json!(bench)) } else { table(&bench) })?;
     Ok(Exit::Done)
 }
 
+fn read_rollouts(path: &Path) -> Result<Rollouts, Problem> {
+    let at = |problem: Problem| problem.at(path.display().to_string());
+    let text =
+        fs::read_to_string(path).map_err(|error| at(Problem::new(format!("cannot read the lengths: {error}"))))?;
+    serde_json::from_str(&text).map_err(|error| {
+        at(Problem::new(format!("not a table of rollout lengths: {error}")))
+            .hint("it holds, per condition, `user` [turn], `system` and `reply` [sample][turn], all in tokens")
+    })
+}
+
 fn table(bench: &Bench) -> String {
-    let giga = |x: f64| x / 1e9;
+    let giga = |x: f64| format!("{:.1}", x / 1e9);
     let percent = |x: f64| format!("{:.0} %", 100.0 * x);
+    let roofline = &bench.roofline;
+    let threads = bench.threads.zip(bench.isa.as_deref());
+    let threads = threads.map(|(threads, isa)| format!(", {threads} threads, {isa}")).unwrap_or_default();
+    let peak = roofline.peak_flops.map(|peak| format!(", {} GFLOP/s", giga(peak))).unwrap_or_default();
     let mut text = format!(
-        "model      {} ({}, {:.1} MB of linear weights, keys and values in {}, loaded in {:.2} s)\n\
-         machine    {} threads, {}: reads {:.1} GB/s, {:.0} GFLOP/s at best\n\n\
-         {:<10} {:>7} {:>10} {:>9} {:>8} {:>8} {:>9} {:>8}\n",
+        "model      {} ({}, {:.1} MB of linear weights, KV cache in {}, loaded in {:.2} s)\n\
+         device     {}{threads}: {} GB/s{peak} at best\n\n\
+         {:<10} {:>7} {:>10} {:>9} {:>9} {:>9} {:>9} {:>8}\n",
         escape(&bench.model),
         bench.dtype,
-        bench.weight_bytes as f64 / 1e6,
+        roofline.weight_bytes as f64 / 1e6,
         bench.kv_dtype,
         bench.load_s,
-        bench.threads,
-        bench.isa,
-        giga(bench.read_bytes_per_s),
-        giga(bench.peak_flops),
+        escape(&bench.device),
+        giga(roofline.read_bytes_per_s),
         "",
         "context",
         "tokens/s",
         "ms",
-        "GB/s",
-        "of read",
+        "floor ms",
+        "of floor",
         "GFLOP/s",
         "of peak",
     );
-    let prefill = &bench.prefill;
-    text += &format!(
-        "{:<10} {:>7} {:>10.1} {:>9.2} {:>8} {:>8} {:>9.1} {:>8}\n",
-        "prefill",
-        prefill.tokens,
-        prefill.tokens_per_s,
-        1e3 * prefill.tokens as f64 / prefill.tokens_per_s,
-        "",
-        "",
-        giga(prefill.flops),
-        percent(prefill.share_of_peak)
-    );
-    for row in &bench.decode {
+    let mut row = |what: String,
+                   context: usize,
+                   tokens_per_s: f64,
+                   ms: f64,
+                   floor: Option<(f64, f64)>,
+                   flops: f64,
+                   share: Option<f64>| {
+        text += format!(
+            "{what:<10} {context:>7} {tokens_per_s:>10.1} {ms:>9.3} {:>9} {:>9} {:>9} {:>8}",
+            floor.map(|(ms, _)| format!("{ms:.3}")).unwrap_or_default(),
+            floor.map(|(_, share)| percent(share)).unwrap_or_default(),
+            giga(flops),
+            share.map(percent).unwrap_or_default(),
+        )
+        .trim_end();
+        text.push('\n');
+    };
+    if let Some(prefill) = &bench.prefill {
+        let ms = 1e3 * prefill.tokens as f64 / prefill.tokens_per_s;
+        row("prefill".into(), prefill.tokens, prefill.tokens_per_s, ms, None, prefill.flops, prefill.share_of_peak);
+    }
+    for one in &bench.decode {
+        let floor = Some((one.floor_ms, one.share_of_floor));
+        let what = format!("decode x{}", one.batch);
+        row(what, one.context, one.tokens_per_s, one.step_ms, floor, one.flops, one.share_of_peak);
+    }
+    text.push('\n');
+    for row in &bench.capture {
         text += &format!(
-            "{:<10} {:>7} {:>10.1} {:>9.2} {:>8.1} {:>8} {:>9.1} {:>8}\n",
-            format!("decode x{}", row.batch),
+            "capture    {} axes at {} sites, x{} at {}: {:.3} ms instead of {:.3} ms per step, {:+.2} %\n",
+            row.axes,
+            row.sites,
+            row.batch,
             row.context,
-            row.tokens_per_s,
-            1e3 * row.step_s,
-            giga(row.bytes_per_s),
-            percent(row.share_of_read),
-            giga(row.flops),
-            percent(row.share_of_peak)
+            row.step_ms,
+            row.step_ms_without,
+            100.0 * row.overhead
         );
     }
-    let capture = &bench.capture;
-    text + &format!(
-        "\ncapture    {} axes at {} sites: a step of {:.2} ms instead of {:.2} ms, {:+.1} %\n",
-        capture.axes,
-        capture.sites,
-        1e3 * capture.step_s,
-        1e3 * capture.step_s_without,
-        100.0 * capture.overhead
-    )
+    if let Some(row) = &bench.independence {
+        text += &format!(
+            "bits       {} of {} tokens and {} of {} projections differ ({} together, reversed, and {} alone)\n",
+            row.differing_tokens, row.tokens, row.differing_projections, row.projections, row.together, row.compared
+        );
+    }
+    if let Some(row) = &bench.rollouts {
+        text += &format!(
+            "rollouts   {} conversations, {} tokens generated, {} computed ({} repeated), {} steps: {:.1} s\n",
+            row.conversations, row.generated_tokens, row.forward_tokens, row.repeated, row.steps, row.seconds
+        );
+    }
+    bench.left_out.iter().for_each(|what| text += &format!("left out   {what}\n"));
+    text
 }

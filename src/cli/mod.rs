@@ -9,7 +9,6 @@ mod bench;
 mod capture;
 mod chat;
 mod collect;
-mod gpu_bench;
 mod plan;
 mod report;
 mod retry;

@@ -20,6 +20,6 @@ mod thread;
 pub use bench::{Bench, BenchModel, BenchRequest, Condition, Rollouts, bench, bench_on};
 pub use capture::RawStates;
 pub use checkpoint::weights::WeightType;
-pub use device::{Device};
+pub use device::Device;
 pub use local::{Capture, EngineOptions, LocalModel};
 pub use tiltmeter_kernels::{Isa, KvType};

@@ -43,7 +43,7 @@ def main():
     for row in (tiny or {}).get("checkpoints", []):
         rows.append((f"transformers {tiny['transformers']}", row["checkpoint"], f"{row['worst']:.1e}", "agrees" if row["agrees"] else "differs"))
     if bench:
-        rows.append(("device", bench["device"], f"copies {bench['memory_bytes_per_s'] / 1e12:.2f} TB/s", ""))
+        rows.append(("device", bench["device"], f"copies {bench['read_bytes_per_s'] / 1e12:.2f} TB/s", ""))
         if bench["prefill"]:
             flops = bench["prefill"]["flops"] / 1e12
             rows.append(("prefill", f"{bench['prefill']['tokens_per_s']:.0f} tokens/s, {flops:.0f} TFLOP/s", "395 TFLOP/s", verdict(flops >= 395)))

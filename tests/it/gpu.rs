@@ -8,7 +8,7 @@ use futures::future::join_all;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tiltmeter::engine::{
-    Condition, EngineOptions, GpuBenchRequest, LocalModel, Measured, Rollouts, WeightType, measure_on,
+    BenchModel, BenchRequest, Condition, EngineOptions, LocalModel, Rollouts, WeightType, bench_on,
 };
 use tiltmeter::model::{ChatReply, ChatRequest, ConversationId, Message, Model, ReadRequest, Role, Sampling, SeedKey};
 use tiltmeter::probe::{Probe, ProbePlan, Site, Span};
@@ -306,20 +306,19 @@ fn the_bench_measures_what_it_says() {
     let path = folder.path().join("config.json");
     std::fs::write(&path, shape.to_string()).unwrap();
     let condition = Condition { user: vec![9, 40], system: 3, reply: vec![vec![5, 7], vec![6, 3], vec![4, 4]] };
-    let request = GpuBenchRequest {
+    let request = BenchRequest {
         batches: vec![1, 5],
         contexts: vec![40, 90],
         steps: 4,
         captures: vec![(3, 2)],
-        prompt: 90,
         compared: 2,
         rollouts: Some(Rollouts { conditions: [("only".to_owned(), condition)].into(), template_tokens: 2 }),
     };
-    let what = Measured::Shape(path);
+    let what = BenchModel::Shape(path);
     let mut said = Vec::new();
     let mut say = |line: &str| said.push(line.to_owned());
     let options = EngineOptions::default();
-    let bench = measure_on(device(), "here".to_owned(), &what, &options, &request, &mut say).unwrap();
+    let bench = bench_on(device(), "here".to_owned(), &what, &options, &request, &mut say).unwrap();
     if let Some(out) = std::env::var_os("TILTMETER_BENCH_OUT") {
         std::fs::write(out, serde_json::to_string(&bench).unwrap()).unwrap();
     }

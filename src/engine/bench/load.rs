@@ -1,10 +1,6 @@
 //! Loads the model of a benchmark on its device and measures the device's roofline.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tiltmeter_kernels::{
     Pool,

@@ -124,7 +124,8 @@ fn measure<B: Backend>(
         let flops = 2.0 * (weights - config.head_weights() as f64) * tokens as f64 / seconds;
         let tokens_per_s = tokens as f64 / seconds;
         progress(&format!("prefill of {tokens}: {tokens_per_s:.0} tokens/s, {:.2} TFLOP/s", flops / 1e12));
-        bench.prefill = Some(Prefill { tokens, tokens_per_s, flops, share_of_peak: peak_flops.map(|peak| flops / peak) });
+        bench.prefill =
+            Some(Prefill { tokens, tokens_per_s, flops, share_of_peak: peak_flops.map(|peak| flops / peak) });
     }
     for &context in &request.contexts {
         for &batch in &request.batches {
@@ -138,7 +139,11 @@ fn measure<B: Backend>(
             let floor_s = bytes / read_bytes_per_s;
             let flops = 2.0 * weights * batch as f64 / step_s;
             let share_of_floor = floor_s / step_s;
-            progress(&format!("decode x{batch} at {context}: {:.3} ms, {:.0} % of the floor", 1e3 * step_s, 100.0 * share_of_floor));
+            progress(&format!(
+                "decode x{batch} at {context}: {:.3} ms, {:.0} % of the floor",
+                1e3 * step_s,
+                100.0 * share_of_floor
+            ));
             bench.decode.push(Decode {
                 batch,
                 context,
@@ -152,7 +157,8 @@ fn measure<B: Backend>(
         }
     }
     if let Some(context) = request.contexts.iter().copied().min() {
-        let fitting = request.batches.iter().copied().filter(|&batch| workload.fits(batch, context, request.steps)).max();
+        let fitting =
+            request.batches.iter().copied().filter(|&batch| workload.fits(batch, context, request.steps)).max();
         for &(axes, sites) in fitting.iter().flat_map(|_| &request.captures) {
             let row = capture_cost(workload, axes, sites, fitting.unwrap_or(1), context, request.steps)?;
             progress(&format!("capture of {axes} axes at {} sites: {:+.2} %", row.sites, 100.0 * row.overhead));
@@ -163,12 +169,18 @@ fn measure<B: Backend>(
     if request.compared > 0 {
         let together = request.batches.iter().copied().max().unwrap_or(1);
         let row = rollouts::independence(workload, together, request.compared, request.steps.max(8))?;
-        progress(&format!("{} of {} tokens differ between alone and among {}", row.differing_tokens, row.tokens, row.together));
+        progress(&format!(
+            "{} of {} tokens differ between alone and among {}",
+            row.differing_tokens, row.tokens, row.together
+        ));
         bench.independence = Some(row);
     }
     if let Some(rollouts) = &request.rollouts {
         let row = rollouts::rollouts(workload, rollouts)?;
-        progress(&format!("{} tokens of {} conversations: {:.1} s", row.generated_tokens, row.conversations, row.seconds));
+        progress(&format!(
+            "{} tokens of {} conversations: {:.1} s",
+            row.generated_tokens, row.conversations, row.seconds
+        ));
         bench.rollouts = Some(row);
     }
     Ok(bench)

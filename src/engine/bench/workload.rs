@@ -35,7 +35,13 @@ impl<B: Backend> Workload<B> {
 
     pub fn new(backend: B, limits: Limits) -> Self {
         let config = backend.config().clone();
-        Self { batcher: Batcher::new(backend, limits, Arc::default()), config, results: Results::default(), fresh: 0, kept: 0 }
+        Self {
+            batcher: Batcher::new(backend, limits, Arc::default()),
+            config,
+            results: Results::default(),
+            fresh: 0,
+            kept: 0,
+        }
     }
 
     pub fn config(&self) -> &ModelConfig {

@@ -145,10 +145,6 @@ impl CudaBackend {
         })
     }
 
-    pub fn gpu(&self) -> &Gpu {
-        &self.model.gpu
-    }
-
     /// Makes sure of everything that a pass over these sequences needs: copies of pages, probes, reach.
     pub(super) fn prepare(&mut self, batch: &Batch, sequences: &Sequences) -> Result<()> {
         for (pool, from, to) in self.pools.take_copies() {

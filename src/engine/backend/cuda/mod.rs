@@ -15,6 +15,5 @@ mod card;
 mod pass;
 mod open;
 
-pub use card::CudaBackend;
 pub use open::{failure, load, synthetic, unsupported};
 pub use weights::bytes_needed as weight_bytes;
