@@ -21,7 +21,6 @@ mod methods;
 mod models;
 mod prepare;
 mod report;
-mod responses;
 mod retry;
 mod run;
 mod scenario_models;

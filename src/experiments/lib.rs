@@ -17,6 +17,7 @@ mod model_client;
 mod plan;
 mod probe_plan;
 mod reply_record;
+mod report_plan;
 mod tables;
 mod worst_case;
 pub mod extract;
@@ -33,6 +34,7 @@ pub use kind::{
     BACKUPS, BatchAnalysis, DatasetRecord, Exports, Kind, Ledger, NamedTensor, RunEnd, RunFile, RunRecord, finished,
 };
 pub use model_client::ModelClient;
+mod report_plan;
 pub use plan::ResponsePlan;
 
 /// What a kind answers, so that one session can plan, run and report any of them.

@@ -1,13 +1,14 @@
-//! Owns "did you mean": the nearest of some names by edit distance, and the nearest existing file.
-//! Must not know: which keys mean what.
+//! "Did you mean": the nearest of some names by edit distance, and the nearest existing file.
 
 use std::path::Path;
 
-/// The nearest candidate, if it is near enough to be a slip of the finger: a third of the name may differ.
+use strsim::osa_distance;
+
+/// The nearest candidate whose edit distance is at most a third of the name's length.
 pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let limit = (name.chars().count() / 3).max(1);
-    let scored = candidates.into_iter().map(|candidate| (distance(&name, &candidate.to_lowercase()), candidate));
+    let scored = candidates.into_iter().map(|candidate| (osa_distance(&name, &candidate.to_lowercase()), candidate));
     scored
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
@@ -37,26 +38,6 @@ pub(super) fn nearest_file(path: &Path) -> Option<String> {
     Some(path.with_file_name(found).display().to_string())
 }
 
-/// Edit distance with neighbouring letters swapped counted once (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = change.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(before[j - 2] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +49,5 @@ mod tests {
         assert_eq!(nearest("tpo_p", keys), Some("top_p"));
         assert_eq!(nearest("Samples", keys), Some("samples"));
         assert_eq!(nearest("colour", keys), None);
-        assert_eq!(distance("abcd", "acbd"), 1);
-        assert_eq!(distance("", "abc"), 3);
     }
 }

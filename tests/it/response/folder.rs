@@ -115,7 +115,7 @@ async fn conditions_hold_the_runs_of_their_cells_and_are_called_as_people_call_t
 #[tokio::test]
 async fn a_plan_whose_responses_cannot_be_read_or_do_not_fit_is_refused_with_what_to_do() {
     for (change, what) in [
-        (json!([{"metric": "gap"}]), "`responses` of the plan cannot be read"),
+        (json!([{"metric": "gap"}]), "the plan cannot be read"),
         (json!([{"metric": "gap", "title": "", "unit": "", "colour": "red"}]), "unknown field `colour`"),
         (json!([{"metric": "gap", "title": "", "unit": ""}]), "nothing to show the number against"),
     ] {
