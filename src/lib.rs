@@ -1,25 +1,21 @@
-//! tiltmeter measures how far a language model tilts from an axis in its own activation space.
-//!
-//! Data flows one way:
+//! tiltmeter measures how far a language model tilts from an axis in its activation space.
 //!
 //! ```text
-//! cli -> session -> spec -> experiment -> scheduler -> record -> report -> images/, data/runs/
-//!           |                    |                                 |
-//!        registry          model (the port)                  stats, plot
-//!           |                    |
-//!     engine, provider  ----------  implement the port, and do not know each other
-//!         |
-//!      kernels
+//! cli -> session -> experiments -> scheduler -> store
+//!           |            |  \-> report (stats, plot)
+//!        registry      model (the port)
+//!         /    \         ^
+//!     engine  providers -/      engine -> kernels
 //! ```
 //!
-//! An experiment is a list of runs. A run touches the world only through numbered steps, each in the journal before the next
-//! begins, so that whatever stops the program, `--resume` goes on in mid-conversation and comes to the same end. A local model
-//! answers a step by generating one reply; the hidden states of its tokens are projected in the pass that generates them. No result
-//! depends on what else runs: rows of a batch are computed independently, tokens are drawn from a counter-based generator.
+//! An experiment is a list of runs. A run acts only through numbered steps; each step is in the journal before the next begins, so an
+//! interrupted run resumes in mid-conversation and ends with the same result. A local model generates one reply a step, and the pass
+//! that generates a token also projects its hidden state. Every file of a run folder follows from its plan and journal.
 //!
-//! Which room may know which is a table in `tests/it/tidy.rs`; a new arrow is a line there.
+//! This crate has the program (`cli`), the flow from file to report (`session`), Slurm (`cluster`) and the opening of models by name
+//! (`registry`); every other part is a crate below `src/` with its own map in its `lib.rs`.
 //!
-//! Must not know: nothing; it only lists the rooms.
+//! Invariants: only `cli` prints; engine and providers do not depend on each other; no result depends on the other rows of a batch.
 
 pub use tiltmeter_axis_formats as axis_formats;
 pub use tiltmeter_dataset as dataset;

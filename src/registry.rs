@@ -1,5 +1,4 @@
-//! Owns the way from a model's name to a model. The only file that knows both engines and providers.
-//! Must not know: runs, YAML.
+//! Opens models by name. The only module that knows both the engine and the providers.
 
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
-//! Owns getting a JSON object out of a model's reply: the whole reply, a fenced block, or the first balanced object in it. An object
-//! that was cut off is an error that says so; its inner objects are not taken for it.
-//! Must not know: engine, provider, run folders, terminal.
+//! Extracts a JSON object from a model's reply: the whole reply, a fenced block, or the first balanced object. A truncated object is an
+//! error; its inner objects do not count.
 
 use serde_json::{Deserializer, Map, Value};
 

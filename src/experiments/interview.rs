@@ -1,7 +1,5 @@
-//! Owns the interview experiment: a steward model is briefed and questioned in several framings of one dilemma, every conversation
-//! with its history, and a judge model classifies each finished transcript. With a steward on this machine every reply can be
-//! projected on axes in the pass that generates it.
-//! Must not know: engine, provider, run folders, terminal.
+//! The interview experiment: a steward model is briefed and questioned in several framings of one dilemma, each conversation with its
+//! history, and a judge model classifies each finished transcript. A local steward's replies can be projected on axes.
 
 mod collect;
 mod describe;

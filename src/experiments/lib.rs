@@ -1,7 +1,14 @@
-//! Owns the kinds of experiment: what runs there are, what each does, and what their outcomes mean together.
-//! A new kind is one file here, one arm in `recorder` and one where a session opens its models; scheduler, report and command line
-//! know none of them.
-//! Must not know: engine, provider, run folders, terminal.
+//! Kinds of experiment, from the keys of their files to the files of their runs.
+//!
+//! `config` reads an experiment file into a `Spec`. An `Experiment` is a spec with open models: it makes the frozen plan, the runs and
+//! the forecast. A `Kind` is read back from a frozen plan by `kind_of`, without models, and turns the journal into exports, analysis
+//! and methods; both sides share the typed plan (`ProjectionPlan`, `InterviewPlan`). `ReportPlan` is the part of every plan that the
+//! report reads. `ModelClient` executes each request as a journaled, budgeted step.
+//!
+//! A new kind is one folder here, one row of `KINDS`, one variant of `Spec` and one arm in `session/build.rs`.
+//!
+//! Invariants: no kind opens a model, writes a file or prints; no method of `Kind` depends on anything but the plan and the journal;
+//! no result depends on which runs execute together.
 
 pub mod config;
 pub mod projection;
@@ -9,7 +16,7 @@ pub mod interview;
 pub mod negotiation;
 pub mod scenario;
 
-// What kinds share: how a model is asked, and what is made of what runs leave.
+// Shared by all kinds.
 mod defects;
 mod judge;
 mod kind;
@@ -34,46 +41,46 @@ pub use kind::{
     BACKUPS, BatchAnalysis, DatasetRecord, Exports, Kind, Ledger, NamedTensor, RunEnd, RunFile, RunRecord, finished,
 };
 pub use model_client::ModelClient;
-mod report_plan;
 pub use plan::ResponsePlan;
+pub use report_plan::ReportPlan;
 
-/// What a kind answers, so that one session can plan, run and report any of them.
+/// An experiment with open models: plan, runs and forecast. `Kind` covers everything that needs no model.
 pub trait Experiment: Send + Sync {
     fn name(&self) -> &str;
 
-    /// Everything that decides the results, resolved: frozen and hashed before the first run.
+    /// The resolved plan: everything that determines the results. Frozen and hashed before the first run.
     fn plan(&self) -> Value;
 
-    /// The experiment as it was understood, one `(what, how)` a line.
+    /// The experiment as `(key, value)` lines.
     fn describe(&self) -> Vec<(String, String)>;
 
-    /// What is said once, before the first run.
+    /// Lines printed before the first run.
     fn banner(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Name under which the file that the experiment is written in is kept in the run folder, where it is.
+    /// Name of the experiment file's copy in the run folder; `None` keeps no copy.
     fn kept_config(&self) -> Option<&'static str> {
         None
     }
 
-    /// ParsedOutcome, before anything else is asked, which plans of the same name were begun before, the oldest first, and which of them is
-    /// gone on with, if any: a kind that numbers its repetitions through goes on with its numbers.
+    /// Continues the numbering of repetitions after `earlier` plans of the same name, oldest first, or that of the `resumed` plan. Called
+    /// before all other methods.
     fn continue_numbering(&mut self, _earlier: &[Value], _resumed: Option<&Value>) {}
 
     /// All runs, cell by cell.
     fn runs(&self) -> Vec<Arc<dyn Run>>;
 
-    /// How many runs are begun at the same time; the others wait, so that a stop leaves few conversations half done.
+    /// Default number of parallel runs.
     fn in_flight(&self) -> usize;
 
-    /// Totals of what runs count while they go on, as `(unit, total)`.
+    /// Totals of the progress counters, as `(unit, total)`.
     fn totals(&self) -> Vec<(&'static str, u64)>;
 
-    /// What was predicted when the experiment was opened.
+    /// The forecast made when the experiment was opened.
     fn forecast(&self) -> &Forecast;
 
-    /// The run of this number, from 0, as results name it.
+    /// Key of the run of this number, from 0.
     fn numbered(&self, number: usize) -> Option<RunKey> {
         self.runs().get(number).map(|run| run.key().clone())
     }
@@ -85,31 +92,31 @@ pub struct CellForecast {
     pub cell: String,
     pub runs: usize,
     pub turns: usize,
-    /// Where a tokenizer is at hand.
+    /// `None` without a local tokenizer.
     pub tokens: Option<TokenForecast>,
-    /// The first prompt as the model sees it; empty where only the provider knows.
+    /// The first prompt after the chat template; empty for models behind an API.
     pub first_prompt: String,
 }
 
 /// Prompt tokens of a cell.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenForecast {
-    /// At the last turn, if every reply were empty, and if every reply took all it may.
+    /// At the last turn, with empty replies and with replies of the maximum length.
     pub least: usize,
     pub most: usize,
-    /// The first turn (from 1) at which the longest replies would not fit, if any.
+    /// The first turn, from 1, at which the longest replies do not fit.
     pub may_overflow_at: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Forecast {
     pub cells: Vec<CellForecast>,
-    /// Tokens of the context, where they are known.
+    /// Context length in tokens, if known.
     pub limit: Option<usize>,
     pub max_new_tokens: usize,
-    /// Calls that cost money.
+    /// Number of paid calls.
     pub paid_calls: u64,
-    /// What they can cost at worst, in micro-dollars; `None`: nobody knows.
+    /// Worst-case cost in micro-dollars; `None` without known prices.
     pub worst_micro_usd: Option<u64>,
     pub notes: Vec<String>,
 }

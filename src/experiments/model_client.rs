@@ -1,6 +1,5 @@
-//! Owns how an experiment asks a model: one numbered step a reply, over the model's lane, covered by the budget. A model on this
-//! machine is asked the same way; only that its step may be repeated, because it costs nothing but time.
-//! Must not know: engine, provider, run folders, terminal.
+//! `ModelClient`: each request to a model is one numbered step on the model's lane, reserved in the budget. Steps of local models are
+//! repeatable, because a lost reply costs nothing.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Owns how an experiment is carried out: how many runs at once, in which order, how fast, for how much. None of it decides what is
-//! measured, so none of it is part of the frozen plan: a limit can be raised and the run resumed.
+//! How an experiment is executed: parallelism, order, rate and budget. No result depends on these keys, so they are not part of the
+//! frozen plan: a limit can be raised before a resume.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -13,8 +13,6 @@
 //! | `lanes.<name>` | the provider's preset | `requests_per_minute`, `input_tokens_per_minute`, `output_tokens_per_minute`, `max_in_flight` |
 //! | `local_backup_dir` | `local_backups` in the run folder | where backups of runs go |
 //! | `hf_repo_id` | none | dataset that records are appended to |
-//!
-//! Must not know: how a model is opened, what a lane does.
 
 use std::path::PathBuf;
 

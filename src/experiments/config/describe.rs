@@ -1,5 +1,4 @@
-//! Owns how a value and a place are named in a problem: `file:line:column (key)`, "the text `abc`".
-//! Must not know: which keys mean what.
+//! Names of values and places in problems: `file:line:column (key)`, "the text `abc`".
 
 use std::borrow::Cow;
 

@@ -1,6 +1,5 @@
-//! Owns the reader over a located tree: it takes keys out of a mapping, checks them, and collects every problem instead of
-//! stopping at the first. A function that reads a value returns `None` after it has reported why.
-//! Must not know: which keys mean what.
+//! Reads keys from a mapping, checks them, and collects every problem. A function that reads a value returns `None` after it has
+//! reported a problem.
 
 use std::{
     cell::RefCell,

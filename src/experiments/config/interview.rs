@@ -1,5 +1,4 @@
-//! Owns `kind: interview`: the questions of each prompt variant are put to a steward one after the other, and a judge says what became
-//! of it. Its keys, their defaults and the checks that need no model.
+//! Keys, defaults and model-independent checks of `kind: interview`.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -27,7 +26,6 @@
 //!
 //! Besides, the keys of `conduct`. From the environment or `.env`: `BATCH_MODE`, `BATCH_SIZE`, `INTER_RUN_DELAY`, `HF_REPO_ID`,
 //! `LOCAL_BACKUP_DIR`, `MODEL_SEED`, `MODEL_TEMPERATURE`, `MODEL_TOP_P`, `MODEL_MAX_TOKENS`.
-//! Must not know: how a model is opened, what a refusal looks like.
 
 mod prompt_set;
 

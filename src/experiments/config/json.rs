@@ -1,6 +1,4 @@
-//! Owns JSON as a located tree. serde_json judges whether the text is JSON and says where it is not; the walk over what it
-//! accepted only finds where each value stands, which serde_json does not tell.
-//! Must not know: which keys mean what.
+//! JSON as a located tree. serde_json validates the text; a second pass locates the values, which serde_json does not report.
 
 use super::{
     describe,

@@ -1,5 +1,5 @@
-//! Owns the file an experiment is written in: YAML (or JSON, by the ending `.json`) in, a typed `Spec` out, and every problem in
-//! the file at once, each with its line, its column and what to do.
+//! Reads an experiment file: YAML, or JSON by the ending `.json`, into a typed `Spec`. Reports every problem at once, each with line,
+//! column and a hint.
 //!
 //! ```yaml
 //! kind: projection
@@ -49,7 +49,6 @@
 //! shipped experiments (whose paths start at the repository root) and a folder moved as a whole both work.
 //!
 //! A later kind is one file here, one variant of [`Spec`] and one row of `KINDS`.
-//! Must not know: how a model is opened.
 
 mod conduct;
 mod describe;

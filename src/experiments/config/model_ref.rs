@@ -1,4 +1,4 @@
-//! Owns how an experiment names a model: `model: openai/gpt-4o`, or a mapping with what this one needs beside its name.
+//! Reference to a model: `model: openai/gpt-4o`, or a mapping with the model's settings.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -8,8 +8,6 @@
 //! | `attempt_timeout` | 120 | seconds one attempt at a call may take |
 //! | `max_attempts` | 6 | attempts in all where they fail for passing reasons |
 //! | `script` | – | with `scripted`: a list of `{when, reply}`; the first whose `when` (a regular expression over the last message) matches answers |
-//!
-//! Must not know: how a model is opened.
 
 use serde::{Deserialize, Serialize};
 

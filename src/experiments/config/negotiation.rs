@@ -1,5 +1,4 @@
-//! Owns `kind: negotiation`: every weak bargainer plays every strong one for the same items at every level of competition. Its keys,
-//! their defaults and the checks that need no model.
+//! Keys, defaults and model-independent checks of `kind: negotiation`.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -26,7 +25,6 @@
 //! A bargainer is what `model_ref` says a model is, in a mapping with `label` where results shall call it otherwise, as in
 //! `{name: openai/gpt-4o, label: gpt-4o}`; or `programmed`, which bargains by rule and needs no model, also
 //! `{name: programmed, strategy: fair | greedy | conceder}`.
-//! Must not know: how a model is opened, how the game is played.
 
 use std::path::PathBuf;
 

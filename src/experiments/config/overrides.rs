@@ -1,7 +1,6 @@
-//! Owns `--set key=value`: a dotted path into the tree (`sampling.temperature`, `conditions.0.label`) and what to put there.
-//! A value that opens with `[`, `{` or a quote is read as YAML; anything else is one plain scalar, so that
-//! `--set conditions.0.system_prompt=Reminder: be kind` needs no quotes for YAML's sake.
-//! Must not know: which keys mean what.
+//! `--set key=value`: a dotted path into the tree (`sampling.temperature`, `conditions.0.label`) and its new value. A value that starts
+//! with `[`, `{` or a quote is parsed as YAML; any other value is a plain scalar, so that `--set conditions.0.system_prompt=Reminder: be
+//! kind` needs no YAML quotes.
 
 use super::{
     describe,

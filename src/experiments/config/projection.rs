@@ -1,5 +1,4 @@
-//! Owns `kind: projection`: its keys, their defaults and the checks that need no model. The table of keys is in the module above.
-//! Must not know: how a model is opened.
+//! Keys, defaults and model-independent checks of `kind: projection`. The parent module lists the keys.
 
 use std::path::PathBuf;
 

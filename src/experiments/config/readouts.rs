@@ -1,5 +1,4 @@
-//! Owns the keys that say what is read of a model's hidden states: axes, places, tokens.
-//! Must not know: how a model is opened.
+//! Keys of the readouts: axes, sites, token span.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,4 @@
-//! Owns the keys under `sampling:`.
-//! Must not know: how a token is drawn.
+//! The keys below `sampling:`.
 
 use super::fields::{Fields, Reader};
 use super::tree::Node;

@@ -1,6 +1,4 @@
-//! Owns `kind: scenario`: a scenario is played turn by turn by models that decide at the same time, in every combination of the values
-//! that its variations list. Its keys, their defaults and the checks that need no model. A file with `base_scenario` and no `kind` is
-//! of this kind.
+//! Keys, defaults and model-independent checks of `kind: scenario`. A file with `base_scenario` and no `kind` is of this kind.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -28,7 +26,6 @@
 //! | `publication` | false | the plan is kept to |
 //!
 //! Besides, the keys of `conduct`, where `parallel` is called `max_parallel` here.
-//! Must not know: how a model is opened, how a turn goes.
 
 mod actor;
 mod folder;

@@ -1,7 +1,5 @@
-//! Owns the transcript whose user turns are replayed: JSON with `conversation: [{role, content}]` (every other key is left
-//! alone: files in the wild carry many) or a plain list of messages, whatever the file is called.
-//! A system message is not replayed, because the conditions bring their own; a note says so.
-//! Must not know: what a model makes of the turns.
+//! The transcript whose user turns are replayed: JSON with `conversation: [{role, content}]`, other keys ignored, or a list of messages.
+//! A system message is not replayed, because the conditions have their own; a note reports it.
 
 use std::path::{Path, PathBuf};
 

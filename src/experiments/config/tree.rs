@@ -1,7 +1,5 @@
-//! Owns the located tree: what a YAML or JSON file says, every value with the line and column where it stands.
-//! YAML is read by the parser under serde-saphyr; its values are those of the YAML 1.2 core schema (so `yes` and `no` are text).
-//! serde is not used to read the tree because it stops at the first error, and a person wants them all.
-//! Must not know: which keys mean what.
+//! The located tree: the content of a YAML or JSON file, every value with its line and column. YAML values follow the YAML 1.2 core
+//! schema, so `yes` and `no` are text. serde does not read the tree, because it stops at the first error.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,4 @@
-//! Owns how an interview experiment is put into words before it runs.
-//! Must not know: engine, provider, run folders, terminal.
+//! Describes an interview experiment before it runs.
 
 use super::Setting;
 use crate::config::{RefusalRule, RunSeeding};

@@ -1,6 +1,5 @@
-//! Owns what an interview will take: calls, tokens of context, and the most it can cost if every reply is as long as it may be and
-//! every call is made once. What a model does not take, or cannot hold, is refused before anything is spent.
-//! Must not know: engine, provider, run folders, terminal.
+//! Forecast of calls, context tokens and worst-case cost of an interview. Refuses settings that a model does not accept and prompts that
+//! do not fit.
 
 use super::{Setting, Turn, conversation};
 use crate::config::Variant;

@@ -1,6 +1,5 @@
-//! Owns what the judge is asked and how its verdict is read: one JSON object with a strategy of the menu. What is off the menu, cut
-//! off or incomplete is no verdict; nothing is guessed.
-//! Must not know: engine, provider, run folders, terminal.
+//! The judge's request and the parser of its verdict: one JSON object with a strategy of the menu. A verdict off the menu, truncated or
+//! incomplete is an error.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

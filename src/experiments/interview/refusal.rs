@@ -1,5 +1,4 @@
-//! Owns what counts as a refusal to answer. It is a rule over words and no judgement of meaning: the same reply always gives the same.
-//! Must not know: engine, provider, run folders, terminal.
+//! Rules that classify a reply as a refusal by its words.
 
 use regex::Regex;
 

@@ -1,9 +1,8 @@
-//! Owns one interview: the clock is read, the questions are put one after the other, what was said is kept, then the judge reads it.
+//! One interview: reads the clock, asks the questions one after the other, saves a checkpoint, then has the transcript judged.
 //!
 //! Seeds: question t (from 0) is drawn with key = the run's seed and stream t; with `seeding: fixed` with the base seed and stream 0,
 //! so that every call carries the same. A run's seed is the low 31 bits of `seed_for(base seed, run id)`: the number that providers
 //! take, so that the record holds what was sent with the first question.
-//! Must not know: engine, provider, run folders, terminal.
 
 use std::{
     collections::BTreeMap,

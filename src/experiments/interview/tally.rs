@@ -1,5 +1,4 @@
-//! Owns counting runs: how many ended how, and what the judge found, in all and by variant.
-//! Must not know: engine, provider, run folders, terminal.
+//! Counts runs by end and by label, in all and by variant.
 
 use serde_json::{Map, Value, json};
 

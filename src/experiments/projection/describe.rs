@@ -1,5 +1,4 @@
-//! Owns how a projection experiment is put into words before it runs.
-//! Must not know: engine, provider, run folders, terminal.
+//! Describes a projection experiment before it runs.
 
 use crate::config::{Condition, OverflowPolicy, Placement, ProjectionSpec, Seeding, SiteRef, Transcript};
 use tiltmeter_model::probe::{LayerConvention, Span};

@@ -1,6 +1,5 @@
-//! Owns the prediction of context use: how long each condition's prompts become if replies are empty, and if they are as long as
-//! they may be. What cannot fit is refused before anything is computed.
-//! Must not know: engine, provider, run folders, terminal.
+//! Forecast of context use: the length of each condition's prompts with empty and with the longest replies. Refuses conversations that
+//! cannot fit.
 
 use crate::config::{Condition, OverflowPolicy, Placement, ProjectionSpec, Transcript};
 use crate::{CellForecast, Forecast, TokenForecast};

@@ -1,6 +1,5 @@
-//! Owns one rollout: a conversation in which the model answers the transcript's user turns for itself, one journaled step a turn,
-//! and the reference trajectory, which reads the transcript's own replies.
-//! Must not know: engine, provider, run folders, terminal.
+//! One rollout: the model answers the transcript's user turns, one journaled step a turn. Also the reference trajectory, which reads the
+//! transcript's own replies.
 
 use std::{collections::BTreeMap, sync::Arc};
 

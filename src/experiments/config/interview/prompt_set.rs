@@ -1,4 +1,4 @@
-//! Owns the file with the prompts of an interview, and how custom variants join those of the file:
+//! The prompt file of an interview, and how custom variants override it:
 //!
 //! ```yaml
 //! briefing: You are the steward of …
@@ -8,8 +8,6 @@
 //!     tone: neutral
 //!     prompts: ["…", "…"]
 //! ```
-//!
-//! Must not know: what is asked of whom.
 
 use std::path::Path;
 

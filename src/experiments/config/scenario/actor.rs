@@ -1,4 +1,4 @@
-//! Owns the file of an actor, `actors/<short_name>.yaml`:
+//! The file of an actor, `actors/<short_name>.yaml`:
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -8,8 +8,6 @@
 //! | `system_prompt` | required | who it is |
 //! | `goals`, `constraints`, `expertise`, `decision_style` | – | what it wants, may not do, knows, how it decides: a text, a list of texts, or a mapping |
 //! | `private_information` | – | what nobody else is told |
-//!
-//! Must not know: what is asked of an actor.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Owns the folder of a scenario: `scenario.yaml`, `actors/<short_name>.yaml`, `metrics.yaml`. Every problem is reported with the
+//! The folder of a scenario: `scenario.yaml`, `actors/<short_name>.yaml`, `metrics.yaml`. Every problem is reported with the
 //! place in its own file.
 //!
 //! | key of `scenario.yaml` | default | meaning |
@@ -13,8 +13,6 @@
 //! | `actors` | required | short names, in the order in which they are asked |
 //! | `context_window_size` | all turns | how many turns are told word for word; older ones are summarised |
 //! | `communication` | none | `{bilateral: true, coalition: true, rounds: 1}`: private messages before every decision |
-//!
-//! Must not know: what is made of a scenario.
 
 use std::path::{Path, PathBuf};
 

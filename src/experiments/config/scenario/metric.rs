@@ -1,4 +1,4 @@
-//! Owns `metrics.yaml`: what is measured after every turn.
+//! `metrics.yaml`: the metrics extracted after every turn.
 //!
 //! ```yaml
 //! metrics:
@@ -17,8 +17,6 @@
 //! | `type` | `string` | `int` or `integer`, `float`, `string`, `boolean` |
 //! | `actor` | the world state | whose reply it is looked for in |
 //! | `better` | `higher` | or `lower`: which end a comparison of variations puts first |
-//!
-//! Must not know: how a value is found.
 
 use serde::{Deserialize, Serialize};
 

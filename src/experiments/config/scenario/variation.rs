@@ -1,12 +1,10 @@
-//! Owns `variations:` and the cells they span: every combination of their values, in the order listed, the last one changing
+//! `variations:` and the cells they span: every combination of their values, in the order listed, the last one changing
 //! fastest.
 //!
 //! | entry | meaning |
 //! |---|---|
 //! | `{type: actor_model, actor, values}` | models that play an actor, by its short name |
 //! | `{type: scenario_parameter, parameter, values}` | values of a key of `scenario.yaml` |
-//!
-//! Must not know: how a cell is run.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
