@@ -3,13 +3,11 @@
 //!
 //! Must not know: markdown, HTML, files.
 
-use super::analysis::Analysis;
-use super::comparison::Comparison;
-use super::distribution::{self, Distribution, analysis::DistributionAnalysis};
-use super::numbers;
-use super::response::{self, Response, analysis::ResponseAnalysis};
-use super::table::Table;
-use super::tables;
+use crate::numbers;
+use crate::table::Table;
+use crate::views::distribution::{self, Distribution, analysis::DistributionAnalysis};
+use crate::views::response::{self, Response, analysis::ResponseAnalysis};
+use crate::views::trajectory::{Comparison, analysis::Analysis, tables};
 
 /// A part of the report. Text is plain: whoever writes it out escapes it.
 pub(super) enum Block {

@@ -2,10 +2,9 @@
 //!
 //! Must not know: what stands in the report, how the figure is drawn.
 
-use super::analysis::Analysis;
-use super::comparison::Comparison;
 use super::document::{Block, Section};
 use super::table::Table;
+use crate::views::trajectory::{Comparison, analysis::Analysis};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#262626}\
 h1{font-size:1.5rem;margin-top:3.5rem}h1:first-of-type{margin-top:0}h2{font-size:1.2rem;margin-top:2.2rem}h3{font-size:1rem}\

@@ -1,74 +1,50 @@
-//! Owns what is said of a comparison, of a distribution and of a response: the input types, their analysis, terminal tables, the
-//! figures' data, the report as markdown and as one HTML page, and the summary JSON.
+//! Statistics, figures and reports over recorded samples.
 //!
-//! A comparison is groups of sequences, a distribution groups of counts, a response one number a run, whatever was measured or judged
-//! and wherever it came from.
+//! - [`stats`]: estimates, intervals and tests as pure functions: Welch's t, studentized permutation tests, bootstrap-t intervals, Holm's
+//!   and Westfall-Young's corrections for multiplicity, chi-square and Fisher's exact test.
+//! - [`plot`]: line charts, stacked bars and heatmaps as PNG and SVG.
+//! - [`views`]: what a report shows of an experiment: [`views::trajectory`] (a measure over turns, by condition),
+//!   [`views::distribution`] (a label by condition), [`views::response`] (one number per run against a factor).
+//! - [`page_markdown`], [`page_html`]: sections of views as `report.md` and `report.html`.
 //!
-//! Must not know: engine, provider, kinds.
+//! Invariants: nothing here writes a file, knows a kind of experiment, or depends on the order in which runs finished; random draws
+//! come from a generator of this crate, so that a p value changes neither with the machine nor with the version of a library.
 
-/// What is compared: groups (conditions) of samples of measured turns.
-pub mod stats;
-pub mod plot;
-pub mod comparison;
-
-/// What is counted: the categories of a label in groups.
-pub mod distribution;
-
-/// What depends on a factor: one number per run.
-pub mod response;
-
-/// Comparisons out of JSON documents, one per condition.
-pub mod load;
-
-/// The numbers of a comparison.
-pub mod analysis;
-
-/// Numbers as people read them.
-pub mod numbers;
-
-/// One table, as plain text or markdown.
-pub mod table;
-
-/// Tables of a comparison, for the terminal and for the markdown report.
-pub mod tables;
-
-/// The line chart of a comparison, the bars of a distribution.
-pub mod figure;
-
-/// What stands in the report.
 mod document;
+mod html;
+mod markdown;
+pub mod numbers;
+pub mod plot;
+pub mod stats;
+mod summary;
+mod table;
+pub mod views;
 
-/// `report.md`.
-pub mod markdown;
-
-/// `report.html`.
-pub mod html;
-
-/// `<experiment>_summary.json`.
-pub mod summary;
-
-pub use analysis::{
-    Analysis, Condition, Contrast, ContrastPerTurn, Difference, Drift, Estimate, Options, Ordered, PerTurn, analyse,
-};
-pub use comparison::{Comparison, Flag, GroupData, OK, SampleData};
-pub use distribution::{
+pub use document::Section;
+pub use html::{page_html, report_html};
+pub use markdown::{page_markdown, report_markdown};
+pub use summary::{distribution_json, response_json, summary_json};
+pub use table::Table;
+pub use views::distribution::{
     Distribution, DistributionGroup,
     analysis::{
         DistributionAnalysis, FisherMethod, GroupPair, GroupShares, Independence, Share, TestRead, analyse_distribution,
     },
+    figure::bar_chart,
     tables::distribution_terminal,
 };
-pub use document::Section;
-pub use figure::{bar_chart, line_chart};
-pub use html::{page_html, report_html};
-pub use load::load_documents;
-pub use markdown::{page_markdown, report_markdown};
-pub use response::{
+pub use views::response::{
     Against, Factor, Response, ResponseRun,
     analysis::{AtLevel, MOST_LINES, ResponseAnalysis, ResponseLine, ResponseTable, RunsMean, analyse_response},
     figure::{ResponseFigure, heatmap, response_chart, response_figures},
     tables::response_terminal,
 };
-pub use summary::{distribution_json, response_json, summary_json};
-pub use table::Table;
-pub use tables::{terminal, terminal_key};
+pub use views::trajectory::{
+    Comparison, Flag, GroupData, OK, SampleData,
+    analysis::{
+        Analysis, Condition, Contrast, ContrastPerTurn, Difference, Drift, Estimate, Options, Ordered, PerTurn, analyse,
+    },
+    figure::line_chart,
+    load::load_documents,
+    tables::{terminal, terminal_key},
+};

@@ -2,10 +2,9 @@
 //!
 //! Must not know: what stands in the report, how the figure is drawn.
 
-use super::analysis::Analysis;
-use super::comparison::Comparison;
 use super::document::{Block, Section};
 use super::table::escape;
+use crate::views::trajectory::{Comparison, analysis::Analysis};
 
 /// The report of a comparison as markdown; `figure` is the path of the figure as seen from the report.
 pub fn report_markdown(comparison: &Comparison, analysis: &Analysis, figure: Option<&str>) -> String {

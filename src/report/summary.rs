@@ -4,10 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::analysis::Analysis;
-use super::comparison::Comparison;
-use super::distribution::{Distribution, analysis::DistributionAnalysis};
-use super::response::{Against, Factor, Response, analysis::ResponseAnalysis};
+use crate::views::distribution::{Distribution, analysis::DistributionAnalysis};
+use crate::views::response::{Against, Factor, Response, analysis::ResponseAnalysis};
+use crate::views::trajectory::{Comparison, analysis::Analysis};
 
 /// The summary. Keys: `title`, `unit`, `ddof`, `drop_flagged`, `turns_compared`, `conditions` (name to `n`, `ddof`, `mean`,
 /// `sem`, `ci95`, `icc`, `flagged`, `dropped`, `statuses`, `drift`, `system_prompt`, `per_turn`: list of `turn` from 1,

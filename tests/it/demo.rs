@@ -302,7 +302,7 @@ fn the_figures_can_be_opened_and_the_reports_stand_alone() {
     let demo = Demo::get();
     let file = fs::File::open(demo.dir.join("images/demo.png")).unwrap();
     let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size()];
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
     assert!(info.width >= 800 && info.height >= 500, "{info:?}");
     assert!(pixels.iter().any(|&byte| byte != pixels[0]), "an empty figure");

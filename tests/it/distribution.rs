@@ -6,7 +6,7 @@
 mod folder;
 
 use serde_json::{Value, json};
-use tiltmeter::plot::{Bar, StackedBars};
+use tiltmeter::plot::{Bar, Chart, StackedBars};
 use tiltmeter::report::*;
 use tiltmeter::stats::{Counts, Fisher, chi_square, fisher, wilson};
 
@@ -324,7 +324,7 @@ fn the_report_holds_what_the_terminal_says_and_takes_no_markup_from_labels() {
 /// Width, height and RGB pixels.
 fn decode(png: &[u8]) -> (usize, usize, Vec<u8>) {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size()];
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
     (info.width as usize, info.height as usize, pixels)
 }
@@ -392,7 +392,7 @@ fn bars_that_cannot_be_drawn_are_refused_and_too_many_groups_are_said_to_be_left
     chart.bars = vec![Bar { label: "x".to_owned(), counts: vec![1, 2] }];
     assert!(chart.svg().unwrap_err().what.contains("2 counts for 1 categories"));
     let mut distribution = strategies();
-    distribution.groups = (0..=StackedBars::MOST_BARS).map(|n| group(&n.to_string(), &[1, 2, 3, 4])).collect();
+    distribution.groups = (0..=StackedBars::MAX_BARS).map(|n| group(&n.to_string(), &[1, 2, 3, 4])).collect();
     let chart = bar_chart(&distribution);
     assert!(chart.title.ends_with("(the first 120 of 121 groups)") && chart.svg().is_ok());
     chart.png().unwrap();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tiltmeter::plot::{Line, LineChart};
+use tiltmeter::plot::{Chart, Line, LineChart};
 use tiltmeter::report::*;
 
 fn documents() -> Vec<Value> {

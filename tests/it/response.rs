@@ -6,7 +6,7 @@
 mod folder;
 
 use serde_json::{Value, json};
-use tiltmeter::plot::{Heatmap, Line, LineChart, Tile};
+use tiltmeter::plot::{Chart, Heatmap, Line, LineChart, Tile};
 use tiltmeter::report::*;
 
 fn fixture() -> Value {
@@ -313,7 +313,7 @@ fn tiles(rows: usize, columns: usize, value: impl Fn(usize, usize) -> Option<f64
 /// Width, height and RGB pixels.
 fn decode(png: &[u8]) -> (usize, usize, Vec<u8>) {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size()];
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
     (info.width as usize, info.height as usize, pixels)
 }

@@ -1,38 +1,40 @@
-//! Owns figures: lines with bands, whiskers and traces over turns or numbers, stacked bars of shares, heatmaps; as PNG and as SVG,
-//! from one drawing.
+//! Figures: line charts with bands, whiskers and traces, stacked bars of shares, heatmaps.
 //!
-//! Must not know: statistics, runs.
+//! Each chart is drawn once, as a list of primitives (`canvas`); `svg` writes that list as SVG, with text as text, and `raster` paints it
+//! as PNG.
 
-/// What a line chart shows.
-pub mod chart;
-
-/// What stacked bars show.
-pub mod stacked;
-
-/// What a heatmap shows.
-pub mod heatmap;
-
-/// Ranges and ticks.
-mod scale;
-
-/// Colours and markers that stay apart without colour vision.
-mod palette;
-
-/// The bundled typeface.
-mod font;
-
-/// The surface that a figure is drawn on, once for PNG and once for SVG.
 mod canvas;
+mod color;
+mod font;
+mod heatmap;
+mod layout;
+mod legend;
+mod line_chart;
+mod raster;
+mod scale;
+mod stacked_bars;
+mod svg;
 
-/// The drawing of a line chart.
-mod lines;
-
-/// The drawing of stacked bars.
-mod bars;
-
-/// The drawing of a heatmap.
-mod tiles;
-
-pub use chart::{Line, LineChart};
+pub use canvas::Canvas;
 pub use heatmap::{Heatmap, Tile};
-pub use stacked::{Bar, StackedBars};
+pub use line_chart::{Line, LineChart};
+pub use stacked_bars::{Bar, StackedBars};
+
+use tiltmeter_model::problem::Problem;
+
+/// A figure of any type. PNG and SVG show the same primitives.
+pub trait Chart {
+    /// Checks the chart and draws it. Errors if there is nothing to draw, if a number is not finite, or if its parts do not fit
+    /// together.
+    fn draw(&self) -> Result<Canvas, Problem>;
+
+    /// The chart as PNG, 1600 pixels wide. Errors as `draw`.
+    fn png(&self) -> Result<Vec<u8>, Problem> {
+        raster::png(&self.draw()?)
+    }
+
+    /// The chart as a self-contained SVG document. Errors as `draw`.
+    fn svg(&self) -> Result<String, Problem> {
+        Ok(svg::document(&self.draw()?))
+    }
+}

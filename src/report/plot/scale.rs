@@ -1,6 +1,4 @@
-//! Owns ranges and ticks: steps of 1, 2 or 5 times a power of ten (Heckbert 1990), labels with just enough decimals.
-//!
-//! Must not know: pixels, colours.
+//! Ranges and ticks of an axis: steps of 1, 2 or 5 times a power of ten (Heckbert 1990), labels with just enough decimals.
 
 /// A range of values with the ticks inside it.
 pub(super) struct Scale {
@@ -13,7 +11,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// About six ticks over [low, high], with a little air above and below.
+    /// About six ticks over [low, high], with a margin of 4 % at both ends.
     pub(super) fn values(low: f64, high: f64) -> Self {
         // A flat line gets a range of its own size, not none.
         let size = if high > low { high - low } else { low.abs().max(1.0) };
@@ -54,12 +52,12 @@ impl Scale {
         }
         let ticks =
             (1..=turns).filter(|turn| *turn == 1 || turn % step == 0).map(|turn| (turn as f64, turn.to_string()));
-        // Air beside the outermost turns, less so when there are many.
-        let air = (0.03 * turns as f64).clamp(0.3, 2.0);
-        Self { low: 1.0 - air, high: turns as f64 + air, ticks: ticks.collect() }
+        // A margin beside the outermost turns, relatively smaller when there are many.
+        let margin = (0.03 * turns as f64).clamp(0.3, 2.0);
+        Self { low: 1.0 - margin, high: turns as f64 + margin, ticks: ticks.collect() }
     }
 
-    /// Numbers on the horizontal axis: each has its tick while there are few and they stand apart, else ticks are as of values.
+    /// Positions on the horizontal axis, ascending: each has a tick if they are few and far enough apart; otherwise ticks as `values`.
     pub(super) fn positions(positions: &[f64]) -> Self {
         const MOST: usize = 16;
         const LEAST_GAP: f64 = 0.045;

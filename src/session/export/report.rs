@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Batch;
 use crate::session::report::{Reported, title};
 use tiltmeter_model::problem::Problem;
+use tiltmeter_report::plot::Chart;
 use tiltmeter_report::{
     ResponseFigure, Section, bar_chart, distribution_json, line_chart, page_html, page_markdown, report_html,
     response_figures, response_json, summary_json,

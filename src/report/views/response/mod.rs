@@ -6,17 +6,10 @@
 //!
 //! Must not know: files, statistics, what a metric means.
 
-/// The numbers of a response.
 pub mod analysis;
-
-/// Its tables, for the terminal and for the report.
-pub mod tables;
-
-/// Its figures: lines against the factor, a heatmap.
 pub mod figure;
-
-/// Its section of the report.
-pub(super) mod section;
+pub(crate) mod section;
+pub mod tables;
 
 use std::collections::BTreeMap;
 

@@ -4,14 +4,10 @@
 //!
 //! Must not know: files, statistics, what a label means.
 
-/// The numbers of a distribution.
 pub mod analysis;
-
-/// Its tables, for the terminal and for the report.
+pub mod figure;
+pub(crate) mod section;
 pub mod tables;
-
-/// Its section of the report.
-pub(super) mod section;
 
 use tiltmeter_model::problem::Problem;
 

@@ -1,17 +1,14 @@
-//! Owns the drawing of a heatmap: heading, tiles with their values, hatching where there is none, names of rows at the left and of
-//! columns below, a scale of colours at the right.
-//!
-//! Must not know: file formats, what is measured.
+//! Draws a heatmap: heading, tiles with their values, hatching where there is none, row names at the left, column names below, a color
+//! bar at the right.
 
-use plotters::style::{RGBColor, WHITE};
+use super::{Heatmap, Tile};
+use crate::plot::canvas::{Align, Canvas, Point, SIZE};
+use crate::plot::color::{self, Color, WHITE};
+use crate::plot::font::TextStyle;
+use crate::plot::layout::{Heading, LABEL, LEGEND, MARGIN, MIDDLE, TICK};
+use crate::plot::scale::Scale;
 
-use super::canvas::{Align, Canvas, Point, SIZE, Type};
-use super::heatmap::{Heatmap, Tile};
-use super::lines::{Heading, LABEL, LEGEND, MARGIN, TICK};
-use super::palette;
-use super::scale::Scale;
-
-const NAME: Type = Type { em: 20.0, bold: false, colour: palette::INK };
+const NAME: TextStyle = TextStyle { em: 20.0, bold: false, color: color::INK };
 const VALUE_EM: f64 = 25.0;
 const LEAST_EM: f64 = 13.0;
 const NOTE_EM: f64 = 16.0;
@@ -22,31 +19,31 @@ const NAME_SHARE: f64 = 0.2;
 /// Lines of a column's name, before it is turned upwards.
 const NAME_LINES: usize = 4;
 
-/// An upward name is at most so long.
+/// Longest name that is turned upwards, in pixels.
 const UPWARD: f64 = 300.0;
 
-/// The size of a tile. With few rows tiles are high; with many they get what is left of the usual height.
+/// Limits of the size of a tile: rows share the usual height of a figure.
 const HIGHEST: f64 = 150.0;
 const LOWEST: f64 = 40.0;
 const WIDEST: f64 = 260.0;
 
-/// Width of the scale of colours, and of what is left between it and the tiles.
+/// Width of the color bar, and of the gap between it and the tiles.
 const BAR: f64 = 30.0;
 const BAR_GAP: f64 = 40.0;
 
-/// Distance of the hatching's lines.
+/// Distance between hatching lines.
 const HATCH: f64 = 13.0;
 
-/// Values as shares of a scale of colours.
-struct Colours {
+/// The mapping of values to colors.
+struct ColorScale {
     low: f64,
     high: f64,
     diverging: bool,
 }
 
-impl Colours {
-    fn new(low: f64, high: f64, centred: bool) -> Self {
-        if centred || (low < 0.0 && high > 0.0) {
+impl ColorScale {
+    fn new(low: f64, high: f64, centered: bool) -> Self {
+        if centered || (low < 0.0 && high > 0.0) {
             let most = low.abs().max(high.abs());
             let most = if most > 0.0 { most } else { 1.0 };
             return Self { low: -most, high: most, diverging: true };
@@ -54,7 +51,7 @@ impl Colours {
         if high > low {
             return Self { low, high, diverging: false };
         }
-        // One value alone is in the middle of a scale of its own.
+        // A single value is the middle of its scale.
         let size = low.abs().max(1.0);
         Self { low: low - size / 2.0, high: high + size / 2.0, diverging: false }
     }
@@ -64,16 +61,12 @@ impl Colours {
         (value - self.low) / (self.high - self.low)
     }
 
-    fn of(&self, value: f64) -> RGBColor {
-        if self.diverging {
-            palette::shade(value / self.high)
-        } else {
-            palette::shade(-0.08 - 0.92 * self.share(value))
-        }
+    fn of(&self, value: f64) -> Color {
+        if self.diverging { color::shade(value / self.high) } else { color::shade(-0.08 - 0.92 * self.share(value)) }
     }
 }
 
-/// Names below the columns: side by side in lines, or upwards where a line would be too narrow.
+/// Column names: horizontal in wrapped lines, or turned upwards where columns are too narrow.
 enum Names {
     Lines(Vec<Vec<String>>),
     Upwards(Vec<String>),
@@ -98,12 +91,12 @@ impl Names {
             Self::Lines(names) => {
                 for (line, text) in names[column].iter().enumerate() {
                     let y = top + line as f64 * 1.24 * NAME.em + 0.9 * NAME.em;
-                    canvas.text(text.clone(), (middle, y), Align::Centre, NAME);
+                    canvas.text(text.clone(), (middle, y), Align::Center, NAME);
                 }
             }
             Self::Upwards(names) => {
                 let name = &names[column];
-                let at = (middle + 0.36 * NAME.em, top + NAME.width(name) / 2.0);
+                let at = (middle + MIDDLE * NAME.em, top + NAME.width(name) / 2.0);
                 canvas.text_upwards(name.clone(), at, NAME);
             }
         }
@@ -112,8 +105,8 @@ impl Names {
 
 /// Draws `map`, which has been checked and whose values are from `low` to `high`.
 pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
-    let colours = Colours::new(low, high, map.centred);
-    let scale = Scale::values(colours.low, colours.high);
+    let colors = ColorScale::new(low, high, map.centred);
+    let scale = Scale::values(colors.low, colors.high);
     let tick_width = scale.ticks.iter().map(|(_, label)| TICK.width(label)).fold(0.0, f64::max);
     let beside = BAR_GAP + BAR + 12.0 + tick_width;
 
@@ -122,7 +115,7 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
     let before = LABEL.em + 18.0 + name_width + 16.0;
     let (rows, columns) = (map.rows.len() as f64, map.columns.len() as f64);
     let width = ((SIZE.0 - 2.0 * MARGIN - before - beside) / columns).min(WIDEST);
-    // What few columns leave is shared out to both sides.
+    // Space that few columns leave is split between both sides.
     let spare = SIZE.0 - 2.0 * MARGIN - before - beside - width * columns;
     let left = MARGIN + spare / 2.0 + before;
     let right = left + width * columns;
@@ -134,18 +127,18 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
     let top = MARGIN + heading.height + if map.value_label.is_empty() { 0.0 } else { LEGEND.em + 26.0 };
     let height = ((SIZE.1 - top - foot) / rows).clamp(LOWEST, HIGHEST);
     let bottom = top + height * rows;
-    let mut canvas = Canvas::of_height(bottom + foot);
+    let mut canvas = Canvas::new(bottom + foot);
 
     heading.draw(&mut canvas, MARGIN);
     let value_label = LEGEND.fit(&map.value_label, SIZE.0 - 2.0 * MARGIN);
     canvas.text(value_label, (MARGIN, subtitle), Align::Left, LEGEND);
     for (row, cells) in map.cells.iter().enumerate() {
         let over = top + height * row as f64;
-        canvas.text(names[row].clone(), (left - 16.0, over + height / 2.0 + 0.36 * NAME.em), Align::Right, NAME);
+        canvas.text(names[row].clone(), (left - 16.0, over + height / 2.0 + MIDDLE * NAME.em), Align::Right, NAME);
         for (column, cell) in cells.iter().enumerate() {
             let from = left + width * column as f64;
             match cell {
-                Some(value) => tile(&mut canvas, value, colours.of(value.value), (from, over), (width, height)),
+                Some(value) => tile(&mut canvas, value, colors.of(value.value), (from, over), (width, height)),
                 None => empty(&mut canvas, (from, over), (width, height)),
             }
         }
@@ -164,92 +157,86 @@ pub(super) fn draw(map: &Heatmap, (low, high): (f64, f64)) -> Canvas {
     let x_label = LABEL.fit(&map.x_label, SIZE.0 - 2.0 * MARGIN);
     let half = LABEL.width(&x_label) / 2.0;
     let middle = ((left + right) / 2.0).clamp(MARGIN + half, (SIZE.0 - MARGIN - half).max(MARGIN + half));
-    canvas.text(x_label, (middle, bottom + foot - MARGIN + 2.0), Align::Centre, LABEL);
-    // Upwards there is room for the figure's whole height.
+    canvas.text(x_label, (middle, bottom + foot - MARGIN + 2.0), Align::Center, LABEL);
+    // Turned upwards, the label may take the whole height of the figure.
     let y_label = LABEL.fit(&map.y_label, bottom + foot - 2.0 * MARGIN);
     let half = LABEL.width(&y_label) / 2.0;
     let centre = ((top + bottom) / 2.0).clamp(MARGIN + half, (bottom + foot - MARGIN - half).max(MARGIN + half));
     let at = (left - before + 0.75 * LABEL.em, centre);
     canvas.text_upwards(y_label, at, LABEL);
-    legend(&mut canvas, &colours, &scale, right + BAR_GAP, (top, bottom));
+    color_bar(&mut canvas, &colors, &scale, right + BAR_GAP, (top, bottom));
     canvas
 }
 
-fn corners((x, y): Point, (width, height): (f64, f64)) -> Vec<Point> {
-    vec![(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-}
-
-fn tile(canvas: &mut Canvas, tile: &Tile, colour: RGBColor, at: Point, size: (f64, f64)) {
-    canvas.area(corners(at, size), colour, 1.0);
-    let ink = palette::text_on(colour);
+fn tile(canvas: &mut Canvas, tile: &Tile, color: Color, at: Point, size: (f64, f64)) {
+    canvas.rectangle(at, size, color, 1.0);
+    let ink = color::text_on(color);
     let (centre, middle) = (at.0 + size.0 / 2.0, at.1 + size.1 / 2.0);
     let room = size.0 - 12.0;
-    let note = Type { em: NOTE_EM, bold: false, colour: ink };
+    let note = TextStyle { em: NOTE_EM, bold: false, color: ink };
     let noted = !tile.note.is_empty() && size.1 >= 62.0 && note.width(&tile.note) <= room;
-    let wide = Type { em: VALUE_EM, bold: true, colour: ink };
+    let wide = TextStyle { em: VALUE_EM, bold: true, color: ink };
     let em = (VALUE_EM * room / wide.width(&tile.text).max(1.0)).min(VALUE_EM).min(0.7 * size.1);
     if em < LEAST_EM {
-        // Nobody could read it; the colour stays.
+        // Too small to read; the color stays.
         return;
     }
-    let value = Type { em, ..wide };
-    let baseline = middle + 0.36 * em - if noted { 0.55 * NOTE_EM } else { 0.0 };
-    canvas.text(tile.text.clone(), (centre, baseline), Align::Centre, value);
+    let value = TextStyle { em, ..wide };
+    let baseline = middle + MIDDLE * em - if noted { 0.55 * NOTE_EM } else { 0.0 };
+    canvas.text(tile.text.clone(), (centre, baseline), Align::Center, value);
     if noted {
-        canvas.text(tile.note.clone(), (centre, baseline + 1.45 * NOTE_EM), Align::Centre, note);
+        canvas.text(tile.note.clone(), (centre, baseline + 1.45 * NOTE_EM), Align::Center, note);
     }
 }
 
-/// Hatched, with a dash in the middle.
+/// A tile without a value: hatched, with a dash in the middle.
 fn empty(canvas: &mut Canvas, at: Point, size: (f64, f64)) {
-    canvas.area(corners(at, size), WHITE, 1.0);
+    canvas.rectangle(at, size, WHITE, 1.0);
     let (width, height) = size;
     // Lines x + y = c from the tile's lower left to its upper right, cut at its edges.
     let mut c = HATCH;
     while c < width + height {
         let from = (at.0 + (c - height).max(0.0), at.1 + c.min(height));
         let to = (at.0 + c.min(width), at.1 + (c - width).max(0.0));
-        canvas.stroke(vec![from, to], palette::ZERO, 0.75, 1.3);
+        canvas.stroke(vec![from, to], color::ZERO, 0.75, 1.3);
         c += HATCH;
     }
-    let dash = Type { em: VALUE_EM, bold: true, colour: palette::QUIET };
+    let dash = TextStyle { em: VALUE_EM, bold: true, color: color::QUIET };
     let (centre, middle) = (at.0 + width / 2.0, at.1 + height / 2.0);
     let ground = (16.0_f64.min(0.5 * width), 13.0_f64.min(0.5 * height));
     let left_top = (centre - ground.0, middle - ground.1);
-    canvas.area(corners(left_top, (2.0 * ground.0, 2.0 * ground.1)), WHITE, 1.0);
-    canvas.text("–", (centre, middle + 0.3 * dash.em), Align::Centre, dash);
+    canvas.rectangle(left_top, (2.0 * ground.0, 2.0 * ground.1), WHITE, 1.0);
+    canvas.text("–", (centre, middle + 0.3 * dash.em), Align::Center, dash);
 }
 
-/// The scale of colours, with as many ticks as have room.
-fn legend(canvas: &mut Canvas, colours: &Colours, scale: &Scale, left: f64, (top, bottom): (f64, f64)) {
+/// The color bar, with as many ticks as fit.
+fn color_bar(canvas: &mut Canvas, colors: &ColorScale, scale: &Scale, left: f64, (top, bottom): (f64, f64)) {
     const STEPS: usize = 120;
     let height = bottom - top;
     let up = |share: f64| bottom - height * share;
     for step in 0..STEPS {
         let (from, to) = (step as f64 / STEPS as f64, (step + 1) as f64 / STEPS as f64);
-        let value = colours.low + (colours.high - colours.low) * (from + to) / 2.0;
-        // Each reaches under the next, so that no light comes through between them.
+        let value = colors.low + (colors.high - colors.low) * (from + to) / 2.0;
+        // Each step overlaps the next, so that no seam shows between them.
         let over = up((to + 0.5 / STEPS as f64).min(1.0));
-        canvas.area(corners((left, over), (BAR, up(from) - over)), colours.of(value), 1.0);
+        canvas.rectangle((left, over), (BAR, up(from) - over), colors.of(value), 1.0);
     }
-    let mut frame = corners((left, top), (BAR, height));
-    frame.push(frame[0]);
-    canvas.stroke(frame, palette::QUIET, 1.0, 1.3);
-    let inside = |value: f64| (-1e-9..=1.0 + 1e-9).contains(&colours.share(value));
+    canvas.frame((left, top), (BAR, height), color::QUIET, 1.3);
+    let inside = |value: f64| (-1e-9..=1.0 + 1e-9).contains(&colors.share(value));
     let ticks: Vec<&(f64, String)> = scale.ticks.iter().filter(|(value, _)| inside(*value)).collect();
-    // Every one, or every second, ..., and 0 among them if it is there.
+    // Every tick, or every second, ..., such that 0 is among them.
     let most = (height / (1.5 * TICK.em)).max(2.0);
     let every = (ticks.len() as f64 / most).ceil().max(1.0) as usize;
     let zero = ticks.iter().position(|(value, _)| *value == 0.0).unwrap_or(0);
     for (value, label) in ticks.into_iter().skip(zero % every).step_by(every) {
-        let y = up(colours.share(*value));
-        canvas.stroke(vec![(left + BAR, y), (left + BAR + 7.0, y)], palette::QUIET, 1.0, 1.3);
-        canvas.text(label.clone(), (left + BAR + 12.0, y + 0.36 * TICK.em), Align::Left, TICK);
+        let y = up(colors.share(*value));
+        canvas.stroke(vec![(left + BAR, y), (left + BAR + 7.0, y)], color::QUIET, 1.0, 1.3);
+        canvas.text(label.clone(), (left + BAR + 12.0, y + MIDDLE * TICK.em), Align::Left, TICK);
     }
 }
 
-/// A name in lines of `room` pixels, broken after what parts words and numbers. `None` if that takes more than `NAME_LINES`, or one part
-/// is too long.
+/// A name in lines of `room` pixels, broken after spaces and punctuation. `None` if that takes more than `NAME_LINES`, or one part is
+/// too long.
 fn wrap(name: &str, room: f64) -> Option<Vec<String>> {
     let name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut lines = vec![String::new()];

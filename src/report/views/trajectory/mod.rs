@@ -2,6 +2,11 @@
 //!
 //! Must not know: files, statistics, what a label means.
 
+pub mod analysis;
+pub mod figure;
+pub mod load;
+pub mod tables;
+
 use tiltmeter_model::problem::Problem;
 
 /// The status of a cell that is as it should be. Every other word is a reason to look twice.

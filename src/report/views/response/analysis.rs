@@ -9,8 +9,8 @@
 use serde::Serialize;
 
 use super::{Factor, Response, ResponseRun};
-use crate::analysis::Options;
 use crate::stats;
+use crate::views::trajectory::analysis::Options;
 use tiltmeter_model::problem::Problem;
 
 /// A figure with more lines cannot be read: then all runs share one.

@@ -2,10 +2,10 @@
 //!
 //! Must not know: colours, files.
 
+use super::Comparison;
 use super::analysis::{Analysis, Difference};
-use super::comparison::Comparison;
-use super::numbers::{self, fixed, interval, p_value, plain, plus_minus, signed};
-use super::table::Table;
+use crate::numbers::{self, fixed, interval, p_value, plain, plus_minus, signed};
+use crate::table::Table;
 
 /// Everything for the terminal, without colours: conditions, contrasts, cells that are not ok, notes, and with `per_turn`
 /// each turn's figures.

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::comparison::{Comparison, GroupData, SampleData};
+use super::{Comparison, GroupData, SampleData};
 use tiltmeter_model::problem::Problem;
 
 #[derive(Deserialize)]

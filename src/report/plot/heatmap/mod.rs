@@ -1,28 +1,28 @@
-//! Owns the data of a heatmap and its two outputs.
-//!
-//! Must not know: what is measured, how it is drawn.
+//! Heatmaps: a matrix of tiles colored by value.
 
-use super::tiles;
+mod draw;
+
+use super::canvas::Canvas;
 use tiltmeter_model::problem::Problem;
 
-/// A matrix of tiles, coloured by value.
+/// The data of the chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heatmap {
     /// Heading, in up to two lines; shortened if it is too long.
     pub title: String,
-    /// What the columns are.
+    /// Name of the column factor.
     pub x_label: String,
-    /// What the rows are.
+    /// Name of the row factor.
     pub y_label: String,
-    /// What the values are; under the heading.
+    /// Name and unit of the values, under the heading.
     pub value_label: String,
     /// Names of the rows, from top to bottom.
     pub rows: Vec<String>,
     /// Names of the columns, from left to right.
     pub columns: Vec<String>,
-    /// `cells[row][column]`; `None` is hatched, so that it is not taken for a value.
+    /// `cells[row][column]`; `None` is hatched, to tell it from a value.
     pub cells: Vec<Vec<Option<Tile>>>,
-    /// Whether colours part at 0 even where all values are on one side of it.
+    /// Whether colors diverge from 0 even if all values are on one side of it.
     pub centred: bool,
 }
 
@@ -30,36 +30,36 @@ pub struct Heatmap {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tile {
     pub value: f64,
-    /// The value as it is printed.
+    /// The value as printed.
     pub text: String,
     /// A second, smaller line, left out where there is no room.
     pub note: String,
 }
 
 impl Heatmap {
-    /// More would make a picture that no page takes.
-    pub const MOST_ROWS: usize = 60;
-    pub const MOST_COLUMNS: usize = 40;
+    /// More tiles would make a picture larger than a page.
+    pub const MAX_ROWS: usize = 60;
+    pub const MAX_COLUMNS: usize = 40;
+}
 
-    /// The map as PNG, 1600 pixels wide and as high as it needs. Errors as `svg`.
-    pub fn png(&self) -> Result<Vec<u8>, Problem> {
-        tiles::draw(self, self.check()?).png()
+impl super::Chart for Heatmap {
+    /// Errors if there is no value, if there are more rows or columns than a figure holds or not as many cells as they ask for, or if a
+    /// value is not finite.
+    fn draw(&self) -> Result<Canvas, Problem> {
+        let extent = self.check()?;
+        Ok(draw::draw(self, extent))
     }
+}
 
-    /// The map as a self-contained SVG document that looks the same as the PNG. Errors if there is no value, if there are more rows or
-    /// columns than a figure holds or not as many cells as they ask for, or if a value is not finite.
-    pub fn svg(&self) -> Result<String, Problem> {
-        Ok(tiles::draw(self, self.check()?).svg())
-    }
-
+impl Heatmap {
     /// The lowest and the highest value.
     fn check(&self) -> Result<(f64, f64), Problem> {
         let (rows, columns) = (self.rows.len(), self.columns.len());
-        if rows > Self::MOST_ROWS || columns > Self::MOST_COLUMNS {
+        if rows > Self::MAX_ROWS || columns > Self::MAX_COLUMNS {
             return Err(Problem::new(format!("{rows} × {columns} cells do not fit into one figure")).hint(format!(
                 "draw at most {} × {} of them",
-                Self::MOST_ROWS,
-                Self::MOST_COLUMNS
+                Self::MAX_ROWS,
+                Self::MAX_COLUMNS
             )));
         }
         if self.cells.len() != rows || self.cells.iter().any(|row| row.len() != columns) {

@@ -10,8 +10,8 @@
 use serde::Serialize;
 
 use super::{Distribution, DistributionGroup};
-use crate::analysis::{Options, Ordered};
 use crate::stats::{self, Counts};
+use crate::views::trajectory::analysis::{Options, Ordered};
 use tiltmeter_model::problem::Problem;
 
 const CONFIDENCE: f64 = 0.95;

@@ -1,11 +1,11 @@
-//! Owns the data of a line chart and its two outputs.
-//!
-//! Must not know: what the lines mean, how they are drawn.
+//! Line charts: mean lines with bands, whiskers and traces, over turns or over numbers.
 
-use super::lines;
+mod draw;
+
+use super::canvas::Canvas;
 use tiltmeter_model::problem::Problem;
 
-/// Lines over whole-numbered positions (turns), counted from 1, or over numbers.
+/// Lines over turns, counted from 1, or over numeric positions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LineChart {
     /// Heading, in up to two lines; shortened if it is too long.
@@ -14,9 +14,9 @@ pub struct LineChart {
     pub x_label: String,
     /// Label of the vertical axis, unit included.
     pub y_label: String,
-    /// Numbers on the horizontal axis, upwards, to which the values of every line belong; empty for turns 1, 2, ...
+    /// Position of each value on the horizontal axis, ascending, shared by all lines; empty for turns 1, 2, ...
     pub positions: Vec<f64>,
-    /// The lines, in the legend's order. Those with whiskers, and those that would cover each other, are drawn a little apart.
+    /// The lines, in the legend's order. Lines with whiskers, and lines that would cover each other, are drawn a few pixels apart.
     pub series: Vec<Line>,
 }
 
@@ -31,34 +31,29 @@ pub struct Line {
     pub band: Vec<Option<f64>>,
     /// Half-length of a whisker, per turn; may be empty.
     pub whiskers: Vec<Option<f64>>,
-    /// Single courses behind the line, thin and translucent.
+    /// Individual samples behind the line, thin and translucent.
     pub traces: Vec<Vec<Option<f64>>>,
-    /// A dashed grey line, for what is shown for orientation only.
+    /// Whether the line is dashed and gray: for orientation only.
     pub dashed: bool,
 }
 
+impl super::Chart for LineChart {
+    /// Errors if there is nothing to draw, if a number is not finite, or if the positions do not ascend, one for every value.
+    fn draw(&self) -> Result<Canvas, Problem> {
+        let extent = self.check()?;
+        Ok(draw::draw(self, extent))
+    }
+}
+
 impl LineChart {
-    /// The chart as PNG, 1600 x 1000 pixels. Errors as `svg`.
-    pub fn png(&self) -> Result<Vec<u8>, Problem> {
-        self.check()?;
-        lines::draw(self)?.png()
-    }
-
-    /// The chart as a self-contained SVG document that looks the same as the PNG. Errors if there is nothing to draw or
-    /// a number is not finite.
-    pub fn svg(&self) -> Result<String, Problem> {
-        self.check()?;
-        Ok(lines::draw(self)?.svg())
-    }
-
     /// Number of positions on the horizontal axis.
-    pub(super) fn turns(&self) -> usize {
+    fn turns(&self) -> usize {
         let longest = |line: &Line| line.traces.iter().map(Vec::len).max().unwrap_or(0).max(line.mean.len());
         self.series.iter().map(longest).max().unwrap_or(0)
     }
 
-    /// Every value that has to be inside the frame.
-    pub(super) fn extent(&self) -> Option<(f64, f64)> {
+    /// The lowest and the highest value that has to be inside the frame.
+    fn extent(&self) -> Option<(f64, f64)> {
         let mut extent: Option<(f64, f64)> = None;
         let mut include = |y: f64| extent = Some(extent.map_or((y, y), |(low, high)| (low.min(y), high.max(y))));
         for line in &self.series {
@@ -75,7 +70,8 @@ impl LineChart {
         extent
     }
 
-    fn check(&self) -> Result<(), Problem> {
+    /// The extent, if everything can be drawn.
+    fn check(&self) -> Result<(f64, f64), Problem> {
         for line in &self.series {
             let numbers = line.mean.iter().chain(&line.band).chain(&line.whiskers).chain(line.traces.iter().flatten());
             let numbers = numbers.flatten();
@@ -87,15 +83,15 @@ impl LineChart {
         let apart = |pair: &[f64]| pair[0] < pair[1] && (pair[1] - pair[0]).is_finite();
         let numbers = self.positions.iter().all(|x| x.is_finite()) && self.positions.windows(2).all(apart);
         if !numbers || (!self.positions.is_empty() && self.turns() > self.positions.len()) {
-            return Err(Problem::new("the numbers on the horizontal axis do not go upwards, one for every value")
-                .hint("give each value of a line its own number, the smallest first"));
+            return Err(Problem::new("the positions on the horizontal axis do not go upwards, one for every value")
+                .hint("give one position per value, in ascending order"));
         }
         match self.extent() {
             None => Err(Problem::new("the figure has no value to draw").hint("check that the runs have measurements")),
             Some((low, high)) if !(high - low).is_finite() || low.abs().max(high.abs()) > 1e300 => {
                 Err(Problem::new(format!("values from {low:e} to {high:e} cannot be drawn")))
             }
-            Some(_) => Ok(()),
+            Some(extent) => Ok(extent),
         }
     }
 }

@@ -10,8 +10,8 @@
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::comparison::{Comparison, GroupData, OK};
-use super::numbers;
+use super::{Comparison, GroupData, OK};
+use crate::numbers;
 use crate::stats::{self, Grid};
 use tiltmeter_model::problem::Problem;
 

@@ -5,7 +5,7 @@
 use super::Response;
 use super::analysis::{ResponseAnalysis, ResponseLine, RunsMean};
 use crate::numbers::fixed;
-use crate::plot::{Heatmap, Line, LineChart, Tile};
+use crate::plot::{Chart, Heatmap, Line, LineChart, Tile};
 use tiltmeter_model::problem::Problem;
 
 /// A figure, whichever it is.
@@ -74,7 +74,7 @@ pub fn response_chart(response: &Response, analysis: &ResponseAnalysis) -> Optio
 pub fn heatmap(response: &Response, analysis: &ResponseAnalysis) -> Option<Heatmap> {
     let (rows, columns, table) = (response.rows.as_ref()?, response.columns.as_ref()?, analysis.table.as_ref()?);
     let (down, across) = (table.rows.len(), table.columns.len());
-    let (most_down, most_across) = (down.min(Heatmap::MOST_ROWS), across.min(Heatmap::MOST_COLUMNS));
+    let (most_down, most_across) = (down.min(Heatmap::MAX_ROWS), across.min(Heatmap::MAX_COLUMNS));
     let shown = || table.cells.iter().take(most_down).map(|row| &row[..most_across]);
     let means = || shown().flatten().filter_map(|runs| runs.mean);
     let largest = means().map(f64::abs).reduce(f64::max)?;
