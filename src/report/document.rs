@@ -1,7 +1,4 @@
-//! Owns sections of the report, and what stands in that of a comparison, in which order: tables, the figure's place, what is not
-//! ok, the prompts as the model saw them, notes, how the numbers were made.
-//!
-//! Must not know: markdown, HTML, files.
+//! Sections of the report, independent of their format, and the section of a comparison.
 
 use crate::numbers;
 use crate::table::Table;

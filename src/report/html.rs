@@ -1,6 +1,4 @@
-//! Owns `report.html`: one page that needs no other file, to be read, printed or sent.
-//!
-//! Must not know: what stands in the report, how the figure is drawn.
+//! Writes sections as `report.html`, one page that needs no other file.
 
 use super::document::{Block, Section};
 use super::table::Table;

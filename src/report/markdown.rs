@@ -1,6 +1,4 @@
-//! Owns `report.md`.
-//!
-//! Must not know: what stands in the report, how the figure is drawn.
+//! Writes sections as `report.md`.
 
 use super::document::{Block, Section};
 use super::table::escape;

@@ -1,11 +1,9 @@
-//! Owns numbers as people read them: as many digits as the error allows, p values as journals print them, runs of turns.
+//! Formats numbers: digits according to the standard error, p values in APA style, ranges of turns.
 //!
 //! A mean is shown to two significant digits of its standard error (at least two decimals, at most six); without an error
 //! to four significant digits.
-//!
-//! Must not know: comparisons, tables.
 
-/// What stands where there is no number.
+/// Placeholder for a missing number.
 pub const NONE: &str = "–";
 
 /// Decimals that show two significant digits of `error`, between 2 and 6.

@@ -1,6 +1,4 @@
-//! Owns `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts; distributions of labels; responses.
-//!
-//! Must not know: where the file goes.
+//! `<experiment>_summary.json`: per condition and turn mean, sem, n, ddof; grand means; contrasts; distributions of labels; responses.
 
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,4 @@
-//! Owns `Table`: a heading and rows, written as plain text or as markdown.
-//!
-//! Must not know: what stands in the cells.
+//! `Table`: a header and rows, written as plain text or Markdown.
 
 /// A table; the first column is text, the others are figures unless all are words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

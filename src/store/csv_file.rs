@@ -1,5 +1,4 @@
-//! Owns CSV: one header line, one line a row, missing values empty, floats in the shortest form that reads back the same.
-//! Must not know: what a column means.
+//! Writes a table as CSV with the `csv` crate: one header line, one line a row, missing values empty, floats in the shortest form that reads back the same.
 
 use std::io;
 
@@ -25,7 +24,7 @@ fn cell(data: &ColumnData, row: usize) -> String {
     .unwrap_or_default()
 }
 
-/// A spreadsheet runs a cell that begins with one of these as a formula, and the text here is a model's.
+/// A spreadsheet evaluates a cell that begins with one of these as a formula, and the text may come from a model.
 fn guarded(text: &str) -> String {
     let numeric = text.parse::<f64>().is_ok_and(f64::is_finite);
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !numeric { format!("'{text}") } else { text.to_owned() }

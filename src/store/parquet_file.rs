@@ -1,5 +1,4 @@
-//! Owns Parquet: the low-level column writers, every column optional (definition level 1 = present), Snappy, statistics.
-//! Must not know: what a column means.
+//! Writes a table as Parquet with the low-level column writers, every column optional (definition level 1 = present), Snappy, statistics.
 
 use std::{fs::File, io, sync::Arc};
 

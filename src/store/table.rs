@@ -1,5 +1,4 @@
-//! Owns `Table`: named columns of equal length, on their way to Parquet or CSV.
-//! Must not know: what a column means.
+//! `Table`: named columns of equal length, written as Parquet or CSV.
 
 use std::path::Path;
 
@@ -101,13 +100,7 @@ impl Table {
         })
     }
 
-    /// Writes the table as CSV, whole or not at all. Text that a spreadsheet would run as a formula is led by an apostrophe.
-    pub fn write_csv(&self, path: &Path) -> Result<(), Problem> {
-        self.check().map_err(|problem| problem.at(path.display().to_string()))?;
-        files::replace(path, |file| csv_file::write(self, file)).map_err(|error| files::cannot_write(path, &error))
-    }
-
-    /// The table as CSV, as `write_csv` writes it.
+    /// The table as CSV. Text that a spreadsheet would evaluate as a formula gets a leading apostrophe.
     pub fn to_csv(&self) -> Result<String, Problem> {
         self.check()?;
         let broken =
@@ -196,17 +189,13 @@ mod tests {
 
     #[test]
     fn csv_guards_formulas_and_leaves_numbers() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("turns.csv");
         let cells = ["=1+1", "-1.5", "+x", "-", "@a", "plain, \"quoted\"", "-1e3", "-inf"];
         let table = Table::new("t")
             .with("text", ColumnData::Text(cells.iter().map(|cell| Some(cell.to_string())).collect()))
             .with("n", ColumnData::Float(vec![Some(-0.1), None, Some(1e300), Some(2.0), None, None, None, None]));
-        table.write_csv(&path).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
         let expected =
             "text,n\n'=1+1,-0.1\n-1.5,\n'+x,1e300\n'-,2.0\n'@a,\n\"plain, \"\"quoted\"\"\",\n-1e3,\n'-inf,\n";
-        assert_eq!(text, expected);
+        assert_eq!(table.to_csv().unwrap(), expected);
     }
 
     #[test]
@@ -215,8 +204,8 @@ mod tests {
         let ragged = sample().with("x", ColumnData::Int(vec![None]));
         assert!(ragged.write_parquet(path).unwrap_err().what.contains("has 1"));
         let twice = sample().with("turn", ColumnData::Int(vec![None; 3]));
-        assert!(twice.write_csv(path).unwrap_err().what.contains("two columns"));
-        assert!(Table::new("t").write_csv(path).is_err());
+        assert!(twice.to_csv().unwrap_err().what.contains("two columns"));
+        assert!(Table::new("t").to_csv().is_err());
         assert!(!path.exists());
     }
 }

@@ -1,23 +1,21 @@
-//! Owns the bootstrap-t interval of a difference of means, resampling whole samples (the clusters) within each group.
+//! The bootstrap-t interval of a difference of means, resampling whole samples (the clusters) within each group.
 //!
 //! t* = (D* - D) / se*, interval [D - t*_(0.975) se, D - t*_(0.025) se] (Efron 1979; Hall 1988), se as in Welch's test.
 //! Resampling one number per sample is resampling whole conversations, as that number depends on its conversation alone.
-//! With holes in the data it also carries its group's turn means, which are then taken as known.
-//!
-//! Must not know: turns, conditions' names.
+//! With missing cells it also depends on the turn means of its group, which are treated as known.
 
 use super::draw::Draws;
 use super::moments;
 use tiltmeter_model::problem::Problem;
 
-/// Fewer samples than this make resamples without any variance common.
-const FEWEST: usize = 5;
+/// With fewer samples, resamples without any variance are common.
+const MIN_SAMPLES: usize = 5;
 
 /// 95 % bootstrap-t interval of mean(a) - mean(b) from `draws` resamples; `None` for fewer than 5 samples in a group, for
 /// fewer than 199 resamples, or if nothing varies. Errors on NaN or infinity and on empty groups.
 pub fn bootstrap_t_interval(a: &[f64], b: &[f64], draws: u32, seed: u64) -> Result<Option<[f64; 2]>, Problem> {
     let diff = moments::mean(a)? - moments::mean(b)?;
-    if a.len() < FEWEST || b.len() < FEWEST || draws < 199 {
+    if a.len() < MIN_SAMPLES || b.len() < MIN_SAMPLES || draws < 199 {
         return Ok(None);
     }
     let share = |x: &[f64]| Ok::<f64, Problem>(moments::variance(x, 1)?.unwrap_or(0.0) / x.len() as f64);

@@ -1,19 +1,17 @@
-//! Owns the comparison of two groups of independent samples: Welch's t test and Hedges' g.
+//! Comparison of two groups of independent samples: Welch's t test and Hedges' g.
 //!
-//! t = D / se, D = mean(a) - mean(b), se^2 = v_a/n_a + v_b/n_b, with Satterthwaite's df (Welch 1947)
+//! t = D / se with D = mean(a) - mean(b), se^2 = v_a/n_a + v_b/n_b, with Satterthwaite's df (Welch 1947)
 //! df = se^4 / ((v_a/n_a)^2/(n_a - 1) + (v_b/n_b)^2/(n_b - 1)).
 //! g = J D / s_p, s_p^2 = ((n_a-1) v_a + (n_b-1) v_b) / m, m = n_a + n_b - 2,
 //! J = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)), the exact small-sample correction (Hedges 1981).
-//!
-//! Must not know: turns, conditions' names.
 
 use statrs::function::gamma::ln_gamma;
 
 use super::{moments, student};
 use tiltmeter_model::problem::Problem;
 
-/// Difference of two means, with what Welch's test says of it. Every field but `diff` is `None` when neither group
-/// varies at all: identical samples (a temperature of 0, say) carry no information on chance.
+/// Result of Welch's test. Every field but `diff` is `None` if neither group varies: identical samples (at temperature 0, for example)
+/// carry no information about chance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Welch {
     /// mean(a) - mean(b), in the unit of the data.
@@ -22,7 +20,7 @@ pub struct Welch {
     pub se: Option<f64>,
     /// diff / se.
     pub t: Option<f64>,
-    /// Satterthwaite's degrees of freedom.
+    /// Satterthwaite's approximate degrees of freedom.
     pub df: Option<f64>,
     /// Two-sided p value.
     pub p: Option<f64>,
@@ -32,11 +30,11 @@ pub struct Welch {
     pub hedges_g: Option<f64>,
 }
 
-/// Welch's test of mean(a) = mean(b). Errors on NaN or infinity and on groups of fewer than two values.
+/// Welch's two-sided t test of mean(a) = mean(b), groups of any two sizes. Errors on NaN or infinity and on groups of fewer than two values.
 pub fn welch(a: &[f64], b: &[f64]) -> Result<Welch, Problem> {
     let diff = moments::mean(a)? - moments::mean(b)?;
     let (Some(variance_a), Some(variance_b)) = (moments::variance(a, 1)?, moments::variance(b, 1)?) else {
-        return Err(Problem::new(format!("a comparison of {} against {} samples", a.len(), b.len()))
+        return Err(Problem::new(format!("a comparison of {} with {} samples", a.len(), b.len()))
             .hint("a test needs at least two samples in each condition"));
     };
     let (n_a, n_b) = (a.len() as f64, b.len() as f64);

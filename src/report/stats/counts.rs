@@ -1,10 +1,8 @@
-//! Owns counts in rows and columns (groups x categories), and Pearson's chi-square test of their independence.
+//! Contingency tables of counts in rows and columns (groups x categories), and Pearson's chi-square test of their independence.
 //!
 //! With e_ij = row_i column_j / n: X² = sum (o_ij - e_ij)² / e_ij on (r - 1)(c - 1) degrees of freedom, without Yates'
 //! correction (Pearson 1900); p = Q(df / 2, X² / 2), the upper regularised incomplete gamma function. Its p rests on the
 //! expected counts being large, 5 and more as a rule (Cochran 1954). Cramér's V = √(X² / (n min(r - 1, c - 1))) (Cramér 1946).
-//!
-//! Must not know: what was counted, names.
 
 use statrs::function::gamma::gamma_ur;
 
@@ -13,7 +11,7 @@ use tiltmeter_model::problem::Problem;
 /// A total beyond this would not be exact as a floating-point number.
 const MOST: u64 = 1 << 53;
 
-/// A table of counts without its empty rows and columns: they say nothing of independence and would only cost degrees of freedom.
+/// A contingency table without its empty rows and columns, which would only cost degrees of freedom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     pub(super) cells: Vec<Vec<u64>>,
@@ -22,18 +20,18 @@ pub struct Counts {
     pub(super) total: u64,
 }
 
-/// What Pearson's test found.
+/// Result of Pearson's test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChiSquare {
-    /// X².
+    /// The statistic X².
     pub statistic: f64,
     /// (r - 1)(c - 1), of the rows and columns that are not empty.
     pub df: usize,
-    /// Upper tail.
+    /// P value: upper tail of the chi-square distribution.
     pub p: f64,
-    /// Strength of the association, 0 to 1.
+    /// Cramér's V, the strength of the association, 0 to 1.
     pub cramers_v: f64,
-    /// The smallest expected count; below 5 the p value is not to be trusted.
+    /// Smallest expected count; below 5 the p value is unreliable.
     pub smallest_expected: f64,
 }
 
@@ -59,13 +57,13 @@ impl Counts {
         Ok(Self { rows: cells.iter().map(|row| row.iter().sum()).collect(), columns, cells, total })
     }
 
-    /// Whether independence is a question: at least two rows and two columns hold something.
+    /// Whether independence can be tested: at least two rows and two columns are not empty.
     pub fn is_testable(&self) -> bool {
         self.rows.len() > 1 && self.columns.len() > 1
     }
 }
 
-/// Pearson's test of independence; `None` where fewer than two rows or two columns hold something.
+/// Pearson's test of independence; `None` unless two rows and two columns are not empty.
 pub fn chi_square(counts: &Counts) -> Option<ChiSquare> {
     if !counts.is_testable() {
         return None;

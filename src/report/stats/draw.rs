@@ -1,7 +1,6 @@
-//! Owns random draws for permutations and bootstraps: SplitMix64 (Steele, Lea & Flood 2014) and unbiased bounded integers
-//! (Lemire 2019). A generator of our own, because a p value in a paper must not change with a library's version.
-//!
-//! Must not know: what is drawn.
+//! Random draws for permutations and bootstraps: SplitMix64 (Steele, Lea & Flood 2014) and unbiased bounded integers
+//! (Lemire 2019). The generator is part of this crate because a published p value must not change with the version of a
+//! library.
 
 /// A stream of draws, fixed by its seed.
 pub(super) struct Draws {
@@ -9,8 +8,8 @@ pub(super) struct Draws {
 }
 
 impl Draws {
-    /// The stream of `seed`. The seed is scrambled first: seeds that differ by one would else give the same draws, one
-    /// step apart.
+    /// The stream of `seed`. The seed is scrambled first; otherwise consecutive seeds would give the same
+    /// draws, shifted by one.
     pub(super) fn new(seed: u64) -> Self {
         Self { state: scramble(seed ^ 0xA076_1D64_78BD_642F) }
     }

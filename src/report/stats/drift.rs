@@ -1,9 +1,7 @@
-//! Owns the weightings of turns: the mean over turns, the slope over turns, late minus early.
+//! Weights per turn: the mean over turns, the slope over turns, late minus early.
 //!
 //! slope: w_t = (t - tbar) / sum (t - tbar)^2, ordinary least squares on the turn number; unit: measurement per turn.
 //! late minus early: mean of the last third of the turns minus mean of the first third (k = max(1, T div 3) turns each).
-//!
-//! Must not know: samples, measurements.
 
 /// 1/T at each usable turn, `None` elsewhere; `None` altogether if no turn is usable.
 pub fn mean_weights(usable: &[bool]) -> Option<Vec<Option<f64>>> {

@@ -1,4 +1,4 @@
-//! Owns Fisher's exact test of independence for any number of rows and columns (Freeman & Halton 1951).
+//! Fisher's exact test of independence for any number of rows and columns (Freeman & Halton 1951).
 //!
 //! Given the margins, P(table) = prod row_i! prod column_j! / (n! prod x_ij!). p is the sum of P over all tables with these margins
 //! that are no likelier than the observed one. The tables are walked column by column. A branch is not walked where bounds on the
@@ -9,8 +9,6 @@
 //!
 //! Where that is too much work, B random tables with the same margins are drawn instead by shuffling, and
 //! p = (1 + k) / (B + 1), k of them being no likelier than the observed one (Phipson & Smyth 2010).
-//!
-//! Must not know: what was counted, names.
 
 use super::counts::Counts;
 use super::draw::Draws;
@@ -24,19 +22,19 @@ const LARGEST_TOTAL: u64 = 100_000;
 /// Logarithms of probabilities that agree to this are ties, and ties count as no likelier (as in R's `fisher.test`).
 const TIE: f64 = 1e-7;
 
-/// What Fisher's test found.
+/// Result of Fisher's test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fisher {
-    /// Two-sided p value; `None` if all tables are too many and no draws were asked for, or the total is beyond 100,000.
+    /// Two-sided p value; `None` if there are too many tables to enumerate and `draws` is 0, or if the total exceeds 100,000.
     pub p: Option<f64>,
-    /// Whether all tables entered; otherwise `p` rests on random ones.
+    /// Whether all tables were enumerated; otherwise `p` is a Monte Carlo estimate.
     pub exact: bool,
-    /// Random tables that `p` rests on; 0 if it is exact or there is none.
+    /// Random tables drawn for `p`; 0 if it is exact or `None`.
     pub draws: u32,
 }
 
-/// Fisher's test; `None` where fewer than two rows or two columns hold something. `draws` random tables, fixed by `seed`, stand in
-/// where all tables are too many; 0 asks for none.
+/// Fisher's test; `None` unless two rows and two columns are not empty. If there are too many tables to enumerate, `draws` random
+/// tables (seeded by `seed`) give a Monte Carlo p value; with 0 there is none.
 pub fn fisher(counts: &Counts, draws: u32, seed: u64) -> Option<Fisher> {
     if !counts.is_testable() {
         return None;

@@ -1,4 +1,4 @@
-//! Owns `Grid`, samples x turns with holes, and the reduction of a sample's turns to the one number that tests work on.
+//! `Grid`: samples x turns with missing cells, and the reduction of a sample to the one number (score) that tests work on.
 //!
 //! A quantity of interest is a fixed weighting w of the turns (the mean: w_t = 1/T; a slope; late minus early). Its
 //! estimate for a group is L = sum_t w_t xbar_t, where xbar_t is the mean of the cells that turn t has. The number of
@@ -11,8 +11,6 @@
 //! plain mean over remaining cells would do) and sd(L_s)/sqrt(n) is the linearised, cluster-robust standard error of L
 //! (Liang & Zeger 1986), c_t making each turn's share unbiased for its own variance. That holes are unrelated to the
 //! missing values, given turn and condition, is an assumption that no arithmetic can remove: holes must be reported.
-//!
-//! Must not know: why a cell is missing, files.
 
 use super::moments;
 use tiltmeter_model::problem::Problem;

@@ -1,9 +1,6 @@
-//! Owns Holm's step-down correction (Holm 1979): with p sorted upwards, adjusted p_(i) = max_{j<=i} min(1, (m-j+1) p_(j)).
-//!
-//! Must not know: what the tests were.
+//! Holm's step-down correction for multiplicity (Holm 1979): with p sorted upwards, adjusted p_(i) = max_{j<=i} min(1, (m-j+1) p_(j)).
 
-/// Adjusted p values, in the order given. A `None` (a test that could not be made) stays `None` and is not counted in m,
-/// and so does a number that is no probability.
+/// Adjusted p values, in the order given. `None` (no test) and numbers outside [0, 1] give `None` and do not count in m.
 pub fn holm(p_values: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut order: Vec<(f64, usize)> = p_values
         .iter()

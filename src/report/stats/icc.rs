@@ -1,4 +1,4 @@
-//! Owns the intraclass correlation of cells within samples, and the design effect.
+//! The intraclass correlation of cells within samples, and the design effect.
 //!
 //! Turn means are removed first: r_st = x_st - xbar_t. Then one-way ANOVA over samples,
 //! MSB = sum_s k_s rbar_s^2 / (n - 1),  MSW = sum_st (r_st - rbar_s)^2 / (N - n - (T - 1)),
@@ -7,8 +7,6 @@
 //! MSW; for complete data this is ICC(3,1) of Shrout & Fleiss (1979). A negative value is kept: it is an estimate.
 //! Design effect = 1 + (N/n - 1) ICC (Kish 1965): the factor by which treating cells as independent understates the
 //! variance of the mean.
-//!
-//! Must not know: files, conditions.
 
 use super::grid::Grid;
 

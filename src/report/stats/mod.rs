@@ -1,53 +1,23 @@
-//! Owns the statistics of a comparison: summaries, intervals and tests, as pure functions on slices, on `Grid`s
-//! (samples x turns) and on `Counts` (groups x categories).
+//! Estimates, intervals and tests, as pure functions on slices, on `Grid`s (samples x turns) and on `Counts` (groups x categories).
 //!
-//! The unit is the *sample*, one whole conversation. Turns are crossed and fixed, the cells of one conversation are
-//! correlated, so every test works on one number per conversation (or shuffles whole conversations) and none treats
-//! cells or turn means as independent. A paired t over turn means and a pooled t over cells are left out on purpose:
-//! on data without any effect they reject far more often than they say.
-//!
-//! Must not know: runs, files, models.
+//! The unit of analysis is the *sample*, one conversation. The turns of a conversation are correlated, so every test works on one number
+//! per conversation or permutes whole conversations; none treats cells or turn means as independent. A paired t test over turn means and
+//! a pooled t test over cells are absent on purpose: both reject far more often than their level on data without an effect.
 
-/// Mean, variance, standard error, t interval of a slice.
-pub mod moments;
-
-/// Samples x turns with holes, and the one number per sample that every test works on.
+pub mod bootstrap;
+pub mod contrast;
+pub mod counts;
+pub mod drift;
+pub mod fisher;
 pub mod grid;
-
-/// Student's t: tail probabilities and quantiles.
+pub mod holm;
+pub mod icc;
+pub mod moments;
+pub mod permutation;
+pub mod power;
+pub mod proportion;
 pub mod student;
 
-/// Welch's test and Hedges' g for two groups of samples.
-pub mod contrast;
-
-/// Permutation of whole samples: one number per sample, or all turns at once (Westfall-Young).
-pub mod permutation;
-
-/// Bootstrap-t interval over whole samples.
-pub mod bootstrap;
-
-/// Holm's correction.
-pub mod holm;
-
-/// The interval of a share.
-pub mod proportion;
-
-/// Counts in rows and columns, and whether the two are independent by chi-square.
-pub mod counts;
-
-/// The same question, answered by counting tables (Fisher, Freeman & Halton).
-pub mod fisher;
-
-/// How alike the cells of one sample are.
-pub mod icc;
-
-/// Power of the two-sample t test and the smallest effect it can be trusted to find.
-pub mod power;
-
-/// Weights that turn a sample's turns into its mean, its slope, its late-minus-early difference.
-pub mod drift;
-
-/// Random draws that are the same in every build.
 mod draw;
 
 pub use bootstrap::bootstrap_t_interval;

@@ -1,9 +1,7 @@
-//! Owns mean, variance, standard error of the mean and the t interval of a slice.
+//! Mean, variance, standard error of the mean and the t interval of a slice.
 //!
 //! sem = sd / sqrt(n), sd^2 = sum (x - mean)^2 / (n - ddof). `ddof` (0 or 1) is a choice of description and touches
 //! only the `sem` that is shown; intervals and tests always use the unbiased variance (ddof 1).
-//!
-//! Must not know: turns, conditions, files.
 
 use super::student;
 use tiltmeter_model::problem::Problem;
@@ -11,7 +9,7 @@ use tiltmeter_model::problem::Problem;
 /// A variance below this share of the squared size of the data is rounding noise of identical values.
 const ROUNDING: f64 = 1e-24;
 
-/// What a group of independent values says about its mean.
+/// Summary of independent values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     /// Number of values.
@@ -34,7 +32,7 @@ pub fn mean(values: &[f64]) -> Result<f64, Problem> {
     Ok(origin + values.iter().map(|x| x - origin).sum::<f64>() / values.len() as f64)
 }
 
-/// Variance with divisor `n - ddof`; `None` for fewer than two values, whatever `ddof`: one value says nothing of spread.
+/// Variance with divisor `n - ddof`; `None` for fewer than two values, whatever `ddof`.
 /// Errors on an empty slice, on NaN or infinity, and on a `ddof` other than 0 or 1.
 pub fn variance(values: &[f64], ddof: u8) -> Result<Option<f64>, Problem> {
     if ddof > 1 {

@@ -1,12 +1,10 @@
-//! Owns permutation tests: labels of whole samples are shuffled between two groups, |t| is compared with the observed one.
+//! Permutation tests: whole samples are permuted between two groups, and |t| is compared with the observed one.
 //!
-//! The statistic is Welch's t (studentised, so that unequal variances do not spoil the level; Janssen 1997). With B random
+//! The statistic is Welch's t (studentized, which keeps the level under unequal variances; Janssen 1997). With B random
 //! splits p = (1 + k) / (B + 1), k splits being at least as extreme (Phipson & Smyth 2010). If all splits are no more
 //! than B + 1, every one is looked at instead and p = k / splits, the observed split among the k.
 //! Over turns: Westfall & Young's (1993) step-down maxT. In every split each turn has its |t|; turns sorted by observed
 //! |t| downwards, p_(i) = P(max_{j>=i} |t_(j)| >= observed |t_(i)|), made non-decreasing.
-//!
-//! Must not know: conditions' names, files.
 
 use super::contrast::welch;
 use super::draw::Draws;
@@ -16,19 +14,19 @@ use tiltmeter_model::problem::Problem;
 /// Observed and recomputed statistics that agree up to rounding are ties, and ties count as extreme.
 const TIE: f64 = 1.0 - 1e-9;
 
-/// What a permutation test found.
+/// Result of a permutation test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Permutation {
     /// Two-sided p value; `None` when nothing varies, or no splits were asked for.
     pub p: Option<f64>,
-    /// Splits looked at.
+    /// Splits evaluated.
     pub splits: u64,
-    /// Whether these are all splits there are.
+    /// Whether every split was evaluated.
     pub exact: bool,
 }
 
 /// Permutation test of equal distribution of `a` and `b`, one number per sample. `draws` is the number of random splits;
-/// 0 asks for no test. Errors on NaN or infinity and on groups of fewer than two values.
+/// 0 disables the test. Errors on NaN or infinity and on groups of fewer than two values.
 pub fn permutation_test(a: &[f64], b: &[f64], draws: u32, seed: u64) -> Result<Permutation, Problem> {
     let table = |rows: &[f64]| Grid::new(rows.iter().map(|&x| vec![Some(x)]).collect());
     let (p, splits) = step_down(&table(a)?, &table(b)?, draws, seed)?;
@@ -150,7 +148,7 @@ impl Pool {
 fn step_down(a: &Grid, b: &Grid, draws: u32, seed: u64) -> Result<(Vec<Option<f64>>, Splits), Problem> {
     let (n_a, n_b) = (a.samples(), b.samples());
     if n_a < 2 || n_b < 2 {
-        return Err(Problem::new(format!("a comparison of {n_a} against {n_b} samples"))
+        return Err(Problem::new(format!("a comparison of {n_a} with {n_b} samples"))
             .hint("a test needs at least two samples in each condition"));
     }
     if a.turns() != b.turns() {
@@ -175,7 +173,7 @@ fn step_down(a: &Grid, b: &Grid, draws: u32, seed: u64) -> Result<(Vec<Option<f6
 
     let mut extreme = vec![0u64; family.len()];
     let mut t = vec![0.0; turns];
-    let mut look = |group: &[usize]| {
+    let mut evaluate = |group: &[usize]| {
         pool.sum(group, &mut sums);
         pool.statistics(&sums, &mut t);
         let mut largest = 0.0_f64;
@@ -190,7 +188,7 @@ fn step_down(a: &Grid, b: &Grid, draws: u32, seed: u64) -> Result<(Vec<Option<f6
         Some(all) => {
             let mut group = first;
             loop {
-                look(&group);
+                evaluate(&group);
                 if !next_combination(&mut group, n_a + n_b) {
                     break;
                 }
@@ -202,7 +200,7 @@ fn step_down(a: &Grid, b: &Grid, draws: u32, seed: u64) -> Result<(Vec<Option<f6
             let mut items: Vec<usize> = (0..n_a + n_b).collect();
             for _ in 0..draws {
                 stream.choose(&mut items, n_a);
-                look(&items[..n_a]);
+                evaluate(&items[..n_a]);
             }
             Splits { count: u64::from(draws), exact: false }
         }

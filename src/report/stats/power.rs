@@ -1,11 +1,9 @@
-//! Owns the power of the two-sided two-sample t test and its inverse, the minimum detectable effect.
+//! Power of the two-sided two-sample t test and its inverse, the minimum detectable effect.
 //!
-//! With n samples in each of two groups of standard deviation sd, T is noncentral t with df = 2n - 2 and noncentrality
+//! With n samples in each of two groups with standard deviation sd, T is noncentral t with df = 2n - 2 and noncentrality
 //! d = effect / (sd sqrt(2/n)). Power = P(|T| > c), c the central t's (1 - alpha/2) quantile. As T = (Z + d) / sqrt(V/df),
 //! V chi-squared, power = E_V[ Phi(d - c sqrt(V/df)) + Phi(-d - c sqrt(V/df)) ], here by Simpson's rule over
 //! u = sqrt(V/df), whose density is proportional to u^(df-1) exp(-df u^2 / 2).
-//!
-//! Must not know: turns, conditions.
 
 use statrs::function::erf::erfc;
 

@@ -1,9 +1,7 @@
-//! Owns the interval of a share: Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4), without continuity
+//! Wilson's score interval of a proportion (Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4), without continuity
 //! correction. With p = k / n: (p + z²/2n ± z √(p (1 - p) / n + z²/4n²)) / (1 + z²/n).
 //!
 //! Unlike p ± z √(p (1 - p) / n) it stays within 0 and 1 and has a width where k is 0 or n.
-//!
-//! Must not know: what was counted.
 
 use statrs::function::erf::erf_inv;
 

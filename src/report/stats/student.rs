@@ -1,9 +1,7 @@
-//! Owns Student's t distribution: two-sided tail probability, quantile.
+//! Student's t distribution: two-sided tail probability and quantile.
 //!
 //! P(|T| > t) = I_{df / (df + t^2)}(df / 2, 1 / 2), the regularised incomplete beta function (Abramowitz & Stegun
 //! 26.7.1). Written this way a p value of 1e-20 keeps its digits, where 1 - cdf would be 0.
-//!
-//! Must not know: groups, turns.
 
 use statrs::function::beta::beta_reg;
 

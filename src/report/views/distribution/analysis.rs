@@ -1,11 +1,9 @@
-//! Owns the numbers of a distribution: shares with intervals, and tests of whether they differ between groups.
+//! The analysis of a distribution: shares with intervals, and tests of whether they differ between groups.
 //!
 //! The unit is the run. Each share has Wilson's 95 % interval. Independence of group and category is tested over all groups and for
 //! every pair, by chi-square and by Fisher's exact test. Fisher's p is the one to read where the smallest expected count is below 5
 //! (Cochran 1954), else that of chi-square; pairs are corrected for their number after Holm. Groups without a run with a category
 //! enter no test.
-//!
-//! Must not know: files, how anything is printed.
 
 use serde::Serialize;
 

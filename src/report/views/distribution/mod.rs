@@ -1,8 +1,6 @@
-//! Owns `Distribution`: how often each word of a menu was said of the runs of each group, wherever the words came from.
+//! Distributions: how many runs of each condition have each category of a label.
 //!
-//! A run without a word is counted apart and is no part of n; a word that is not on the menu is refused, as no table could show it.
-//!
-//! Must not know: files, statistics, what a label means.
+//! A run without a category is counted as missing and excluded from n; a category that is not on the menu is an error.
 
 pub mod analysis;
 pub mod figure;

@@ -1,6 +1,4 @@
-//! Owns what stands in the section of a distribution, and in which order.
-//!
-//! Must not know: markdown, HTML, files.
+//! The section of a distribution in the report.
 
 use super::Distribution;
 use super::analysis::{DistributionAnalysis, FisherMethod};

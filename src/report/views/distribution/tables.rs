@@ -1,6 +1,4 @@
-//! Owns the tables of a distribution, and their sequence in the terminal.
-//!
-//! Must not know: colours, files.
+//! The tables of a distribution, and their order in the terminal.
 
 use super::Distribution;
 use super::analysis::{DistributionAnalysis, FisherMethod, GroupShares, Independence, Share, TestRead};

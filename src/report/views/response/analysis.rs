@@ -1,10 +1,8 @@
-//! Owns the numbers of a response: mean, standard error and 95 % t interval of the runs at each level, of the runs of each label
+//! The analysis of a response: mean, standard error and 95 % t interval of the runs at each level, of the runs of each label
 //! there, and of the runs in each cell of the table.
 //!
 //! The unit is the run: one number each, so that none is counted twice. One run has no standard error and no interval. Values are put
 //! in order of size before they are added up, so that no digit depends on which run was finished first.
-//!
-//! Must not know: files, how anything is printed.
 
 use serde::Serialize;
 

@@ -1,6 +1,4 @@
-//! Owns the figures of a response: which of its numbers become lines and which become tiles.
-//!
-//! Must not know: pixels, file formats.
+//! The figures of a response: lines against the numeric factor, a heatmap over two labels.
 
 use super::Response;
 use super::analysis::{ResponseAnalysis, ResponseLine, RunsMean};

@@ -1,10 +1,7 @@
-//! Owns `Response`: one number per run, to be shown against a numeric factor that the experiment set, and in a table over two labels,
-//! wherever the numbers came from.
+//! Responses: one number per run, against a numeric factor and in a table over two labels.
 //!
-//! A run without the number is counted apart and is never a 0; a level or a label that was not planned is refused, as no figure could
-//! show it; one that was planned and has no run stays visible.
-//!
-//! Must not know: files, statistics, what a metric means.
+//! A run without the number is counted as missing, never as 0. A level or label that was not planned is an error; a planned one without
+//! runs stays visible.
 
 pub mod analysis;
 pub mod figure;

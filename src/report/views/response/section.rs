@@ -1,6 +1,4 @@
-//! Owns what stands in the section of a response, and in which order.
-//!
-//! Must not know: markdown, HTML, files.
+//! The section of a response in the report.
 
 use super::analysis::ResponseAnalysis;
 use super::figure::{heatmap, response_chart};

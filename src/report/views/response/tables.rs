@@ -1,6 +1,4 @@
-//! Owns the tables of a response, and their sequence in the terminal.
-//!
-//! Must not know: colours, files.
+//! The tables of a response, and their order in the terminal.
 
 use super::Response;
 use super::analysis::{ResponseAnalysis, RunsMean};

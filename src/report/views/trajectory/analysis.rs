@@ -1,12 +1,10 @@
-//! Owns the analysis of a comparison: which cells enter, and which statistics are made of them.
+//! The analysis of a comparison: which cells are included, and the statistics of each condition and contrast.
 //!
 //! Every condition is summarised, and every contrast made, over the same turns: those at which each condition has at
-//! least two cells (`stats::usable_turns`). A missing cell, and with `drop_flagged` a cell that is not ok, is left out;
-//! how a sample's mean is then formed stands in `stats::grid`. Both are said in `notes`, never done in silence.
+//! least two cells (`stats::usable_turns`). Missing cells, and with `drop_flagged` flagged cells, are excluded;
+//! `stats::grid` defines the mean of a sample with missing cells. `notes` states every exclusion.
 //! The minimum detectable effect takes the spread of the sample means of the first condition (the control), for two
 //! groups of equal size, power .8, two-sided level .05 (`stats::power`).
-//!
-//! Must not know: files, prompts' wording, how anything is printed.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 

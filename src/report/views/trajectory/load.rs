@@ -1,11 +1,9 @@
-//! Owns reading a comparison from JSON documents, one per condition.
+//! Reads a comparison from JSON documents, one per condition.
 //!
 //! A document is an object with `condition` (a name, kept as given) and `projections` (samples x turns, null for a cell
-//! without a measurement). Understood when present: `statuses` (samples x turns), `reference` (one number per turn),
+//! without a measurement). Optional keys: `statuses` (samples x turns), `reference` (one number per turn),
 //! `system_prompt`, `rendered_prompt`, `model`, `transcript_source`, `temperature`, `axis`, `site`, `n_samples`,
-//! `span` ([negative pole, positive pole]). Everything else is skipped.
-//!
-//! Must not know: run folders, statistics.
+//! `span` ([negative pole, positive pole]). Other keys are ignored.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,4 @@
-//! Owns `Comparison`: what is compared, independent of where it came from, and which of its cells are not ok.
-//!
-//! Must not know: files, statistics, what a label means.
+//! Trajectories: a measure over the turns of conversations, by condition (`Comparison`), independent of its source.
 
 pub mod analysis;
 pub mod figure;

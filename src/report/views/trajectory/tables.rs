@@ -1,6 +1,4 @@
-//! Owns the tables of a comparison, and their sequence in the terminal.
-//!
-//! Must not know: colours, files.
+//! The tables of a comparison, and their order in the terminal.
 
 use super::Comparison;
 use super::analysis::{Analysis, Difference};
