@@ -117,7 +117,7 @@ impl Schedule {
         let spending = self.budget.spending();
         let halted = mem::take(&mut *shared.halted.lock().unwrap_or_else(PoisonError::into_inner));
         let halt = halted.values().min_by_key(|halt| halt.reason).filter(|_| pending > 0).cloned();
-        let halt = halt.map(|halt| halt.of_schedule(&spending, completed, runs.len()));
+        let halt = halt.map(|halt| halt.for_schedule(&spending, completed, runs.len()));
         let mut accounts = self.budget.accounts();
         for (id, halt) in halted {
             accounts.entry(id).or_default().halt = Some(halt);

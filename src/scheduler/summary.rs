@@ -100,7 +100,7 @@ pub struct Summary {
 
 impl Halt {
     /// The halt of the schedule, given the halt of one run: the message shown when a limit leaves runs pending.
-    pub(super) fn of_schedule(self, spending: &Spending, completed: usize, total: usize) -> Self {
+    pub(super) fn for_schedule(self, spending: &Spending, completed: usize, total: usize) -> Self {
         let Self { reason, problem: cause } = self;
         let kept = format!("{completed} of {total} are kept");
         let (what, hint) = match reason {

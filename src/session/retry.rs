@@ -68,7 +68,7 @@ pub struct Retry {
 
 /// Prepares the unfinished runs of a folder for a retry with the original file and settings. `None` if all runs are done.
 /// Changes the current directory to that of the original command.
-pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Problem>> {
+pub fn retry(dir: &Path, models: &ModelOptions) -> Result<Option<Retry>, Vec<Problem>> {
     let one = |problem| vec![problem];
     let folder = find_folder(dir).map_err(one)?;
     let dir = std::path::absolute(folder.dir())
@@ -89,7 +89,7 @@ pub fn retry(dir: &Path, opening: &ModelOptions) -> Result<Option<Retry>, Vec<Pr
             .at(invocation.directory.display().to_string())
             .hint("continue from another folder with: tiltmeter run FILE --resume --out DIR"))
     })?;
-    let prepared = prepare(load(&invocation.file, &invocation.set)?, opening)?;
+    let prepared = prepare(load(&invocation.file, &invocation.set)?, models)?;
     let backups = prepared.conduct().local_backup_dir.clone();
     let archive = archive_files(&folder, kind.as_ref(), &failed, backups.as_deref()).map_err(one)?;
     let not_finished = recorded.planned.saturating_sub(done + failed.len());

@@ -38,51 +38,53 @@ pub struct Submitted {
 }
 
 /// Freezes the plan of a new folder and submits all of its runs.
-pub fn slurm_submit(request: &SlurmRequest, opening: &ModelOptions) -> Result<Submitted, Vec<Problem>> {
-    let file = absolute(&request.file).map_err(one)?;
-    let mut prepared = prepare(load(&file, &request.set)?, opening)?;
+pub fn slurm_submit(request: &SlurmRequest, models: &ModelOptions) -> Result<Submitted, Vec<Problem>> {
+    let file = absolute(&request.file).map_err(single)?;
+    let mut prepared = prepare(load(&file, &request.set)?, models)?;
     let running = RunOptions { out: request.out.clone(), ..RunOptions::default() };
     if request.dry_run {
         // The path it would have; nothing is created.
         let place = request.out.clone().unwrap_or_else(|| Path::new("data/runs").join(prepared.name()).join("NEW"));
-        let folder = RunFolder::at(absolute(&place).map_err(one)?);
+        let folder = RunFolder::at(absolute(&place).map_err(single)?);
         let (plan, runs) = (prepared.plan(), prepared.run_ids());
-        return submit_runs(&folder, &prepared, &plan, &file, runs, request).map_err(one);
+        return submit_runs(&folder, &prepared, &plan, &file, runs, request).map_err(single);
     }
-    let folder = prepared.folder(&running).map_err(one)?;
+    let folder = prepared.folder(&running).map_err(single)?;
     // There is no journal yet if no task has started.
-    if !Submission::all(&folder).map_err(one)?.is_empty() {
-        return Err(one(Problem::new("the runs of this folder were submitted already")
-            .at(folder.dir().display().to_string())
-            .hint("tiltmeter slurm retry DIR submits the runs that are neither done nor in the queue")));
+    if !Submission::all(&folder).map_err(single)?.is_empty() {
+        return Err(single(
+            Problem::new("the runs of this folder were submitted already")
+                .at(folder.dir().display().to_string())
+                .hint("tiltmeter slurm retry DIR submits the runs that are neither done nor in the queue"),
+        ));
     }
-    let folder = RunFolder::at(absolute(folder.dir()).map_err(one)?);
+    let folder = RunFolder::at(absolute(folder.dir()).map_err(single)?);
     let plan = prepared.plan();
-    plan.write(&folder.plan()).map_err(one)?;
+    plan.write(&folder.plan()).map_err(single)?;
     let runs = prepared.run_ids();
-    submit_runs(&folder, &prepared, &plan, &file, runs, request).map_err(one)
+    submit_runs(&folder, &prepared, &plan, &file, runs, request).map_err(single)
 }
 
 /// Submits the runs that are neither done nor queued, with changed settings. `None` if there are none.
 pub fn slurm_retry(
     dir: &Path,
     request: &SlurmRequest,
-    opening: &ModelOptions,
+    models: &ModelOptions,
 ) -> Result<Option<Submitted>, Vec<Problem>> {
-    let folder = find_submitted(dir).map_err(one)?;
-    let submissions = Submission::all(&folder).map_err(one)?;
-    let Some(last) = submissions.last() else { return Err(one(never(dir))) };
+    let folder = find_submitted(dir).map_err(single)?;
+    let submissions = Submission::all(&folder).map_err(single)?;
+    let Some(last) = submissions.last() else { return Err(single(not_submitted(dir))) };
     let set: Vec<_> = last.set.iter().chain(&request.set).cloned().collect();
-    let prepared = prepare(load(&last.file, &set)?, opening)?.following(&folder);
+    let prepared = prepare(load(&last.file, &set)?, models)?.following(&folder);
     let plan = prepared.plan();
     if plan.hash() != last.plan_hash {
-        return Err(one(Problem::new("the experiment is no longer the one that was submitted")
+        return Err(single(Problem::new("the experiment is no longer the one that was submitted")
             .at(last.file.display().to_string())
             .hint("undo the change, or submit it into another folder; only settings of the execution can change, such as budget_limit")));
     }
-    let queue = Queue::now(&submissions).map_err(one)?;
-    let busy = queue.busy(&folder, &submissions).map_err(one)?;
-    let done = done(&folder).map_err(one)?;
+    let queue = Queue::now(&submissions).map_err(single)?;
+    let busy = queue.busy(&folder, &submissions).map_err(single)?;
+    let done = done(&folder).map_err(single)?;
     let left: Vec<String> =
         prepared.run_ids().into_iter().filter(|id| !done.contains(id) && !busy.contains(id)).collect();
     if left.is_empty() {
@@ -90,15 +92,17 @@ pub fn slurm_retry(
     }
     let budget_limit = prepared.conduct().budget_limit;
     if let Some(other) = queue.with_other_budget(&submissions, budget_limit.is_some()) {
-        return Err(one(Problem::new("tasks with and without a budget_limit cannot share a folder")
-            .at(format!("submission {}, still in the queue", other.number))
-            .hint("wait until they end, or cancel them with scancel")));
+        return Err(single(
+            Problem::new("tasks with and without a budget_limit cannot share a folder")
+                .at(format!("submission {}, still in the queue", other.number))
+                .hint("wait until they end, or cancel them with scancel"),
+        ));
     }
     if let Some(limit) = budget_limit {
-        release_leases(&folder, limit, &queue.workers()).map_err(one)?;
+        release_leases(&folder, limit, &queue.workers()).map_err(single)?;
     }
     let request = SlurmRequest { set, ..request.clone() };
-    submit_runs(&folder, &prepared, &plan, &last.file, left, &request).map(Some).map_err(one)
+    submit_runs(&folder, &prepared, &plan, &last.file, left, &request).map(Some).map_err(single)
 }
 
 /// Releases the unspent leases of all workers that are not in the queue.
@@ -156,7 +160,7 @@ impl Queue {
 
     /// A queued submission with a budget if the new one has none, or without one if the new one has one.
     fn with_other_budget<'a>(&self, submissions: &'a [Submission], limited: bool) -> Option<&'a Submission> {
-        let differs = |one: &&Submission| one.budget_limit.is_some() != limited && !self.tasks(one).is_empty();
+        let differs = |other: &&Submission| other.budget_limit.is_some() != limited && !self.tasks(other).is_empty();
         submissions.iter().find(differs)
     }
 }
@@ -223,10 +227,10 @@ pub fn slurm_queue(dir: &Path) -> Result<BTreeMap<String, usize>, Problem> {
 }
 
 /// The experiment of a submitted folder, to be opened here without executing runs, in order to write all files.
-pub fn slurm_collect(dir: &Path, opening: &ModelOptions) -> Result<(PreparedRun, RunOptions), Vec<Problem>> {
-    let folder = find_submitted(dir).map_err(one)?;
-    let Some(last) = Submission::all(&folder).map_err(one)?.pop() else { return Err(one(never(dir))) };
-    let prepared = prepare(load(&last.file, &last.set)?, opening)?;
+pub fn slurm_collect(dir: &Path, models: &ModelOptions) -> Result<(PreparedRun, RunOptions), Vec<Problem>> {
+    let folder = find_submitted(dir).map_err(single)?;
+    let Some(last) = Submission::all(&folder).map_err(single)?.pop() else { return Err(single(not_submitted(dir))) };
+    let prepared = prepare(load(&last.file, &last.set)?, models)?;
     let out = Some(folder.dir().to_owned());
     Ok((prepared, RunOptions { out, resume: true, only: Some(Vec::new()), ..RunOptions::default() }))
 }
@@ -245,10 +249,10 @@ fn find_submitted(dir: &Path) -> Result<RunFolder, Problem> {
     if folder.cluster_dir().is_dir() { Ok(folder) } else { find_folder(dir) }
 }
 
-fn never(dir: &Path) -> Problem {
+fn not_submitted(dir: &Path) -> Problem {
     Problem::new("this folder was never submitted").at(dir.display().to_string()).hint("tiltmeter slurm submit FILE")
 }
 
-fn one(problem: Problem) -> Vec<Problem> {
+fn single(problem: Problem) -> Vec<Problem> {
     vec![problem]
 }
