@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use tiltmeter_engine::checkpoint::{config::ModelConfig, hub::Checkpoint};
+use tiltmeter_engine::{checkpoint::hub::Checkpoint, families::ModelConfig};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::secret::Keys;
 use tiltmeter_model::{ModelError, ScriptedModel};
@@ -45,7 +45,7 @@ pub struct ModelFacts {
 pub fn model_facts(name: &str) -> Result<ModelFacts, Problem> {
     let checkpoint = Checkpoint::open(name)?;
     let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
-    Ok(ModelFacts { num_layers: config.num_layers, fingerprint: checkpoint.fingerprint()?.value })
+    Ok(ModelFacts { num_layers: config.arch.num_layers(), fingerprint: checkpoint.fingerprint()?.value })
 }
 
 /// What is known of a provider's model before its first call.

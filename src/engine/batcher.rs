@@ -325,7 +325,7 @@ impl<M: Backend> Batcher<M> {
     fn settle(&mut self, owner: usize, rows: &Rows) {
         let sequence = &mut self.running[owner];
         let Draft { tokens, states, right } = std::mem::take(&mut sequence.draft);
-        let (kept, width) = (rows.len - tokens.len() + right, self.machine.config().hidden_size);
+        let (kept, width) = (rows.len - tokens.len() + right, self.machine.arch().hidden_size);
         if let Some(recorder) = &mut sequence.recorder {
             recorder.advance(rows.first, kept);
             states

@@ -18,9 +18,9 @@ use crate::{
     backend::reference::{Precision, ReferenceBackend},
     backend::{BackendInfo, free_memory},
     batcher::{Limits, Notes},
-    checkpoint::config::ModelConfig,
     checkpoint::weights::{WeightType, Weights},
     local::EngineOptions,
+    spec::ArchSpec,
     thread::{self, Job},
 };
 use tiltmeter_model::EngineStats;
@@ -39,7 +39,7 @@ pub enum Device {
 
 /// What a machine is made of.
 pub struct LoadRequest {
-    pub config: ModelConfig,
+    pub arch: ArchSpec,
     pub weights: Weights,
     pub options: EngineOptions,
     pub work: Arc<Mutex<EngineStats>>,
@@ -70,9 +70,9 @@ impl LoadRequest {
     }
 
     fn precision(&self) -> Precision {
-        match self.weights.dtype_of("model.norm.weight") {
-            Some("bf16") => Precision::Bf16,
-            Some("f16") => Precision::F16,
+        match self.weights.dtype() {
+            "bf16" => Precision::Bf16,
+            "f16" => Precision::F16,
             _ => Precision::F32,
         }
     }
@@ -99,24 +99,24 @@ fn start_on_cpu(order: LoadRequest) -> Started {
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
             let precision = order.precision();
             let (cpu, name) = (candle_core::Device::Cpu, "cpu".to_owned());
-            ReferenceBackend::load(order.config, &order.weights, precision, cpu, name, kv_bytes)
+            ReferenceBackend::load(order.arch, &order.weights, precision, cpu, name, kv_bytes)
         });
     }
     thread::start(limits, work, notes, move || {
-        let dtype = match (order.weights.dtype_of("model.norm.weight").unwrap_or("f32"), isa) {
+        let dtype = match (order.weights.dtype(), isa) {
             // Bits of its own.
             ("bf16", Isa::Amx) => "bf16 on amx",
             (dtype, _) => dtype,
         };
         let kv = order.options.kv.unwrap_or_else(|| order.weights.kv_type());
         let pool = Arc::new(Pool::new(order.options.threads.unwrap_or_else(cores)));
-        Ok(CpuBackend::new(Decoder::load(order.config, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
+        Ok(CpuBackend::new(Decoder::load(order.arch, &order.weights, pool)?, dtype, kv, order.options.kv_bytes))
     })
 }
 
 fn start_on_gpu(order: LoadRequest, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
-    let unsupported = match (order.eager()?, cuda::unsupported(&order.config)) {
+    let unsupported = match (order.eager()?, cuda::unsupported(&order.arch)) {
         (true, _) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
         _ if order.options.weights == Some(WeightType::F32) => {
             Some("f32 is asked for and the GPU's kernels hold weights in bf16 or f16".to_owned())
@@ -133,9 +133,9 @@ fn start_on_gpu(order: LoadRequest, number: usize) -> Started {
                 Problem { what, ..problem }
             })?;
             let precision = order.precision();
-            let weights = cuda::weight_bytes(&order.config) / 2 * precision.bytes() as u64;
+            let weights = cuda::weight_bytes(&order.arch) / 2 * precision.bytes() as u64;
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| (free as u64).saturating_sub(weights) / 2);
-            ReferenceBackend::load(order.config, &order.weights, precision, device, name, kv_bytes)
+            ReferenceBackend::load(order.arch, &order.weights, precision, device, name, kv_bytes)
         });
     }
     start_on(order, move || driver::open(number))
@@ -160,7 +160,7 @@ pub fn start_on(order: LoadRequest, open: impl FnOnce() -> Result<(Gpu, String),
             }
         };
         let (gpu, name) = open()?;
-        cuda::load(gpu, name, order.config, &order.weights, element, &order.options, 2 * GPU_CHUNK)
+        cuda::load(gpu, name, order.arch, &order.weights, element, &order.options, 2 * GPU_CHUNK)
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tiltmeter_kernels::{KvPage, KvPages, KvType, KvWrite, PageShape};
 
-use crate::checkpoint::config::ModelConfig;
+use crate::spec::{ArchSpec, AttentionSpec};
 
 /// Tokens per page.
 pub const PAGE_LEN: usize = 32;
@@ -21,20 +21,21 @@ pub struct PagePool {
 }
 
 /// What the pages of a model have in common.
-pub fn page_shape(config: &ModelConfig, kv: KvType) -> PageShape {
-    PageShape { n_kv_heads: config.num_kv_heads, head_dim: config.head_dim, page_len: PAGE_LEN, kv }
+pub fn page_shape(arch: &ArchSpec, kv: KvType) -> PageShape {
+    let AttentionSpec { kv_heads, head_dim, .. } = *arch.attention();
+    PageShape { n_kv_heads: kv_heads, head_dim, page_len: PAGE_LEN, kv }
 }
 
 impl PagePool {
     /// A pool of at most `bytes`.
-    pub fn new(config: &ModelConfig, bytes: u64, kv: KvType) -> Self {
-        let shape = page_shape(config, kv);
+    pub fn new(arch: &ArchSpec, bytes: u64, kv: KvType) -> Self {
+        let shape = page_shape(arch, kv);
         Self {
             memory: KvPages::new(shape),
             capacity: (bytes / shape.bytes() as u64) as usize,
             in_use: 0,
             free: Vec::new(),
-            windows: config.layer_windows.clone(),
+            windows: arch.windows().collect(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Must not know: experiments, run folders, YAML.
 
 pub mod checkpoint;
+pub mod families;
+pub mod spec;
 
 mod backend;
 mod batcher;

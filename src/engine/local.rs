@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use crate::{
     batcher::Notes,
     capture::{RawStates, Recorder},
-    checkpoint::config::ModelConfig,
     checkpoint::hub::Checkpoint,
     checkpoint::spans::{self, Layout},
     checkpoint::template::ChatTemplate,
     checkpoint::tokenizer::Tokenizer,
     checkpoint::weights::{WeightType, Weights},
     device::{self, Device, LoadRequest, Started},
+    families::ModelConfig,
     sequence::{Finished, SamplingParams, Sequence},
     thread::Job,
 };
@@ -91,21 +91,24 @@ impl LocalModel {
         let checkpoint = Checkpoint::open(name)?;
         let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())
             .map_err(|problem| Problem { place: Some(place(&checkpoint, &problem)), ..problem })?;
-        if config.head_dim % 8 != 0 {
-            return Err(Problem::new(format!("heads of {} channels are not supported", config.head_dim))
-                .at(name)
-                .hint("head_dim must be a multiple of 8"));
+        if config.arch.attention().head_dim % 8 != 0 {
+            return Err(Problem::new(format!(
+                "heads of {} channels are not supported",
+                config.arch.attention().head_dim
+            ))
+            .at(name)
+            .hint("head_dim must be a multiple of 8"));
         }
         let tokenizer = Tokenizer::open(&checkpoint.tokenizer)?;
         let template = ChatTemplate::of(&checkpoint)?;
         // A template that cannot show a plain exchange will say so when it is used; until then config.json's ids must do.
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
         let stop_ids = config.stop_ids(&turn_ends);
-        let weights = Weights::open(&checkpoint.weights, options.weights)?;
+        let weights = Weights::open(&checkpoint.weights, options.weights, &config.arch)?;
         let work = Arc::new(Mutex::new(EngineStats::default()));
         let notes = Notes::default();
         let order = LoadRequest {
-            config: config.clone(),
+            arch: config.arch.clone(),
             weights,
             options: *options,
             work: work.clone(),
@@ -115,12 +118,12 @@ impl LocalModel {
         let fingerprint = checkpoint.fingerprint()?;
         let card = ModelCard {
             name: name.to_owned(),
-            family: config.family.name().to_owned(),
+            family: config.family.to_owned(),
             fingerprint: Some(fingerprint.value),
             template_sha256: Some(template.sha256().to_owned()),
-            hidden_size: Some(config.hidden_size),
-            num_layers: Some(config.num_layers),
-            max_positions: Some(config.max_positions),
+            hidden_size: Some(config.arch.hidden_size),
+            num_layers: Some(config.arch.num_layers()),
+            max_positions: Some(config.arch.max_positions),
             dtype: Some(facts.dtype),
             kv_dtype: Some(facts.kv_dtype),
             device: Some(facts.device),
@@ -145,7 +148,7 @@ impl LocalModel {
         seed: SeedKey,
     ) -> Result<Capture, ModelError> {
         let prompt = self.render(messages)?;
-        let limit = self.config.max_positions;
+        let limit = self.config.arch.max_positions;
         fits(prompt.token_ids.len(), max_new_tokens, limit)?;
         let drawing = SamplingParams { sampling, seed, max_new_tokens, stop_ids: self.card.stop_ids.clone() };
         let finished = self
@@ -180,9 +183,9 @@ impl LocalModel {
                 Problem::new("the rendered prompt is empty").hint("the chat template ignores these messages"),
             ));
         }
-        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= self.config.arch.vocab_size) {
             return Err(ModelError::Refused(
-                Problem::new(format!("token id {id} is beyond the vocabulary of {}", self.config.vocab_size))
+                Problem::new(format!("token id {id} is beyond the vocabulary of {}", self.config.arch.vocab_size))
                     .hint("tokenizer.json and the weights are not of the same model"),
             ));
         }
@@ -215,7 +218,7 @@ impl Model for LocalModel {
         let text = self.template.render(&request.messages, true).map_err(ModelError::Refused)?;
         let encoded = self.tokenizer.encode(&text).map_err(ModelError::Refused)?;
         let prompt_tokens = encoded.ids.len();
-        let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.max_positions);
+        let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.arch.max_positions);
         let max_new_tokens = request.max_new_tokens.unwrap_or(DEFAULT_MAX_NEW_TOKENS);
         fits(prompt_tokens, max_new_tokens, limit)?;
         let span = match request.probes.as_ref().map(|plan| plan.span) {
@@ -268,7 +271,7 @@ impl Model for LocalModel {
     async fn read(&self, request: &ReadRequest) -> Result<ReadReply, ModelError> {
         let layout = Layout::of(&self.template, &request.messages, false).map_err(ModelError::Refused)?;
         let encoded = self.tokenizer.encode(layout.text()).map_err(ModelError::Refused)?;
-        let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.max_positions);
+        let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.arch.max_positions);
         let takes_stop = request.probes.span == Span::ContentAndStop;
         let mut ranges = Vec::new();
         for reply in spans::reply_spans(&layout, &request.messages, &encoded, &self.card.stop_ids) {

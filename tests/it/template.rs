@@ -9,11 +9,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::Value;
 use tiltmeter::{
     engine::{
-        checkpoint::config::{Family, ModelConfig},
         checkpoint::hub::SpecialTokens,
         checkpoint::spans::{Layout, reply_spans, token_range, turn_ends, turn_spans},
         checkpoint::template::ChatTemplate,
         checkpoint::tokenizer::Tokenizer,
+        families::ModelConfig,
     },
     model::{Message, Role},
     problem::Problem,
@@ -306,15 +306,12 @@ mod config {
         for (name, case) in golden["cases"].as_object().unwrap() {
             let config = ModelConfig::parse(&case["config"].to_string(), None).unwrap();
             let layers = case["layers"].as_array().unwrap();
-            assert_eq!((config.rope.len(), config.layer_windows.len()), (layers.len(), layers.len()));
+            assert_eq!(config.arch.num_layers(), layers.len());
             for (i, layer) in layers.iter().enumerate() {
                 let expected = &case["distinct"][layer.as_u64().unwrap() as usize];
-                let (frequencies, scaling) = config.rope[i].frequencies(config.head_dim);
-                assert_eq!(
-                    config.layer_windows[i],
-                    expected["window"].as_u64().map(|n| n as usize),
-                    "{name} layer {i}"
-                );
+                let attention = &config.arch.blocks[i].attention;
+                let (frequencies, scaling) = attention.rope.frequencies(attention.head_dim);
+                assert_eq!(attention.window, expected["window"].as_u64().map(|n| n as usize), "{name} layer {i}");
                 assert_eq!(scaling, expected["attention_scaling"].as_f64().unwrap() as f32, "{name} layer {i}");
                 let expected: Vec<f32> = serde_json::from_value(expected["inv_freq"].clone()).unwrap();
                 assert_eq!(frequencies.len(), expected.len());
@@ -345,12 +342,12 @@ mod config {
         let generation = r#"{"_from_model_config": true, "eos_token_id": [100265, 100257], "temperature": 0.6, "top_p": 0.95,
             "transformers_version": "4.57.0"}"#;
         let config = ModelConfig::parse(OLMO3, Some(generation)).unwrap();
-        assert_eq!((config.family, config.head_dim, config.num_layers), (Family::Olmo3, 128, 32));
-        assert_eq!(config.layer_windows[..4], [Some(4096), Some(4096), Some(4096), None]);
+        assert_eq!((config.family, config.arch.attention().head_dim, config.arch.num_layers()), ("olmo3", 128, 32));
+        assert_eq!(config.arch.windows().take(4).collect::<Vec<_>>(), [Some(4096), Some(4096), Some(4096), None]);
         assert_eq!(config.eos_ids, [100257, 100265]);
         assert_eq!(config.stop_ids(&[100265, 7]), [7, 100257, 100265]);
         assert_eq!(config.sampler_defaults, Some(serde_json::json!({"temperature": 0.6, "top_p": 0.95})));
-        assert_ne!(config.rope[0], config.rope[3]);
+        assert_ne!(config.arch.blocks[0].attention.rope, config.arch.blocks[3].attention.rope);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The CPU backend: interprets an architecture with the kernels of `tiltmeter-kernels`, over one pool of pages for all layers.
 
+mod attention;
+mod block;
 pub mod decoder;
 mod ops;
 
@@ -7,9 +9,9 @@ use tiltmeter_kernels::{Isa, KvType};
 
 use crate::{
     backend::{Backend, BackendInfo, Batch, Drawn, PageCounts, SequenceCache, Watcher, draw, free_memory, show, sites},
-    checkpoint::config::ModelConfig,
     kv_cache::{PagePool, PagedCache},
     sequence::Sequence,
+    spec::{ArchSpec, Part},
 };
 use decoder::{Decoder, Workspace};
 use tiltmeter_model::problem::Problem;
@@ -20,7 +22,10 @@ impl SequenceCache for PagedCache {
     }
 }
 
-/// The processor: one pool of pages for all layers.
+/// What the kernels compute beyond the basics.
+pub const PARTS: &[Part] = &[Part::QkNormPerHead];
+
+/// The CPU: one pool of pages for all layers.
 pub struct CpuBackend {
     decoder: Decoder,
     pages: PagePool,
@@ -33,7 +38,7 @@ impl CpuBackend {
     pub fn new(decoder: Decoder, dtype: &str, kv: KvType, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| free_memory() / 2);
         Self {
-            pages: PagePool::new(&decoder.config, bytes, kv),
+            pages: PagePool::new(&decoder.arch, bytes, kv),
             space: Workspace::default(),
             decoder,
             dtype: dtype.to_owned(),
@@ -44,8 +49,8 @@ impl CpuBackend {
 impl Backend for CpuBackend {
     type Cache = PagedCache;
 
-    fn config(&self) -> &ModelConfig {
-        &self.decoder.config
+    fn arch(&self) -> &ArchSpec {
+        &self.decoder.arch
     }
 
     fn facts(&self) -> BackendInfo {
@@ -62,19 +67,11 @@ impl Backend for CpuBackend {
     }
 
     fn cost_of_rows(&self, rows: usize) -> Option<f64> {
-        // As `tests/peers/linear.sh` measured bf16 weights: reading them is the most up to some rows, then each row costs the same.
-        let rows = rows as f64;
-        Some(match Isa::active() {
-            Isa::Amx => (1.0 + rows / 85.0).max(rows / 20.0),
-            Isa::Avx512 => (0.85 + rows / 24.0).max(rows / 10.4),
-            Isa::Avx2 => (0.85 + rows / 12.0).max(rows / 4.9),
-            _ => 0.7 + rows / 3.0,
-        })
+        Some(RowCost::of(Isa::active()).of_rows(rows as f64))
     }
 
     fn cost_of_attention(&self, len: usize) -> f64 {
-        let config = &self.decoder.config;
-        config.kv_bytes_read(len, self.pages.shape().kv.bytes()) as f64 / self.decoder.weight_bytes() as f64
+        self.decoder.arch.kv_bytes_read(len, self.pages.shape().kv.bytes()) as f64 / self.decoder.weight_bytes() as f64
     }
 
     fn capacity(&self) -> PageCounts {
@@ -119,7 +116,7 @@ impl Backend for CpuBackend {
 
     fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<PagedCache>]) -> Result<Vec<Drawn>, Problem> {
         let sites = sites(sequences);
-        let width = self.decoder.config.hidden_size;
+        let width = self.decoder.arch.hidden_size;
         let mut caches = Vec::new();
         let mut watchers = Vec::new();
         for sequence in sequences.iter_mut() {
@@ -129,6 +126,34 @@ impl Backend for CpuBackend {
         }
         let mut seen = |site, states: &[f32]| show(batch, &mut watchers, site, states, width);
         let logits = self.decoder.forward(batch, &mut caches, &self.pages, &sites, &mut seen, &mut self.space)?;
-        Ok(draw(batch, sequences, logits, self.decoder.config.vocab_size))
+        Ok(draw(batch, sequences, logits, self.decoder.arch.vocab_size))
+    }
+}
+
+/// Cost of a pass over some rows in the linear layers, in passes of one row. Reading the weights is most of it for few rows, arithmetic
+/// for many: `max(base + rows / per_read, rows / per_compute)`.
+struct RowCost {
+    base: f64,
+    per_read: f64,
+    per_compute: f64,
+}
+
+/// As `tests/peers/linear.sh` measured bf16 weights.
+const ROW_COSTS: [(Isa, RowCost); 3] = [
+    (Isa::Amx, RowCost { base: 1.0, per_read: 85.0, per_compute: 20.0 }),
+    (Isa::Avx512, RowCost { base: 0.85, per_read: 24.0, per_compute: 10.4 }),
+    (Isa::Avx2, RowCost { base: 0.85, per_read: 12.0, per_compute: 4.9 }),
+];
+
+/// Of every other instruction set.
+const OTHER_ROW_COST: RowCost = RowCost { base: 0.7, per_read: 3.0, per_compute: f64::INFINITY };
+
+impl RowCost {
+    fn of(isa: Isa) -> &'static Self {
+        ROW_COSTS.iter().find(|(of, _)| *of == isa).map_or(&OTHER_ROW_COST, |(_, cost)| cost)
+    }
+
+    fn of_rows(&self, rows: f64) -> f64 {
+        (self.base + rows / self.per_read).max(rows / self.per_compute)
     }
 }

@@ -14,8 +14,8 @@ use std::{
 
 use crate::{
     capture::{RawStates, Recorder},
-    checkpoint::config::ModelConfig,
     sequence::{Draft, Sequence},
+    spec::{ArchSpec, Part},
 };
 use tiltmeter_model::probe::Site;
 use tiltmeter_model::problem::Problem;
@@ -111,7 +111,7 @@ pub struct BackendInfo {
 pub trait Backend {
     type Cache: SequenceCache;
 
-    fn config(&self) -> &ModelConfig;
+    fn arch(&self) -> &ArchSpec;
 
     fn facts(&self) -> BackendInfo;
 
@@ -166,6 +166,17 @@ pub trait Backend {
 
     /// One pass over `batch`, whose `sequences[i]` is `sequences[i]`: shows each what it asked for, and draws where it is due.
     fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<Self::Cache>]) -> Result<Vec<Drawn>, Problem>;
+}
+
+/// Refuses an architecture with a part beyond those that a backend computes.
+pub fn check(arch: &ArchSpec, computed: &[Part], device: &str) -> Result<(), Problem> {
+    arch.part_beyond(computed).map_or(Ok(()), |part| Err(not_yet(part, device)))
+}
+
+/// A backend lacks a part of an architecture.
+pub fn not_yet(part: Part, device: &str) -> Problem {
+    Problem::new(format!("{part} on {device}: not yet"))
+        .hint("TILTMETER_ENGINE=reference runs most architectures, slowly, on any device")
 }
 
 /// Memory that can be taken without swapping; 4 GiB where the system does not say.

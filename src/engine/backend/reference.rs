@@ -1,18 +1,18 @@
-//! Owns the plain way to run a model: candle's own operations, one after the other, on any device candle has. It is what the fast ways
-//! are checked against, and what runs a model on a GPU that those do not compute (`TILTMETER_ENGINE=eager` asks for it).
-//! Must not know: text, templates, kernels of ours.
+//! The reference backend: a spec interpreted by candle's own operations, one after the other, on any device candle has. The other
+//! backends are tested against it (`TILTMETER_ENGINE=reference` runs it).
 
 mod attention;
+mod load;
 mod model;
 
 use candle_core::Device;
 
 use crate::{
     backend::{self, Backend, BackendInfo, Batch, Drawn, PageCounts, SequenceCache, Watcher},
-    checkpoint::config::ModelConfig,
     checkpoint::weights::Weights,
     kv_cache::PAGE_LEN,
     sequence::Sequence,
+    spec::{ArchSpec, Part},
 };
 use attention::LayerCache;
 use model::Model;
@@ -23,6 +23,18 @@ pub use model::Precision;
 fn broken(error: candle_core::Error) -> Problem {
     Problem::new(format!("the engine failed: {error}")).hint("this is a defect in tiltmeter: please report it")
 }
+
+/// All but a mixture of experts and attention sinks.
+const PARTS: &[Part] = &[
+    Part::EmbedScale,
+    Part::LogitSoftcap,
+    Part::AttentionSoftcap,
+    Part::ClipQkv,
+    Part::QkNormPerHead,
+    Part::Gelu,
+    Part::Bias,
+    Part::OnePlusNorm,
+];
 
 /// Tokens and, per layer, their keys and values.
 #[derive(Default)]
@@ -45,7 +57,6 @@ impl TensorCache {
 
 /// A model whose every operation is candle's. Its memory is counted in pages of `PAGE_LEN` tokens of all layers, windows or not.
 pub struct ReferenceBackend {
-    config: ModelConfig,
     model: Model,
     facts: BackendInfo,
     capacity: usize,
@@ -55,20 +66,21 @@ pub struct ReferenceBackend {
 impl ReferenceBackend {
     /// `kv_bytes`: memory for keys and values.
     pub fn load(
-        config: ModelConfig,
+        arch: ArchSpec,
         weights: &Weights,
         precision: Precision,
         device: Device,
         device_name: String,
         kv_bytes: u64,
     ) -> Result<Self, Problem> {
+        backend::check(&arch, PARTS, "the reference engine")?;
         let dtype = precision.name();
         let facts =
             BackendInfo { device: device_name, dtype: format!("{dtype} by candle"), kv_dtype: dtype.to_owned() };
-        let width = config.num_layers * config.num_kv_heads * config.head_dim;
+        let width = arch.num_layers() * arch.attention().kv_width();
         let page = 2 * PAGE_LEN * width * precision.bytes();
-        let model = Model::load(&config, weights, precision, device)?;
-        Ok(Self { capacity: (kv_bytes / page as u64) as usize, in_use: 0, config, model, facts })
+        let model = Model::load(arch, weights, precision, device)?;
+        Ok(Self { capacity: (kv_bytes / page as u64) as usize, in_use: 0, model, facts })
     }
 
     /// Keeps count while a cache changes.
@@ -83,8 +95,8 @@ impl ReferenceBackend {
 impl Backend for ReferenceBackend {
     type Cache = TensorCache;
 
-    fn config(&self) -> &ModelConfig {
-        &self.config
+    fn arch(&self) -> &ArchSpec {
+        self.model.arch()
     }
 
     fn facts(&self) -> BackendInfo {
@@ -112,8 +124,7 @@ impl Backend for ReferenceBackend {
     }
 
     fn truncate(&mut self, cache: &mut TensorCache, len: usize) {
-        let windows = &self.config.layer_windows;
-        let whole = cache.layers.iter().zip(windows).all(|(layer, window)| layer.reaches(*window, len));
+        let whole = cache.layers.iter().zip(self.arch().windows()).all(|(layer, window)| layer.reaches(window, len));
         let kept = if whole { len.min(cache.tokens.len()) } else { 0 };
         self.change(cache, |cache| {
             cache.tokens.truncate(kept);
@@ -125,8 +136,8 @@ impl Backend for ReferenceBackend {
     }
 
     fn evict_window(&mut self, cache: &mut TensorCache, anchor: usize) {
-        for (layer, window) in cache.layers.iter_mut().zip(&self.config.layer_windows) {
-            layer.evict_window(*window, anchor);
+        for (layer, window) in cache.layers.iter_mut().zip(self.arch().windows()) {
+            layer.evict_window(window, anchor);
         }
     }
 
@@ -149,13 +160,13 @@ impl Backend for ReferenceBackend {
         let mut watchers = Vec::new();
         for sequence in sequences.iter_mut() {
             let Sequence { cache, recorder, raw, draft, .. } = &mut **sequence;
-            cache.layers.resize_with(self.config.num_layers, LayerCache::default);
+            cache.layers.resize_with(self.arch().num_layers(), LayerCache::default);
             caches.push(&mut cache.layers);
             watchers.push(Watcher { recorder, raw, draft });
         }
-        let width = self.config.hidden_size;
+        let width = self.arch().hidden_size;
         let mut seen = |site, states: &[f32]| backend::show(batch, &mut watchers, site, states, width);
-        let logits = self.model.forward(&self.config, batch, &mut caches, &sites, &mut seen).map_err(broken)?;
-        Ok(backend::draw(batch, sequences, &logits, self.config.vocab_size))
+        let logits = self.model.forward(batch, &mut caches, &sites, &mut seen).map_err(broken)?;
+        Ok(backend::draw(batch, sequences, &logits, self.arch().vocab_size))
     }
 }

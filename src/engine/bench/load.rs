@@ -15,10 +15,10 @@ use crate::{
     backend::cuda::{self, failure},
     backend::{Backend, BackendInfo},
     batcher::Limits,
-    checkpoint::config::ModelConfig,
     checkpoint::hub::Checkpoint,
     checkpoint::weights::{WeightType, Weights},
     device::{CPU_CHUNK, Device, GPU_CHUNK, cores, driver, isa},
+    families::ModelConfig,
     local::EngineOptions,
 };
 use tiltmeter_model::problem::Problem;
@@ -72,9 +72,9 @@ fn on_cpu(
     };
     let began = Instant::now();
     let checkpoint = Checkpoint::open(name)?;
-    let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
-    let weights = Weights::open(&checkpoint.weights, options.weights)?;
-    let dtype = weights.dtype_of("model.norm.weight").unwrap_or("f32").to_owned();
+    let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?.arch;
+    let weights = Weights::open(&checkpoint.weights, options.weights, &config)?;
+    let dtype = weights.dtype().to_owned();
     let kv = options.kv.unwrap_or_else(|| weights.kv_type());
     let pool = Arc::new(Pool::new(options.threads.unwrap_or_else(cores)));
     let decoder = Decoder::load(config.clone(), &weights, pool.clone())?;
@@ -113,13 +113,14 @@ pub fn bench_on(
                     .hint("give the config.json of a checkpoint")
             })?;
             let at_path = |problem| Problem { place: Some(place.clone()), ..problem };
-            let config = ModelConfig::parse(&text, None).map_err(at_path)?;
+            let config = ModelConfig::parse(&text, None).map_err(at_path)?.arch;
             (place.clone(), cuda::synthetic(gpu.clone(), name, config, 2 * GPU_CHUNK)?)
         }
         BenchModel::Checkpoint(model) => {
             let checkpoint = Checkpoint::open(model)?;
-            let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?;
-            let weights = Weights::open(&checkpoint.weights, Some(options.weights.unwrap_or(WeightType::Bf16)))?;
+            let config = ModelConfig::parse(&checkpoint.config, checkpoint.generation_config.as_deref())?.arch;
+            let weights =
+                Weights::open(&checkpoint.weights, Some(options.weights.unwrap_or(WeightType::Bf16)), &config)?;
             let backend = cuda::load(gpu.clone(), name, config, &weights, Element::Bf16, options, 2 * GPU_CHUNK)?;
             (model.clone(), backend)
         }
@@ -128,7 +129,7 @@ pub fn bench_on(
     let roofline = Roofline {
         read_bytes_per_s: copy_bandwidth(&gpu)?,
         peak_flops: None,
-        weight_bytes: 2 * backend.config().linear_weights(),
+        weight_bytes: 2 * backend.arch().linear_weights(),
         kv_element_bytes: 2,
     };
     let bench = empty(label, backend.facts(), roofline, load_s);
@@ -143,7 +144,7 @@ fn run<B: Backend>(
     request: &BenchRequest,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Bench, Problem> {
-    let positions = backend.config().max_positions;
+    let positions = backend.arch().max_positions;
     let longest = request.contexts.iter().max().map_or(0, |context| context + request.steps + Workload::<B>::WARM_UP);
     if longest > positions {
         return Err(Problem::new(format!("{longest} tokens exceed the model's {positions} positions"))

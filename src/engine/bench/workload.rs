@@ -9,8 +9,8 @@ use crate::{
     backend::{Backend, PageCounts},
     batcher::{Batcher, Limits},
     capture::Recorder,
-    checkpoint::config::ModelConfig,
     sequence::{Finished, SamplingParams, Sequence},
+    spec::ArchSpec,
 };
 use tiltmeter_model::probe::{Probe, ProbePlan, Site, Span};
 use tiltmeter_model::problem::Problem;
@@ -21,7 +21,7 @@ type Results = Arc<Mutex<Vec<(usize, Result<Finished, Problem>)>>>;
 
 pub struct Workload<B: Backend> {
     pub batcher: Batcher<B>,
-    config: ModelConfig,
+    config: ArchSpec,
     results: Results,
     /// Prompts that share no prefix with earlier ones so far.
     fresh: usize,
@@ -34,7 +34,7 @@ impl<B: Backend> Workload<B> {
     pub const WARM_UP: usize = 8;
 
     pub fn new(backend: B, limits: Limits) -> Self {
-        let config = backend.config().clone();
+        let config = backend.arch().clone();
         Self {
             batcher: Batcher::new(backend, limits, Arc::default()),
             config,
@@ -44,7 +44,7 @@ impl<B: Backend> Workload<B> {
         }
     }
 
-    pub fn config(&self) -> &ModelConfig {
+    pub fn config(&self) -> &ArchSpec {
         &self.config
     }
 
@@ -143,7 +143,7 @@ impl<B: Backend> Workload<B> {
 
     /// Unit directions at block outputs spread over the depth, `sites` of them at most one per block.
     pub fn probe_plan(&self, axes: usize, sites: usize) -> Arc<ProbePlan> {
-        let (width, layers) = (self.config.hidden_size, self.config.num_layers);
+        let (width, layers) = (self.config.hidden_size, self.config.num_layers());
         let sites = sites.clamp(1, layers);
         let unit = |n: usize| -> Vec<f32> {
             let values: Vec<f32> = (0..width).map(|i| ((i * (n + 3)) % 17) as f32 - 8.0).collect();

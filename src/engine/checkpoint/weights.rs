@@ -1,16 +1,22 @@
-//! Owns the weights of a checkpoint: memory-mapped safetensors shards, looked up by name, checked for shape before use.
-//! Must not know: what a tensor is for, batching.
+//! A checkpoint's tensors: memory-mapped safetensors shards. Every tensor is read by the architecture or the checkpoint is refused.
 
-use std::{collections::HashMap, fs::File, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tiltmeter_kernels::{KvType, PackedLinear};
 
+use crate::spec::{ArchSpec, TensorSpec};
 use tiltmeter_model::problem::Problem;
 
-/// In what type the weights are held; sums are f32 always.
+/// The type that weights are held in; sums are f32 in either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightType {
     F32,
@@ -30,11 +36,20 @@ pub struct Weights {
     entries: HashMap<String, Entry>,
     /// `None`: as the checkpoint has them.
     held: Option<WeightType>,
+    /// The tensor whose type is the record's.
+    final_norm: String,
 }
 
+/// Buffers that old checkpoints store and that follow from config.json.
+const DERIVED: &[&str] = &["rotary_emb.inv_freq"];
+
 impl Weights {
-    /// Maps the shards. A file that is cut short or is no safetensors file is refused here, before anything is computed.
-    pub fn open(files: &[PathBuf], held: Option<WeightType>) -> Result<Self, Problem> {
+    /// Maps the shards.
+    ///
+    /// # Errors
+    /// A file that is cut short or is not safetensors; tensors that `arch` names and the shards lack, or have in another shape; and
+    /// tensors that `arch` does not read.
+    pub fn open(files: &[PathBuf], held: Option<WeightType>, arch: &ArchSpec) -> Result<Self, Problem> {
         let mut shards = Vec::new();
         let mut entries = HashMap::new();
         for (shard, path) in files.iter().enumerate() {
@@ -56,42 +71,65 @@ impl Weights {
             }
             shards.push((path.clone(), map));
         }
-        Ok(Self { shards, entries, held })
+        let weights = Self { shards, entries, held, final_norm: arch.final_norm.weight_name() };
+        weights.check(arch)?;
+        Ok(weights)
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+    fn check(&self, arch: &ArchSpec) -> Result<(), Problem> {
+        let mut read = HashSet::new();
+        for TensorSpec { name, shape } in arch.tensors() {
+            self.entry(&name, &shape)?;
+            read.insert(name);
+        }
+        let derived = |name: &String| DERIVED.iter().any(|suffix| name.ends_with(suffix));
+        let mut unread: Vec<&String> =
+            self.entries.keys().filter(|name| !read.contains(*name) && !derived(name)).collect();
+        if arch.embed.tied {
+            // A copy of what the head is tied to is the same model.
+            let embeddings = self.bytes(&self.entries[&arch.embed.weight()]);
+            unread.retain(|name| *name != "lm_head.weight" || self.bytes(&self.entries[*name]) != embeddings);
+        }
+        if unread.is_empty() {
+            return Ok(());
+        }
+        unread.sort_unstable();
+        let names: Vec<String> = unread.iter().map(|name| format!("`{name}`")).collect();
+        Err(Problem::new(format!("the architecture of config.json does not read these tensors: {}", names.join(", ")))
+            .at(self.place())
+            .hint("the weights are of another architecture, or of an adapter: running without them would be another model"))
     }
 
-    /// `f32`, `bf16` or `f16`: what a tensor is held in, for the record.
-    pub fn dtype_of(&self, name: &str) -> Option<&'static str> {
-        let stored = match self.entries.get(name)?.dtype {
-            Dtype::F32 => "f32",
-            Dtype::BF16 => "bf16",
-            Dtype::F16 => "f16",
-            _ => return None,
-        };
-        Some(match self.held {
-            Some(WeightType::F32) => "f32",
-            Some(WeightType::Bf16) => "bf16",
-            None => stored,
-        })
+    /// `f32`, `bf16` or `f16`: the type that the weights are held in, as the final norm's.
+    pub fn dtype(&self) -> &'static str {
+        match (self.held, self.entries[&self.final_norm].dtype) {
+            (Some(WeightType::F32), _) => "f32",
+            (Some(WeightType::Bf16), _) | (None, Dtype::BF16) => "bf16",
+            (None, Dtype::F16) => "f16",
+            (None, _) => "f32",
+        }
     }
 
-    /// What keys and values are kept as unless somebody asks for something else: as the weights are, if these are bf16. A model in f16
-    /// has more digits than bf16 has.
+    fn place(&self) -> String {
+        self.shards.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.shards[entry.shard].1[entry.bytes.clone()]
+    }
+
+    /// The default type of keys and values: bf16 where the weights are bf16, else f32. An f16 model has more digits than bf16.
     pub fn kv_type(&self) -> KvType {
-        match self.dtype_of("model.norm.weight") {
-            Some("bf16") => KvType::Bf16,
+        match self.dtype() {
+            "bf16" => KvType::Bf16,
             _ => KvType::F32,
         }
     }
 
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, &[u8]), Problem> {
         let entry = self.entries.get(name).ok_or_else(|| {
-            let place = self.shards.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(", ");
             Problem::new(format!("the checkpoint has no tensor `{name}`"))
-                .at(place)
+                .at(self.place())
                 .hint("config.json names another architecture than the weights have, or a shard is missing")
         })?;
         let path = || self.shards[entry.shard].0.display().to_string();
@@ -108,7 +146,7 @@ impl Weights {
                 .at(path())
                 .hint("convert the checkpoint to f32, bf16 or f16"));
         }
-        Ok((entry, &self.shards[entry.shard].1[entry.bytes.clone()]))
+        Ok((entry, self.bytes(entry)))
     }
 
     /// A tensor as f32, in row-major order.
@@ -149,7 +187,7 @@ impl Weights {
                 _ => PackedLinear::from_f32(&widen(entry.dtype, bytes), n_out, k_in),
             }
         };
-        self.let_go(entry);
+        self.evict(entry);
         Ok(Arc::new(packed))
     }
 
@@ -160,7 +198,7 @@ impl Weights {
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect(),
             _ => widen(entry.dtype, bytes).into_iter().map(bf16::from_f32).collect(),
         });
-        self.let_go(entry);
+        self.evict(entry);
         Ok(values)
     }
 
@@ -171,9 +209,8 @@ impl Weights {
         }
     }
 
-    /// Tells the system that a tensor's part of the file need not stay in memory: what was packed from it is what is used. Read again,
-    /// it comes from the file again.
-    fn let_go(&self, entry: &Entry) {
+    /// Advises the system that a tensor's pages need not stay in memory, since its packed copy is used from here on.
+    fn evict(&self, entry: &Entry) {
         #[cfg(unix)]
         // SAFETY: the mapping is of a file and never written to, so nothing can be lost.
         unsafe {

@@ -1,13 +1,12 @@
-//! Owns the operations of a decoder on rows of f32, `[rows, width]`. Each row's bits depend on that row and the weights alone, so a
-//! sequence computes the same whatever it is batched with.
-//! Must not know: architectures, batching.
+//! The operations of a decoder on rows of f32, `[rows, width]`. A row's bits depend on that row and the weights alone, whatever it is
+//! batched with.
 
 use std::sync::{Arc, RwLock};
 
 use half::bf16;
 use tiltmeter_kernels::{PackedLinear, Pool, add_rms_norm, forward_each, rms_norm, rope, swiglu};
 
-use crate::checkpoint::config::RopeSpec;
+use crate::spec::RopeSpec;
 use tiltmeter_model::problem::Problem;
 
 /// `y = x Wᵀ` with packed weights.

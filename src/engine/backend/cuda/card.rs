@@ -22,9 +22,9 @@ use crate::{
     backend::cuda::probes::{ProbeRequest, Probes},
     backend::cuda::slots::{MOST_ROWS, Slots, Ticket, bucket},
     backend::{Backend, BackendInfo, Batch, Drawn, PageCounts},
-    checkpoint::config::ModelConfig,
     kv_cache::PAGE_LEN,
     sequence::Sequence,
+    spec::ArchSpec,
 };
 use tiltmeter_model::problem::Problem;
 
@@ -117,7 +117,7 @@ impl CudaBackend {
         facts: BackendInfo,
         final_norm: Vec<f32>,
     ) -> Result<Self> {
-        let window = model.config.layer_windows.iter().flatten().max().copied();
+        let window = model.config.windows().flatten().max();
         let gpu = model.gpu.clone();
         let most_rows = most_rows.max(MOST_ROWS);
         let reach = FIRST_REACH.min(model.config.max_positions.next_multiple_of(PAGE_LEN));
@@ -309,7 +309,7 @@ fn inputs(gpu: &Gpu, reach: usize, most_rows: usize) -> Result<[Input; 2]> {
     Ok([Input::new(gpu, step)?, Input::new(gpu, Extent { rows: most_rows, ..step })?])
 }
 
-fn outcomes(gpu: &Gpu, config: &ModelConfig, probes: &Probes, most_rows: usize) -> Result<[Outcome; 2]> {
+fn outcomes(gpu: &Gpu, config: &ArchSpec, probes: &Probes, most_rows: usize) -> Result<[Outcome; 2]> {
     let step = Numbers {
         tokens: MOST_ROWS,
         rows: MOST_ROWS,
@@ -356,7 +356,7 @@ fn pass_rows<'a>(
 impl Backend for CudaBackend {
     type Cache = SequencePages;
 
-    fn config(&self) -> &ModelConfig {
+    fn arch(&self) -> &ArchSpec {
         &self.model.config
     }
 

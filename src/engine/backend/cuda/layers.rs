@@ -1,6 +1,6 @@
 //! Owns the forward pass as a list of launches, the same for a recorded step and for prefill: a block is qkv product, norm + rotary
 //! positions + pages, attention, output product, the end of the sublayer, gate-up product with SwiGLU, down product, the end of the
-//! sublayer with the axes' dot products. OLMo norms what comes out of a sublayer, Llama what goes in; nothing else differs.
+//! sublayer with the axes' dot products. Which norms stand where is the spec's.
 //!
 //! The residual stream is f32 and stays on the device. A row's bits depend on its own inputs alone.
 //! Must not know: who the rows are, when a pass is run.
@@ -17,14 +17,14 @@ use crate::{
     backend::cuda::memory::{Activations, KvMemory, RopeTables},
     backend::cuda::probes::Probes,
     backend::cuda::weights::{DeviceWeights, LayerWeights, NormWeight, Product},
-    checkpoint::config::{Family, ModelConfig},
+    spec::{ArchSpec, AttentionSpec},
 };
 use tiltmeter_model::probe::Site;
 
 /// A model on a device.
 pub struct DeviceModel {
     pub gpu: Gpu,
-    pub config: ModelConfig,
+    pub config: ArchSpec,
     pub weights: DeviceWeights,
     pub ropes: RopeTables,
     pub kv: KvMemory,
@@ -73,28 +73,24 @@ impl DeviceModel {
         self.config.hidden_size
     }
 
-    fn is_llama(&self) -> bool {
-        self.config.family == Family::Llama
-    }
-
     /// One pass over `rows`. Logits `[count, vocab]` are left in `activations.logits`.
     pub fn forward(&self, pass: &PassRows, reads: &PassReads, probes: &Probes) -> Result<()> {
         let (hidden, rows, acts) = (self.hidden(), pass.rows, &self.activations);
         let (table, residual) = (self.weights.embeddings.all(), acts.residual.all());
         rows::embed(&self.gpu, self.element(), table, pass.ids, residual, rows, hidden, self.config.vocab_size)?;
         self.keep_states(Site::Embed, pass, reads, probes)?;
-        let first = self.weights.layers.first().map(|layer| self.norm_in(&layer.norms[0]));
+        let first = self.weights.layers.first().map(|layer| self.norm_in(layer.pre_norm.as_ref()));
         self.finish(pass, None, None, reads, probes, Some(Site::Embed), first)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             self.attend(index, layer, pass)?;
             let parts = self.product(&layer.out, acts.attended.all(), rows, Output::Parts(acts.parts.all()))?;
-            let middle = self.norm_in(&layer.norms[1]);
-            self.finish(pass, Some(parts), self.norm_out(&layer.norms[0]), reads, probes, None, Some(middle))?;
+            let middle = self.norm_in(layer.pre_mlp_norm.as_ref());
+            self.finish(pass, Some(parts), norm_out(layer.post_norm.as_ref()), reads, probes, None, Some(middle))?;
             self.product(&layer.gate_up, acts.x.all(), rows, Output::SwiGlu(acts.inner.all()))?;
             let parts = self.product(&layer.down, acts.inner.all(), rows, Output::Parts(acts.parts.all()))?;
             let site = Site::BlockOut(index);
-            let next = self.weights.layers.get(index + 1).map(|layer| self.norm_in(&layer.norms[0]));
-            self.finish(pass, Some(parts), self.norm_out(&layer.norms[1]), reads, probes, Some(site), next)?;
+            let next = self.weights.layers.get(index + 1).map(|layer| self.norm_in(layer.pre_norm.as_ref()));
+            self.finish(pass, Some(parts), norm_out(layer.post_mlp_norm.as_ref()), reads, probes, Some(site), next)?;
             self.keep_states(site, pass, reads, probes)?;
         }
         self.end(pass, reads, probes)
@@ -109,7 +105,7 @@ impl DeviceModel {
     fn end(&self, pass: &PassRows, reads: &PassReads, probes: &Probes) -> Result<()> {
         let acts = &self.activations;
         self.keep_states(Site::FinalNorm, pass, reads, probes)?;
-        let last = Next { out: acts.x.all(), norm: Some(self.weights.norm.norm()), round_first: self.is_llama() };
+        let last = self.norm_in(Some(&self.weights.norm));
         let (count, sources) = reads.logits;
         let measured = reads.dots.is_some() && probes.axes_of(Site::FinalNorm).is_some();
         if measured || sources.is_none() {
@@ -145,9 +141,9 @@ impl DeviceModel {
         let (cos, sin) = self.ropes.of(index);
         let place = Place {
             rows: pass.rows,
-            heads: config.num_heads,
-            kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
+            heads: config.attention().heads,
+            kv_heads: config.attention().kv_heads,
+            head_dim: config.attention().head_dim,
             partials: (acts.parts.all(), parts),
             norms: layer.qk_norms.as_ref().map(|[q, k]| (q.norm(), k.norm())),
             cos,
@@ -224,16 +220,12 @@ impl DeviceModel {
     }
 
     /// What a sublayer takes in: the residual stream, or its norm.
-    fn norm_in<'a>(&'a self, weight: &'a NormWeight) -> Next<'a> {
+    fn norm_in<'a>(&'a self, norm: Option<&'a NormWeight>) -> Next<'a> {
         Next {
             out: self.activations.x.all(),
-            norm: self.is_llama().then(|| weight.norm()),
-            round_first: self.is_llama(),
+            norm: norm.map(NormWeight::norm),
+            round_first: norm.is_some_and(|norm| norm.round_first),
         }
-    }
-
-    fn norm_out<'a>(&self, weight: &'a NormWeight) -> Option<Norm<'a>> {
-        (!self.is_llama()).then(|| weight.norm())
     }
 
     /// Copies the residual stream for whoever wants it whole. At the final norm it is what the norm takes in: a row's norm is quickly
@@ -247,13 +239,13 @@ impl DeviceModel {
     }
 }
 
+/// The norm of a branch's output.
+fn norm_out(norm: Option<&NormWeight>) -> Option<Norm<'_>> {
+    norm.map(NormWeight::norm)
+}
+
 /// Heads of a layer and what they see.
-pub fn shape_of(config: &ModelConfig, layer: usize) -> AttentionShape {
-    AttentionShape {
-        heads: config.num_heads,
-        kv_heads: config.num_kv_heads,
-        head_dim: config.head_dim,
-        window: config.layer_windows[layer],
-        scale: 1.0 / (config.head_dim as f32).sqrt(),
-    }
+pub fn shape_of(arch: &ArchSpec, layer: usize) -> AttentionShape {
+    let AttentionSpec { heads, kv_heads, head_dim, window, scale, .. } = arch.blocks[layer].attention;
+    AttentionShape { heads, kv_heads, head_dim, window, scale }
 }

@@ -14,8 +14,8 @@ use crate::{
     backend::cuda::layers::shape_of,
     backend::cuda::pages::SPARE_PAGES,
     backend::cuda::weights::Shapes,
-    checkpoint::config::{ModelConfig, RopeSpec},
     kv_cache::PAGE_LEN,
+    spec::{ArchSpec, RopeSpec},
 };
 
 /// Keys and values of all layers. A pool's layers have equally many pages; page n of a layer is n pages into its part.
@@ -30,32 +30,32 @@ pub struct KvMemory {
 }
 
 /// The pool of each layer: 1 where it has a window.
-fn places(config: &ModelConfig) -> Vec<(usize, usize)> {
+fn places(config: &ArchSpec) -> Vec<(usize, usize)> {
     let mut seen = [0, 0];
-    let place = |window: &Option<usize>| {
+    let place = |window: Option<usize>| {
         let pool = usize::from(window.is_some());
         seen[pool] += 1;
         (pool, seen[pool] - 1)
     };
-    config.layer_windows.iter().map(place).collect()
+    config.windows().map(place).collect()
 }
 
-fn layers_of(config: &ModelConfig) -> [usize; 2] {
-    let windowed = config.layer_windows.iter().flatten().count();
-    [config.num_layers - windowed, windowed]
+fn layers_of(config: &ArchSpec) -> [usize; 2] {
+    let windowed = config.windows().flatten().count();
+    [config.num_layers() - windowed, windowed]
 }
 
 /// Bytes of a page of all layers of each pool.
-pub fn page_bytes(config: &ModelConfig) -> [u64; 2] {
-    let page = 2 * 2 * config.num_kv_heads * PAGE_LEN * config.head_dim;
+pub fn page_bytes(config: &ArchSpec) -> [u64; 2] {
+    let page = 2 * 2 * config.attention().kv_heads * PAGE_LEN * config.attention().head_dim;
     layers_of(config).map(|layers| (layers * page) as u64)
 }
 
 /// How many pages of each pool fit into so many bytes: as a conversation of twice the window needs them, so that both pools are full
 /// at the same time where conversations are long, and the windowed layers' is where they are short.
-pub fn divide(config: &ModelConfig, bytes: u64) -> PageCounts {
+pub fn divide(config: &ArchSpec, bytes: u64) -> PageCounts {
     let [full, windowed] = page_bytes(config);
-    let window = config.layer_windows.iter().flatten().max().copied();
+    let window = config.windows().flatten().max();
     let longest = config.max_positions.min(window.map_or(usize::MAX, |window| 2 * window)).div_ceil(PAGE_LEN);
     // A reply's pages stay until its turn is over, and a prompt is fed in chunks.
     let in_window = window.map_or(0, |window| longest.min((window + 1024).div_ceil(PAGE_LEN)));
@@ -67,9 +67,9 @@ pub fn divide(config: &ModelConfig, bytes: u64) -> PageCounts {
 }
 
 impl KvMemory {
-    pub fn new(gpu: &Gpu, config: &ModelConfig, capacity: PageCounts) -> Result<Self> {
+    pub fn new(gpu: &Gpu, config: &ArchSpec, capacity: PageCounts) -> Result<Self> {
         let layers = layers_of(config);
-        let page_len = config.num_kv_heads * PAGE_LEN * config.head_dim;
+        let page_len = config.attention().kv_heads * PAGE_LEN * config.attention().head_dim;
         let counts = [0, 1].map(|pool| if layers[pool] == 0 { 0 } else { capacity.0[pool] + SPARE_PAGES });
         let pool = |pool: usize| -> Result<Option<[Memory; 2]>> {
             let bytes = 2 * layers[pool] * counts[pool] * page_len;
@@ -111,15 +111,15 @@ pub struct RopeTables {
 }
 
 impl RopeTables {
-    pub fn new(gpu: &Gpu, config: &ModelConfig, positions: usize) -> Result<Self> {
+    pub fn new(gpu: &Gpu, config: &ArchSpec, positions: usize) -> Result<Self> {
         let mut known: HashMap<String, usize> = HashMap::new();
         let mut tables = Vec::new();
         let mut of_layer = Vec::new();
-        for spec in &config.rope {
+        for spec in config.blocks.iter().map(|block| &block.attention.rope) {
             let next = tables.len();
             let index = *known.entry(format!("{spec:?}")).or_insert(next);
             if index == next {
-                tables.push(Self::table(gpu, spec, config.head_dim, positions)?);
+                tables.push(Self::table(gpu, spec, config.attention().head_dim, positions)?);
             }
             of_layer.push(index);
         }
@@ -161,7 +161,7 @@ pub struct Activations {
 }
 
 impl Activations {
-    pub fn new(gpu: &Gpu, config: &ModelConfig, rows: usize, drawn: usize) -> Result<Self> {
+    pub fn new(gpu: &Gpu, config: &ArchSpec, rows: usize, drawn: usize) -> Result<Self> {
         let shapes = Shapes::of(config);
         let most = |need: &dyn Fn(usize) -> usize| (1..=rows).map(need).max().unwrap_or(0);
         let parts = [shapes.qkv, shapes.out, shapes.down].map(|shape| most(&|m| shape.parts(m) * m * shape.n));
@@ -171,7 +171,7 @@ impl Activations {
                 (a.max(sums), b.max(arrivals))
             })
         });
-        let q = config.num_heads * config.head_dim;
+        let q = config.attention().heads * config.attention().head_dim;
         let largest = |numbers: &mut dyn Iterator<Item = usize>| numbers.max().unwrap_or(0);
         Ok(Self {
             residual: gpu.alloc(4 * rows * config.hidden_size)?,
@@ -179,7 +179,7 @@ impl Activations {
             parts: gpu.alloc(4 * largest(&mut parts.into_iter()))?,
             q: gpu.alloc(2 * rows * q)?,
             attended: gpu.alloc(2 * rows * q)?,
-            inner: gpu.alloc(2 * rows * config.intermediate_size)?,
+            inner: gpu.alloc(2 * rows * config.intermediate_size())?,
             last: gpu.alloc(2 * drawn * config.hidden_size)?,
             logits: gpu.alloc(4 * drawn * config.vocab_size)?,
             sums: gpu.alloc(4 * largest(&mut scratch.iter().map(|(sums, _)| *sums)))?,
@@ -195,9 +195,9 @@ pub struct AttentionMemory {
 }
 
 impl AttentionMemory {
-    pub fn new(gpu: &Gpu, config: &ModelConfig, reach: Reach) -> Result<Self> {
+    pub fn new(gpu: &Gpu, config: &ArchSpec, reach: Reach) -> Result<Self> {
         let (mut partials, mut states) = (0, 0);
-        for layer in 0..config.num_layers {
+        for layer in 0..config.num_layers() {
             let (p, s) = shape_of(config, layer).scratch(reach);
             (partials, states) = (partials.max(p), states.max(s));
         }
@@ -212,13 +212,14 @@ mod tests {
     /// Olmo-3-7B: 8 of 32 layers see everything, 24 see 4,096 keys; a page of a layer is half a megabyte.
     #[test]
     fn memory_is_divided_as_long_conversations_need_it() {
-        let config = ModelConfig::parse(
+        let config = crate::families::ModelConfig::parse(
             r#"{"model_type": "olmo3", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
                 "num_attention_heads": 32, "vocab_size": 100278, "rms_norm_eps": 1e-6, "max_position_embeddings": 65536,
                 "sliding_window": 4096}"#,
             None,
         )
-        .unwrap();
+        .unwrap()
+        .arch;
         assert_eq!(page_bytes(&config), [8 << 19, 24 << 19]);
         let room = divide(&config, 119_000_000_000);
         let conversations = room.0[0] as f64 / 256.0;

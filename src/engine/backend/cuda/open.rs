@@ -12,10 +12,10 @@ use crate::{
     backend::cuda::memory::{Activations, KvMemory, RopeTables, divide, page_bytes},
     backend::cuda::slots::MOST_ROWS,
     backend::cuda::weights::{DeviceWeights, bytes_needed},
-    checkpoint::config::ModelConfig,
     checkpoint::weights::Weights,
     kv_cache::PAGE_LEN,
     local::EngineOptions,
+    spec::{ArchSpec, Part},
 };
 use tiltmeter_model::problem::Problem;
 
@@ -32,9 +32,15 @@ pub fn failure(error: GpuError) -> Problem {
     }
 }
 
-/// Why the kernels do not compute a model; candle's operations then do.
-pub fn unsupported(config: &ModelConfig) -> Option<String> {
-    for (what, size) in [("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size)] {
+/// What the kernels compute beyond the basics.
+const PARTS: &[Part] = &[];
+
+/// What the kernels do not compute of a model; the reference backend may.
+pub fn unsupported(config: &ArchSpec) -> Option<String> {
+    if let Some(part) = config.part_beyond(PARTS) {
+        return Some(format!("{part} on CUDA: not yet"));
+    }
+    for (what, size) in [("hidden_size", config.hidden_size), ("intermediate_size", config.intermediate_size())] {
         if size % 16 != 0 {
             return Some(format!("{what} {size} is no multiple of 16"));
         }
@@ -42,14 +48,14 @@ pub fn unsupported(config: &ModelConfig) -> Option<String> {
     if config.vocab_size >= 1 << 20 {
         return Some(format!("a vocabulary of {} tokens is too large", config.vocab_size));
     }
-    (0..config.num_layers).find_map(|layer| shape_of(config, layer).unsupported())
+    (0..config.num_layers()).find_map(|layer| shape_of(config, layer).unsupported())
 }
 
 /// Loads a model. `name` is what the record says of the device.
 pub fn load(
     gpu: Gpu,
     name: String,
-    config: ModelConfig,
+    config: ArchSpec,
     weights: &Weights,
     element: Element,
     options: &EngineOptions,
@@ -60,7 +66,8 @@ pub fn load(
             .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=eager"));
     }
     fits(&gpu, &name, &config)?;
-    let final_norm = weights.two_byte("model.norm.weight", &[config.hidden_size], element == Element::Bf16)?;
+    let final_norm =
+        weights.two_byte(&config.final_norm.weight_name(), &[config.hidden_size], element == Element::Bf16)?;
     let wide = |bits: u16| match element {
         Element::Bf16 => half::bf16::from_bits(bits).to_f32(),
         Element::F16 => half::f16::from_bits(bits).to_f32(),
@@ -71,7 +78,7 @@ pub fn load(
 }
 
 /// A model of this shape with weights that say nothing, for measuring.
-pub fn synthetic(gpu: Gpu, name: String, config: ModelConfig, most_rows: usize) -> Result<CudaBackend, Problem> {
+pub fn synthetic(gpu: Gpu, name: String, config: ArchSpec, most_rows: usize) -> Result<CudaBackend, Problem> {
     fits(&gpu, &name, &config)?;
     let weights = DeviceWeights::synthetic(&gpu, &config, Element::Bf16).map_err(failure)?;
     let final_norm = vec![1.0; config.hidden_size];
@@ -81,7 +88,7 @@ pub fn synthetic(gpu: Gpu, name: String, config: ModelConfig, most_rows: usize) 
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// Refuses a model whose weights do not fit, before any of it is read.
-fn fits(gpu: &Gpu, name: &str, config: &ModelConfig) -> Result<(), Problem> {
+fn fits(gpu: &Gpu, name: &str, config: &ArchSpec) -> Result<(), Problem> {
     let (free, all) = gpu.driver().memory().map_err(failure)?;
     let need = bytes_needed(config);
     if need <= free as u64 {
@@ -97,7 +104,7 @@ fn fits(gpu: &Gpu, name: &str, config: &ModelConfig) -> Result<(), Problem> {
 fn allocate(
     gpu: Gpu,
     name: String,
-    config: ModelConfig,
+    config: ArchSpec,
     weights: DeviceWeights,
     final_norm: Vec<f32>,
     kv_bytes: Option<u64>,
@@ -135,9 +142,10 @@ fn allocate(
 
 /// Memory that is left alone: partial results of attention and block tables of the longest conversation that can come, and a
 /// fiftieth for axes and for the driver.
-fn reserve(config: &ModelConfig, free: u64) -> u64 {
+fn reserve(config: &ArchSpec, free: u64) -> u64 {
     let chunks = config.max_positions.div_ceil(256) as u64;
-    let partials = MOST_ROWS as u64 * config.num_heads as u64 * chunks * (config.head_dim as u64 + 2) * 4;
+    let partials =
+        MOST_ROWS as u64 * config.attention().heads as u64 * chunks * (config.attention().head_dim as u64 + 2) * 4;
     let tables = 4 * 2 * 2 * MOST_ROWS as u64 * config.max_positions.div_ceil(PAGE_LEN) as u64;
     (partials + tables).min(free / 4) + free / 50
 }

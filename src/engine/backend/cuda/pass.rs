@@ -300,7 +300,7 @@ impl CudaBackend {
 
     /// `x / rms(x) · w` of whole states.
     fn final_norm_of(&self, states: &[f32]) -> Vec<f32> {
-        let eps = self.model.config.rms_norm_eps as f32;
+        let eps = self.model.config.final_norm.eps as f32;
         let rows = states.chunks_exact(self.final_norm.len());
         rows.flat_map(|row| {
             let mean = row.iter().map(|x| x * x).sum::<f32>() / row.len() as f32;

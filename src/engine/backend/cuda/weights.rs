@@ -6,9 +6,9 @@ use half::{bf16, f16};
 use tiltmeter_kernels::gpu::{Element, Gpu, Memory, Result as GpuResult, linear::LinearShape, rows::Norm};
 
 use crate::{
-    backend::cuda::failure,
-    checkpoint::config::{Family, ModelConfig},
+    backend::{cuda::failure, not_yet},
     checkpoint::weights::Weights,
+    spec::{ArchSpec, AttentionSpec, BlockSpec, GatedMlp, LinearSpec, MlpSpec, NormCast, NormSpec, Part},
 };
 use tiltmeter_model::problem::Problem;
 
@@ -16,9 +16,15 @@ use tiltmeter_model::problem::Problem;
 pub struct NormWeight {
     memory: Memory,
     eps: f32,
+    /// The normalised row is rounded before it is multiplied by the weight.
+    pub round_first: bool,
 }
 
 impl NormWeight {
+    fn new(memory: Memory, spec: &NormSpec) -> Self {
+        Self { memory, eps: spec.eps as f32, round_first: spec.cast == NormCast::Before }
+    }
+
     pub fn norm(&self) -> Norm<'_> {
         Norm { weight: self.memory.all(), eps: self.eps }
     }
@@ -37,8 +43,10 @@ pub struct LayerWeights {
     pub down: Product,
     /// Of q and k, over their whole width, where the family has them.
     pub qk_norms: Option<[NormWeight; 2]>,
-    /// Before attention and feed-forward (Llama), or after them (OLMo).
-    pub norms: [NormWeight; 2],
+    pub pre_norm: Option<NormWeight>,
+    pub post_norm: Option<NormWeight>,
+    pub pre_mlp_norm: Option<NormWeight>,
+    pub post_mlp_norm: Option<NormWeight>,
 }
 
 pub struct DeviceWeights {
@@ -60,9 +68,12 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    pub fn of(config: &ModelConfig) -> Self {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+    pub fn of(config: &ArchSpec) -> Self {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size());
+        let (q, kv) = (
+            config.attention().heads * config.attention().head_dim,
+            config.attention().kv_heads * config.attention().head_dim,
+        );
         Self {
             qkv: LinearShape { n: q + 2 * kv, k: hidden },
             out: LinearShape { n: hidden, k: q },
@@ -77,58 +88,55 @@ impl Shapes {
     }
 }
 
-const EMBEDDINGS: &str = "model.embed_tokens.weight";
-
 /// Bytes that the weights of a model take on a device.
-pub fn bytes_needed(config: &ModelConfig) -> u64 {
+pub fn bytes_needed(config: &ArchSpec) -> u64 {
     let shapes = Shapes::of(config);
     let layer: usize = [shapes.qkv, shapes.out, shapes.gate_up, shapes.down].iter().map(LinearShape::packed_len).sum();
     let table = config.vocab_size * config.hidden_size;
-    2 * (config.num_layers * layer + shapes.head.packed_len() + table) as u64
+    2 * (config.num_layers() * layer + shapes.head.packed_len() + table) as u64
 }
 
 impl DeviceWeights {
     /// Brings a checkpoint to the device.
-    pub fn load(gpu: &Gpu, config: &ModelConfig, weights: &Weights, element: Element) -> Result<Self, Problem> {
-        let loader = Loader { gpu, config, weights, element };
+    pub fn load(gpu: &Gpu, config: &ArchSpec, weights: &Weights, element: Element) -> Result<Self, Problem> {
+        let loader = Loader { gpu, weights, element };
         let shapes = Shapes::of(config);
-        let head = if config.tie_embeddings { EMBEDDINGS } else { "lm_head.weight" };
-        let table = loader.numbers(EMBEDDINGS, config.vocab_size, config.hidden_size)?;
+        let table = loader.numbers(&config.embed.weight(), config.vocab_size, config.hidden_size)?;
         Ok(Self {
             element,
             embeddings: gpu.upload(&table).map_err(failure)?,
-            layers: (0..config.num_layers).map(|layer| loader.layer(layer, &shapes)).collect::<Result<_, _>>()?,
-            norm: loader.norm("model.norm.weight", config.hidden_size)?,
-            head: loader.product(&[(head, config.vocab_size)], shapes.head, false)?,
+            layers: config.blocks.iter().map(|block| loader.layer(block, &shapes)).collect::<Result<_, _>>()?,
+            norm: loader.norm(&config.final_norm)?,
+            head: loader.product(&[&config.head], shapes.head, false)?,
         })
     }
 
     /// Weights drawn from nowhere, made on the device, for measuring: a model's time does not depend on what it says.
-    pub fn synthetic(gpu: &Gpu, config: &ModelConfig, element: Element) -> GpuResult<Self> {
+    pub fn synthetic(gpu: &Gpu, config: &ArchSpec, element: Element) -> GpuResult<Self> {
         let shapes = Shapes::of(config);
         let noise = Noise::new(gpu, element)?;
-        let norm = |width: usize| -> GpuResult<NormWeight> {
-            let ones = vec![element_bits(1.0, element); width];
-            Ok(NormWeight { memory: gpu.upload(&ones)?, eps: config.rms_norm_eps as f32 })
+        let norm = |spec: &NormSpec| -> GpuResult<NormWeight> {
+            let ones = vec![element_bits(1.0, element); spec.width];
+            Ok(NormWeight::new(gpu.upload(&ones)?, spec))
         };
+        let optional = |spec: &Option<NormSpec>| spec.as_ref().map(&norm).transpose();
         let packed = |shape: LinearShape| -> GpuResult<Product> {
             let packed = gpu.alloc(2 * shape.packed_len())?;
             noise.fill(&packed)?;
             Ok(Product { shape, packed })
         };
-        let layer = || -> GpuResult<LayerWeights> {
-            let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
-            let qk_norms = match config.family {
-                Family::Llama => None,
-                Family::Olmo2 | Family::Olmo3 => Some([norm(q)?, norm(kv)?]),
-            };
+        let layer = |block: &BlockSpec| -> GpuResult<LayerWeights> {
+            let qk_norms = block.attention.qk_norm.as_ref().map(|qk| Ok([norm(&qk.q)?, norm(&qk.k)?])).transpose()?;
             Ok(LayerWeights {
                 qkv: packed(shapes.qkv)?,
                 out: packed(shapes.out)?,
                 gate_up: packed(shapes.gate_up)?,
                 down: packed(shapes.down)?,
                 qk_norms,
-                norms: [norm(config.hidden_size)?, norm(config.hidden_size)?],
+                pre_norm: optional(&block.pre_norm)?,
+                post_norm: optional(&block.post_norm)?,
+                pre_mlp_norm: optional(&block.pre_mlp_norm)?,
+                post_mlp_norm: optional(&block.post_mlp_norm)?,
             })
         };
         let embeddings = gpu.alloc(2 * config.vocab_size * config.hidden_size)?;
@@ -136,8 +144,8 @@ impl DeviceWeights {
         Ok(Self {
             element,
             embeddings,
-            layers: (0..config.num_layers).map(|_| layer()).collect::<GpuResult<_>>()?,
-            norm: norm(config.hidden_size)?,
+            layers: config.blocks.iter().map(layer).collect::<GpuResult<_>>()?,
+            norm: norm(&config.final_norm)?,
             head: packed(shapes.head)?,
         })
     }
@@ -183,7 +191,6 @@ fn element_bits(x: f32, element: Element) -> u16 {
 
 struct Loader<'a> {
     gpu: &'a Gpu,
-    config: &'a ModelConfig,
     weights: &'a Weights,
     element: Element,
 }
@@ -193,16 +200,16 @@ impl Loader<'_> {
         self.weights.two_byte(name, &[rows, width], self.element == Element::Bf16)
     }
 
-    fn norm(&self, name: &str, width: usize) -> Result<NormWeight, Problem> {
-        let numbers = self.weights.two_byte(name, &[width], self.element == Element::Bf16)?;
-        Ok(NormWeight { memory: self.gpu.upload(&numbers).map_err(failure)?, eps: self.config.rms_norm_eps as f32 })
+    fn norm(&self, spec: &NormSpec) -> Result<NormWeight, Problem> {
+        let numbers = self.weights.two_byte(&spec.weight_name(), &[spec.width], self.element == Element::Bf16)?;
+        Ok(NormWeight::new(self.gpu.upload(&numbers).map_err(failure)?, spec))
     }
 
-    /// Tensors below each other as one product; `alternate`: their rows by turns.
-    fn product(&self, parts: &[(&str, usize)], shape: LinearShape, alternate: bool) -> Result<Product, Problem> {
+    /// Linear layers below each other as one product; `alternate`: their rows by turns.
+    fn product(&self, parts: &[&LinearSpec], shape: LinearShape, alternate: bool) -> Result<Product, Problem> {
         let mut tensors = Vec::new();
-        for &(name, rows) in parts {
-            tensors.push(self.numbers(name, rows, shape.k)?);
+        for spec in parts {
+            tensors.push(self.numbers(&spec.weight(), spec.n_out, shape.k)?);
         }
         let rows: Vec<&[u16]> = match alternate {
             false => tensors.iter().flat_map(|tensor| tensor.chunks_exact(shape.k)).collect(),
@@ -215,27 +222,25 @@ impl Loader<'_> {
         Ok(Product { shape, packed })
     }
 
-    fn layer(&self, layer: usize, shapes: &Shapes) -> Result<LayerWeights, Problem> {
-        let config = self.config;
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        let [q_name, k_name, v_name, o_name] = ["q", "k", "v", "o"].map(|part| name(&format!("self_attn.{part}_proj")));
-        let [gate, up, down] = ["gate", "up", "down"].map(|part| name(&format!("mlp.{part}_proj")));
-        let (qk_norms, norms) = match config.family {
-            Family::Olmo2 | Family::Olmo3 => (
-                Some([self.norm(&name("self_attn.q_norm"), q)?, self.norm(&name("self_attn.k_norm"), kv)?]),
-                ["post_attention_layernorm", "post_feedforward_layernorm"],
-            ),
-            Family::Llama => (None, ["input_layernorm", "post_attention_layernorm"]),
+    fn layer(&self, block: &BlockSpec, shapes: &Shapes) -> Result<LayerWeights, Problem> {
+        let AttentionSpec { q, k, v, o, qk_norm, .. } = &block.attention;
+        let MlpSpec::Gated(GatedMlp { gate, up, down, .. }) = &block.mlp else {
+            return Err(not_yet(Part::MixtureOfExperts, "CUDA"));
         };
+        let norm = |spec: &Option<NormSpec>| spec.as_ref().map(|spec| self.norm(spec)).transpose();
         Ok(LayerWeights {
-            qkv: self.product(&[(&q_name, q), (&k_name, kv), (&v_name, kv)], shapes.qkv, false)?,
-            out: self.product(&[(&o_name, hidden)], shapes.out, false)?,
-            gate_up: self.product(&[(&gate, inner), (&up, inner)], shapes.gate_up, true)?,
-            down: self.product(&[(&down, hidden)], shapes.down, false)?,
-            qk_norms,
-            norms: [self.norm(&name(norms[0]), hidden)?, self.norm(&name(norms[1]), hidden)?],
+            qkv: self.product(&[q, k, v], shapes.qkv, false)?,
+            out: self.product(&[o], shapes.out, false)?,
+            gate_up: self.product(&[gate, up], shapes.gate_up, true)?,
+            down: self.product(&[down], shapes.down, false)?,
+            qk_norms: qk_norm
+                .as_ref()
+                .map(|qk| Ok::<_, Problem>([self.norm(&qk.q)?, self.norm(&qk.k)?]))
+                .transpose()?,
+            pre_norm: norm(&block.pre_norm)?,
+            post_norm: norm(&block.post_norm)?,
+            pre_mlp_norm: norm(&block.pre_mlp_norm)?,
+            post_mlp_norm: norm(&block.post_mlp_norm)?,
         })
     }
 }

@@ -1,8 +1,10 @@
-//! Owns attention in candle's operations: keys and values that grow by concatenation, and softmax(q kᵀ / √d + mask) v in f32.
-//! Must not know: architectures, batching.
+//! Attention in candle's operations: keys and values that grow by concatenation, and softmax(scale · q kᵀ + mask) v in f32.
 
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::softmax;
+
+use super::model::soft_cap;
+use crate::spec::AttentionSpec;
 
 /// Keys and values `[n_kv_heads, positions, head_dim]` of one layer of one sequence; `None` before the first.
 #[derive(Default)]
@@ -39,7 +41,7 @@ impl LayerCache {
     fn narrow(&mut self, from: usize, until: usize) {
         let cut = |t: &Tensor| t.narrow(1, from, until - from).and_then(|t| t.contiguous());
         self.held = match self.held.take() {
-            // Nothing can go wrong within what is held; should it, nothing is kept rather than something wrong.
+            // A narrow within bounds does not fail; if it did, an empty cache would be slower, never wrong.
             Some((k, v)) if until > from => cut(&k).and_then(|k| Ok((k, cut(&v)?))).ok(),
             _ => None,
         };
@@ -65,7 +67,7 @@ impl LayerCache {
     }
 
     /// `q`: `[n_heads, n, head_dim]` of the last n positions held. Gives `[n, n_heads * head_dim]`, f32.
-    pub fn attend(&self, q: &Tensor, window: Option<usize>) -> Result<Tensor> {
+    pub fn attend(&self, q: &Tensor, spec: &AttentionSpec) -> Result<Tensor> {
         let Some((k, v)) = &self.held else { candle_core::bail!("attention over no keys") };
         let (n_heads, n, head_dim) = q.dims3()?;
         let (n_kv_heads, len, _) = k.dims3()?;
@@ -73,9 +75,9 @@ impl LayerCache {
         // The heads of a group share keys and values: their queries stand below each other.
         let group = n_heads / n_kv_heads;
         let q = q.to_dtype(DType::F32)?.contiguous()?.reshape((n_kv_heads, group * n, head_dim))?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / f64::from(head_dim as u32).sqrt()))?;
-        let scores = scores.reshape((n_kv_heads, group, n, len))?;
-        let mask = self.mask(n, len, window, q.device())?;
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * f64::from(spec.scale))?;
+        let scores = soft_cap(scores, spec.softcap)?.reshape((n_kv_heads, group, n, len))?;
+        let mask = self.mask(n, len, spec.window, q.device())?;
         let weights = softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
         let out = weights.reshape((n_kv_heads, group * n, len))?.matmul(&v.contiguous()?)?;
         out.reshape((n_heads, n, head_dim))?.transpose(0, 1)?.contiguous()?.reshape((n, n_heads * head_dim))
