@@ -44,8 +44,8 @@ pub async fn capture(request: &CaptureRequest, options: &ModelOptions) -> Result
 async fn states(request: &CaptureRequest, messages: &[Message], options: &ModelOptions) -> Result<Captured, Problem> {
     let model = open_local(&request.model, options.device, &options.engine)?;
     let config = model.config();
-    let sites = request.sites.clone().unwrap_or_else(|| Site::all(config.num_layers));
-    sites.iter().try_for_each(|site| site.check(config.num_layers))?;
+    let sites = request.sites.clone().unwrap_or_else(|| Site::all(config.arch.num_layers()));
+    sites.iter().try_for_each(|site| site.check(config.arch.num_layers()))?;
     let sampling = Sampling { temperature: request.temperature, ..Sampling::default() };
     let seed = SeedKey { key: request.seed, stream: 0 };
     let captured = model
@@ -59,10 +59,10 @@ async fn states(request: &CaptureRequest, messages: &[Message], options: &ModelO
     };
     let mut tensors = vec![ids("input_ids", &prompt.token_ids), ids("generated_ids", &captured.generated_ids)];
     for (site, states) in sites.iter().zip(raw.states) {
-        tensors.push(Tensor::new(site.to_string(), [tokens, config.hidden_size], TensorData::F32(states)));
+        tensors.push(Tensor::new(site.to_string(), [tokens, config.arch.hidden_size], TensorData::F32(states)));
     }
     if request.with_logits {
-        tensors.push(Tensor::new("logits", [tokens, config.vocab_size], TensorData::F32(raw.logits)));
+        tensors.push(Tensor::new("logits", [tokens, config.arch.vocab_size], TensorData::F32(raw.logits)));
     }
     let fingerprint = model.card().fingerprint.clone().unwrap_or_default();
     let texts = [("format", "tiltmeter-capture-v1"), ("model", &request.model), ("model_fingerprint", &fingerprint)];

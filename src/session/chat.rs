@@ -32,7 +32,7 @@ impl Chat {
             None => None,
             Some((path, site)) => {
                 let axis = AxisFile::open(path)?.axis(site)?;
-                axis.site.check(model.config().num_layers)?;
+                axis.site.check(model.config().arch.num_layers())?;
                 axis.check(model.card(), false)?;
                 Some(Arc::new(ProbePlan { probes: vec![axis.probe()?], span: Span::Content, vectors: Vec::new() }))
             }
