@@ -90,7 +90,7 @@ pub fn markdown(batch: &Batch, metrics: &Value, variations: &Value, patterns: &V
 fn success(patterns: &Value) -> String {
     let success = &patterns["success"];
     let mut text = format!(
-        "## Overall success rate\n\n{} of {} started runs are complete: **{}**, 95 % interval {} to {}. {} runs were planned. A run that \
+        "## Overall success rate\n\n{} of {} runs that started are complete: **{}**, 95 % interval {} to {}. {} runs were planned. A run that \
          failed or was stopped by a limit is no success.\n\n",
         success["successes"],
         success["n"],
