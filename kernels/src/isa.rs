@@ -62,7 +62,7 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Isa::Amx => Isa::Avx512.is_here() && crate::linear::tiles_permitted(),
+            Isa::Amx => Isa::Avx512.is_here() && tiles_permitted(),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -105,6 +105,30 @@ impl Isa {
         static ACTIVE: OnceLock<Isa> = OnceLock::new();
         *ACTIVE.get_or_init(|| Isa::wished().unwrap_or_else(|problem| panic!("{problem}")))
     }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+/// Whether this CPU has the tiles and the system lets this process use them; asks the system once.
+fn tiles_permitted() -> bool {
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
+    *PERMITTED.get_or_init(|| {
+        const ARCH_PRCTL: i64 = 158;
+        const REQUEST_PERMISSION: i64 = 0x1023;
+        const TILE_DATA: i64 = 18;
+        const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
+        unsafe extern "C" {
+            fn syscall(number: i64, ...) -> i64;
+        }
+        // The lint: on older toolchains the query is an unsafe function.
+        #[allow(unused_unsafe)]
+        // SAFETY: every x86-64 CPU answers the query; leaf 0 tells whether there is a leaf 7.
+        let features = unsafe {
+            if std::arch::x86_64::__cpuid_count(0, 0).eax < 7 { 0 } else { std::arch::x86_64::__cpuid_count(7, 0).edx }
+        };
+        // SAFETY: the call touches no memory of ours; without the permission a tile instruction would end the process.
+        features & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
+            && unsafe { syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) } == 0
+    })
 }
 
 #[cfg(test)]

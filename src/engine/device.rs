@@ -19,23 +19,12 @@ use crate::{
     backend::{BackendInfo, free_memory},
     batcher::{Limits, Notes},
     checkpoint::weights::{WeightType, Weights},
-    local::EngineOptions,
+    options::{Device, EngineOptions},
     spec::ArchSpec,
     thread::{self, Job},
 };
 use tiltmeter_model::EngineStats;
 use tiltmeter_model::problem::Problem;
-
-/// Where a local model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The first GPU if this build can use one and the machine has one, else the CPU.
-    #[default]
-    Auto,
-    Cpu,
-    /// A GPU, counted from 0 as its driver does.
-    Cuda(usize),
-}
 
 /// What a machine is made of.
 pub struct LoadRequest {

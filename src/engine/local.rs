@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use tiltmeter_kernels::{KvType, gpu::Gpu};
+use tiltmeter_kernels::gpu::Gpu;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -13,9 +13,10 @@ use crate::{
     checkpoint::spans::{self, Layout},
     checkpoint::template::ChatTemplate,
     checkpoint::tokenizer::Tokenizer,
-    checkpoint::weights::{WeightType, Weights},
-    device::{self, Device, LoadRequest, Started},
+    checkpoint::weights::Weights,
+    device::{self, LoadRequest, Started},
     families::ModelConfig,
+    options::EngineOptions,
     sequence::{Finished, SamplingParams, Sequence},
     thread::Job,
 };
@@ -25,27 +26,6 @@ use tiltmeter_model::{
     ChatReply, ChatRequest, ConversationId, EngineStats, Finish, Message, Model, ModelCard, ModelError, ReadReply,
     ReadRequest, Rendered, Role, Sampling, SeedKey, Usage,
 };
-
-/// How a checkpoint is run. Results do not depend on any of these but `device`, `weights` and `kv`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EngineOptions {
-    pub device: Device,
-    /// `None`: the weights stay in the type they have.
-    pub weights: Option<WeightType>,
-    /// What keys and values are kept as; `None`: as the weights if these are bf16, else f32.
-    pub kv: Option<KvType>,
-    /// `None`: all cores.
-    pub threads: Option<usize>,
-    /// Memory for keys and values; `None`: half of what is free after loading.
-    pub kv_bytes: Option<u64>,
-    /// Prompt tokens of one conversation in one pass; `None`: 256 on a CPU, 512 on a GPU.
-    pub prefill_chunk: Option<usize>,
-    /// No tokens are fed on a guess: as fast whatever was said before.
-    pub no_speculation: bool,
-    /// Only candle's own operations, one after the other: slow, and what the fast ways are checked against. The environment variable
-    /// `TILTMETER_ENGINE=eager` asks for it too.
-    pub eager: bool,
-}
 
 /// Longest reply if a request does not say.
 const DEFAULT_MAX_NEW_TOKENS: usize = 512;

@@ -1,8 +1,6 @@
-//! Owns one request on its way through the engine: its tokens, what is still to be fed, and when it is done.
-//! Must not know: architectures, other sequences.
+//! One request on its way through the engine: its tokens, those still to be computed, and when it is finished.
 
 use crate::{
-    backend::{Drawn, SequenceCache},
     capture::{RawStates, Recorder},
     sampling::sample,
 };
@@ -10,6 +8,25 @@ use tiltmeter_model::ModelError;
 use tiltmeter_model::probe::{Readout, Site};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ConversationId, Finish, Group, Sampling, SeedKey};
+
+/// The KV cache of one sequence in a backend, known by the tokens whose keys and values it holds.
+pub trait SequenceCache: Default {
+    fn tokens(&self) -> &[u32];
+
+    fn len(&self) -> usize {
+        self.tokens().len()
+    }
+}
+
+/// A sequence that no backend has taken yet.
+impl SequenceCache for () {
+    fn tokens(&self) -> &[u32] {
+        &[]
+    }
+}
+
+/// The token that a pass sampled for one sequence; `None` where none was due.
+pub type Drawn = Option<Result<u32, Problem>>;
 
 /// What a sequence leaves behind.
 #[derive(Debug)]

@@ -1,27 +1,11 @@
 //! Sections of the report, independent of their format, and the section of a comparison.
 
+use crate::block::Block;
 use crate::numbers;
 use crate::table::Table;
 use crate::views::distribution::{self, Distribution, analysis::DistributionAnalysis};
 use crate::views::response::{self, Response, analysis::ResponseAnalysis};
 use crate::views::trajectory::{Comparison, analysis::Analysis, tables};
-
-/// A part of the report. Text is plain: whoever writes it out escapes it.
-pub(super) enum Block {
-    /// Level from 1, and the words.
-    Heading(usize, String),
-    /// A paragraph.
-    Text(String),
-    Table(Table),
-    /// The place of the next figure, with its caption.
-    Figure(String),
-    /// Text to be shown letter by letter.
-    Code(String),
-    /// Notes; names in them stand between backticks.
-    List(Vec<String>),
-    /// Words, and the file beside the report that they lead to.
-    Links(Vec<(String, String)>),
-}
 
 /// A section of the report, with its figures: as SVG for the HTML page, as paths seen from the report for markdown.
 pub struct Section<'a> {

@@ -1,6 +1,7 @@
 //! Writes sections as `report.html`, one page that needs no other file.
 
-use super::document::{Block, Section};
+use super::block::Block;
+use super::document::Section;
 use super::table::Table;
 use crate::views::trajectory::{Comparison, analysis::Analysis};
 

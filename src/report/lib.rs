@@ -10,6 +10,7 @@
 //! Invariants: nothing here writes a file, knows a kind of experiment, or depends on the order in which runs finished; random draws
 //! come from a generator of this crate, so that a p value changes neither with the machine nor with the version of a library.
 
+mod block;
 mod document;
 mod html;
 mod markdown;

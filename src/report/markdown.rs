@@ -1,6 +1,7 @@
 //! Writes sections as `report.md`.
 
-use super::document::{Block, Section};
+use super::block::Block;
+use super::document::Section;
 use super::table::escape;
 use crate::views::trajectory::{Comparison, analysis::Analysis};
 

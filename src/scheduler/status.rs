@@ -73,7 +73,7 @@ pub fn status(folder: &RunFolder) -> Result<Status, Problem> {
         totals: recovered.totals,
         failures,
         spending,
-        last_activity: recovered.last_activity.map(|at| moment(at)),
+        last_activity: recovered.last_activity.map(moment),
         writer_active,
         sessions: recovered.sessions.into_iter().map(|(_, session)| session).collect(),
         accepted_drifts: recovered.accepted_drift,

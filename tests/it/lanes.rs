@@ -1,6 +1,8 @@
 //! Owns the specification of lanes and of calls on them: manners towards the other side, pauses, retries, time limits, replay.
 //! Must not know: models, kinds.
 
+mod stop;
+
 pub mod caller;
 mod speed;
 
@@ -430,22 +432,4 @@ async fn what_is_in_the_journal_is_not_asked_again() {
     let summary = bench.schedule().lanes(shop(LaneLimits::default())).run(bench.runs()).await.unwrap();
     assert_eq!((summary.completed, acts.load(SeqCst)), (4, 16));
     assert_eq!((summary.ledger.spending.settled_micro_usd, summary.ledger.spending.uncertain_micro_usd), (7 * 16, 0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_ends_calls_that_wait() {
-    let bench = Bench::new(1, 4, 1, 10, act(|run, turn, _| async move { Ok((reply(&run, turn), usd(7))) }));
-    let lanes = shop(LaneLimits::default());
-    lanes[0].admit(&Cost::default()).await.unwrap().failed(&failure(Class::RateLimit, Some(429), Some(seconds(60.0))));
-    let stop = StopSignal::new();
-    let raised = stop.clone();
-    tokio::spawn(async move {
-        sleep(Duration::from_millis(50)).await;
-        raised.terminate();
-    });
-    let began = std::time::Instant::now();
-    let summary = bench.schedule().stop(stop).lanes(lanes).run(bench.runs()).await.unwrap();
-    assert!(began.elapsed() < seconds(20.0), "the lane is closed for a minute");
-    assert_eq!((summary.pending, summary.interrupted, summary.ledger.spending.reserved_micro_usd), (4, true, 0));
-    assert_eq!(status(&bench.folder()).unwrap().uncertain_steps, 0, "nothing was sent");
 }

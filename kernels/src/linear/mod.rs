@@ -27,9 +27,6 @@ use crate::memory::{Block, Scratch};
 use crate::pool::{Pool, Shares};
 use tile::{Panels, Weight};
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use tiles::tiles_permitted;
-
 /// Outputs in a panel.
 pub(crate) const PANEL: usize = 32;
 /// Pairs of inputs in one FMA chain.

@@ -3,7 +3,6 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
 
 use super::PANEL;
 
@@ -17,27 +16,6 @@ pub(super) const PARTS: usize = 3;
 const TILE_BYTES: usize = 2 * ROWS * STEP;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
-
-/// Whether this CPU has the tiles and the system lets this process use them; asks the system once.
-pub(crate) fn tiles_permitted() -> bool {
-    static PERMITTED: OnceLock<bool> = OnceLock::new();
-    *PERMITTED.get_or_init(|| {
-        const ARCH_PRCTL: i64 = 158;
-        const REQUEST_PERMISSION: i64 = 0x1023;
-        const TILE_DATA: i64 = 18;
-        const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
-        unsafe extern "C" {
-            fn syscall(number: i64, ...) -> i64;
-        }
-        // The lint: on older toolchains the query is an unsafe function.
-        #[allow(unused_unsafe)]
-        // SAFETY: every x86-64 CPU answers the query; leaf 0 tells whether there is a leaf 7.
-        let features = unsafe { if __cpuid_count(0, 0).eax < 7 { 0 } else { __cpuid_count(7, 0).edx } };
-        // SAFETY: the call touches no memory of ours; without the permission a tile instruction would end the process.
-        features & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
-            && unsafe { syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) } == 0
-    })
-}
 
 /// Clears the sums.
 ///

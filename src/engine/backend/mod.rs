@@ -12,6 +12,7 @@ use std::{
     ops::{Add, Sub},
 };
 
+pub use crate::sequence::{Drawn, SequenceCache};
 use crate::{
     capture::{RawStates, Recorder},
     sequence::{Draft, Sequence},
@@ -58,22 +59,6 @@ impl Sum for PageCounts {
     }
 }
 
-/// What a machine keeps of one sequence: the tokens whose keys and values it holds.
-pub trait SequenceCache: Default {
-    fn tokens(&self) -> &[u32];
-
-    fn len(&self) -> usize {
-        self.tokens().len()
-    }
-}
-
-/// A sequence that was not given to a machine yet.
-impl SequenceCache for () {
-    fn tokens(&self) -> &[u32] {
-        &[]
-    }
-}
-
 /// Rows of one sequence within a batch: consecutive positions from `first` on, already noted in its cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
@@ -92,9 +77,6 @@ pub struct Batch {
     /// Rows whose logits are wanted.
     pub logit_rows: Vec<u32>,
 }
-
-/// What a pass drew for one sequence; `None` where nothing was to be drawn.
-pub type Drawn = Option<Result<u32, Problem>>;
 
 /// What is recorded of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,9 +17,9 @@ use crate::{
     batcher::Limits,
     checkpoint::hub::Checkpoint,
     checkpoint::weights::{WeightType, Weights},
-    device::{CPU_CHUNK, Device, GPU_CHUNK, cores, driver, isa},
+    device::{CPU_CHUNK, GPU_CHUNK, cores, driver, isa},
     families::ModelConfig,
-    local::EngineOptions,
+    options::{Device, EngineOptions},
 };
 use tiltmeter_model::problem::Problem;
 
@@ -68,7 +68,9 @@ fn on_cpu(
 ) -> Result<Bench, Problem> {
     let isa = isa()?;
     let BenchModel::Checkpoint(name) = model else {
-        return Err(Problem::new("a shape without weights can only be measured on a GPU").hint("add --device cuda"));
+        return Err(
+            Problem::new("--shape, whose weights are synthetic, is measured on GPUs only").hint("add --device cuda")
+        );
     };
     let began = Instant::now();
     let checkpoint = Checkpoint::open(name)?;

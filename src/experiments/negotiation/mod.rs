@@ -163,7 +163,7 @@ fn bargainer_plan(reference: &BargainerRef, bargainer: &Bargainer) -> BargainerP
         BargainerKind::Programmed(_) => None,
     };
     let player = match bargainer {
-        Bargainer::Model(bargainer) => PlayerPlan::Model(bargainer.client.plan(base_url)),
+        Bargainer::Model(bargainer) => PlayerPlan::Model(Box::new(bargainer.client.plan(base_url))),
         Bargainer::Programmed(strategy) => PlayerPlan::Programmed { name: PROGRAMMED.to_owned(), strategy: *strategy },
     };
     BargainerPlan { label: reference.label.clone(), player }

@@ -57,7 +57,7 @@ pub struct BargainerPlan {
 #[serde(untagged)]
 pub enum PlayerPlan {
     Programmed { name: String, strategy: Bargaining },
-    Model(ModelPlan),
+    Model(Box<ModelPlan>),
 }
 
 impl NegotiationPlan {

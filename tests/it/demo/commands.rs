@@ -173,13 +173,17 @@ fn a_bench_says_what_the_machine_does_beside_what_it_can() {
         assert!(number(pointer) > 0.0, "{pointer}");
     }
     for row in ["/decode/0", "/decode/1"] {
-        let step = number(&format!("{row}/step_s"));
+        let step = number(&format!("{row}/step_ms")) / 1e3;
         assert!((number(&format!("{row}/tokens_per_s")) * step / number(&format!("{row}/batch")) - 1.0).abs() < 1e-9);
+        let floor = number(&format!("{row}/floor_ms")) / number(&format!("{row}/step_ms"));
+        assert!((floor / number(&format!("{row}/share_of_floor")) - 1.0).abs() < 1e-9);
         let share = number(&format!("{row}/flops")) / number("/peak_flops");
         assert!((share - number(&format!("{row}/share_of_peak"))).abs() < 1e-9);
     }
     let table = Ended::of(&mut tiltmeter(["bench", MODEL, "--batch", "2", "--context", "24", "--tokens", "6"])).done();
-    for part in ["machine ", "prefill ", "decode x2 ", "capture    8 axes at 9 sites"] {
+    for part in
+        ["device     cpu, ", "prefill ", "decode x2 ", "capture    8 axes at 4 sites", "capture    8 axes at 8 sites"]
+    {
         assert!(table.contains(part), "{part}:\n{table}");
     }
     let refused = Ended::of(&mut tiltmeter(["bench", MODEL, "--context", "1000000"]));

@@ -14,7 +14,7 @@ use crate::{
     backend::cuda::weights::{DeviceWeights, bytes_needed},
     checkpoint::weights::Weights,
     kv_cache::PAGE_LEN,
-    local::EngineOptions,
+    options::EngineOptions,
     spec::{ArchSpec, Part},
 };
 use tiltmeter_model::problem::Problem;

@@ -7,6 +7,9 @@ use crate::plot::layout::{Heading, LABEL, MARGIN, MIDDLE, TICK};
 use crate::plot::legend::{EntryLayout, Legend};
 use crate::plot::scale::Scale;
 
+/// Draws one part of a line in its style.
+type DrawLine<'a> = &'a dyn Fn(&mut Canvas, &Line, (Color, Marker), &Frame);
+
 const LINE_WIDTH: f64 = 3.4;
 const DASHED_WIDTH: f64 = 2.6;
 const MARKER_RADIUS: f64 = 5.4;
@@ -80,7 +83,7 @@ pub(super) fn draw(chart: &LineChart, (low, high): (f64, f64)) -> Canvas {
     let (dashed, others): (Vec<usize>, Vec<usize>) =
         (0..chart.series.len()).partition(|&index| chart.series[index].dashed);
     let ordered: Vec<usize> = dashed.into_iter().chain(others).collect();
-    let mut layer = |order: &[usize], draw: &dyn Fn(&mut Canvas, &Line, (Color, Marker), &Frame)| {
+    let mut layer = |order: &[usize], draw: DrawLine| {
         for &index in order {
             frame.shift = shifts[index];
             draw(&mut canvas, &chart.series[index], styles[index], &frame);

@@ -3,7 +3,7 @@
 use super::Distribution;
 use super::analysis::{DistributionAnalysis, FisherMethod};
 use super::tables;
-use crate::document::Block;
+use crate::block::Block;
 use crate::table::Table;
 
 /// The blocks of the section.

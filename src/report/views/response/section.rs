@@ -3,7 +3,7 @@
 use super::analysis::ResponseAnalysis;
 use super::figure::{heatmap, response_chart};
 use super::{Response, tables};
-use crate::document::Block;
+use crate::block::Block;
 use crate::numbers::plus_minus;
 
 /// The blocks of the section. It has a place for each figure that there is, in the order of `response_figures`.

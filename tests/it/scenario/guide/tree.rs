@@ -102,7 +102,7 @@ fn one_run(desk: &Desk, id: &str, turns: usize) {
             assert!(page.contains("\n## Action\n\nWe propose sixty days."), "{page}");
         }
     }
-    assert!(text("scenario.log".into()).lines().last().unwrap().starts_with("billed in all $"));
+    assert!(text("scenario.log".into()).lines().last().unwrap().starts_with("billed $"));
 
     let metrics = desk.json(&path("metrics.json"));
     holds(&metrics, "definitions by_turn final_metrics");
