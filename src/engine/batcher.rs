@@ -1,6 +1,5 @@
-//! Owns continuous batching: which sequences run, what each feeds in the next pass, and what their conversations keep between turns.
-//! A sequence's result never depends on this file's choices; only its time does.
-//! Must not know: text, templates, experiments.
+//! Continuous batching: admits sequences, schedules prefill chunks and decode steps, reuses prefixes, and keeps the caches of
+//! conversations between turns. Scheduling affects time, never results.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -23,12 +22,12 @@ pub struct Limits {
     pub prefill_chunk: usize,
     /// Tokens of all sequences in one pass; decoding sequences are never held back by it.
     pub step_tokens: usize,
-    /// Whether tokens may be fed on a guess, where that pays.
-    pub guesses: bool,
+    /// Whether to use speculative decoding where it pays.
+    pub draft_tokens: bool,
 }
 
 pub struct Batcher<M: Backend> {
-    machine: M,
+    backend: M,
     limits: Limits,
     waiting: VecDeque<Sequence<M::Cache>>,
     running: Vec<Sequence<M::Cache>>,
@@ -36,25 +35,25 @@ pub struct Batcher<M: Backend> {
     idle: BTreeMap<ConversationId, M::Cache>,
     /// What each conversation has ever fed, to tell new work from repeated work.
     fed: HashMap<ConversationId, Vec<u32>>,
-    /// Where tokens may be fed on a guess.
+    /// `None` without speculative decoding.
     drafter: Option<Drafter>,
     work: EngineStats,
     /// Where others read it; up to date before an answer goes out.
     published: Arc<Mutex<EngineStats>>,
-    /// What a person should know, and whether it was said that memory holds some back.
+    /// Notes for the user, and whether the one about scarce memory was given.
     notes: Notes,
     said_held_back: bool,
 }
 
-/// Lines for whoever runs an experiment.
+/// Notes for the user of the engine.
 pub type Notes = Arc<Mutex<Vec<String>>>;
 
 impl<M: Backend> Batcher<M> {
-    pub fn new(machine: M, limits: Limits, published: Arc<Mutex<EngineStats>>) -> Self {
-        let drafter = (limits.guesses && machine.cost_of_rows(1).is_some()).then(Drafter::default);
-        let work = EngineStats { weight_bytes: machine.weight_bytes(), ..EngineStats::default() };
+    pub fn new(backend: M, limits: Limits, published: Arc<Mutex<EngineStats>>) -> Self {
+        let drafter = (limits.draft_tokens && backend.cost_of_rows(1).is_some()).then(Drafter::default);
+        let work = EngineStats { weight_bytes: backend.weight_bytes(), ..EngineStats::default() };
         Self {
-            machine,
+            backend,
             limits,
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -77,8 +76,8 @@ impl<M: Backend> Batcher<M> {
         self.work
     }
 
-    pub fn machine(&self) -> &M {
-        &self.machine
+    pub fn backend(&self) -> &M {
+        &self.backend
     }
 
     pub fn is_busy(&self) -> bool {
@@ -93,24 +92,24 @@ impl<M: Backend> Batcher<M> {
             // At least one token must be fed, or there are no logits; measured tokens must be fed in this very turn.
             let measured = sequence.recorder.as_ref().map_or(usize::MAX, |recorder| recorder.first_position());
             let keep = common.min(sequence.prompt_len - 1).min(measured);
-            self.machine.truncate(&mut cache, keep);
+            self.backend.truncate(&mut cache, keep);
             sequence.cache = cache;
         }
         self.waiting.push_back(sequence);
     }
 
-    /// Drops what is kept for a conversation.
+    /// Frees the cache of a conversation.
     pub fn close(&mut self, conversation: ConversationId) {
         self.fed.remove(&conversation);
         if let Some(mut cache) = self.idle.remove(&conversation) {
-            self.machine.clear(&mut cache);
+            self.backend.clear(&mut cache);
         }
     }
 
     /// Pages that a sequence may come to hold beyond those it has.
     fn growth(&self, sequence: &Sequence<M::Cache>) -> PageCounts {
         let anchor = sequence.anchor().saturating_sub(self.limits.prefill_chunk);
-        self.machine.pages_for(sequence.longest(), anchor) - self.machine.pages_held(&sequence.cache)
+        self.backend.pages_for(sequence.longest(), anchor) - self.backend.pages_held(&sequence.cache)
     }
 
     /// What a sequence that holds nothing yet has in common with another one that is running or kept.
@@ -125,7 +124,7 @@ impl<M: Backend> Batcher<M> {
         let running = self.running.iter().map(|other| (&other.tokens[..other.prompt_len], &other.cache));
         let kept = self.idle.values().map(|cache| (cache.tokens(), cache));
         for (others, cache) in running.chain(kept).filter(|(others, _)| alike(others)) {
-            let there = self.machine.shareable(cache, tokens);
+            let there = self.backend.shareable(cache, tokens);
             let to_come = others.iter().zip(tokens).take_while(|(a, b)| a == b).count() / PAGE_LEN * PAGE_LEN;
             if to_come > there && cache.len() < to_come {
                 return Prefix::ToCome;
@@ -134,7 +133,7 @@ impl<M: Backend> Batcher<M> {
                 best = Some((there, cache));
             }
         }
-        best.map_or(Prefix::None, |(len, cache)| Prefix::There(self.machine.fork_prefix(cache, len)))
+        best.map_or(Prefix::None, |(len, cache)| Prefix::There(self.backend.fork_prefix(cache, len)))
     }
 
     /// Lets waiting sequences run while their groups and the memory allow it. PageCounts is reserved for the longest reply, so a running
@@ -161,7 +160,7 @@ impl<M: Backend> Batcher<M> {
             let in_group = |other: &&Sequence<M::Cache>| other.group.map(|g| g.id) == sequence.group.map(|g| g.id);
             let free_place =
                 sequence.group.is_none_or(|group| self.running.iter().filter(in_group).count() < group.cap.max(1));
-            if free_place && (need + reserved).fits(self.machine.available()) {
+            if free_place && (need + reserved).fits(self.backend.available()) {
                 reserved = reserved + need;
                 sequence.reused_tokens = sequence.cache.len();
                 if let (true, Some(id)) = (adopted, sequence.conversation) {
@@ -171,7 +170,7 @@ impl<M: Backend> Batcher<M> {
                 self.running.push(sequence);
             } else {
                 if adopted {
-                    self.machine.clear(&mut sequence.cache);
+                    self.backend.clear(&mut sequence.cache);
                 }
                 if free_place && !self.running.is_empty() {
                     self.say_held_back();
@@ -201,15 +200,15 @@ impl<M: Backend> Batcher<M> {
         while self.running.is_empty() && !self.waiting.is_empty() {
             let youngest_waiting = (1..self.waiting.len()).rev().find(|&i| self.waiting[i].cache.len() > 0);
             if let Some((_, mut cache)) = self.idle.pop_last() {
-                self.machine.clear(&mut cache);
+                self.backend.clear(&mut cache);
             } else if let Some(i) = youngest_waiting {
-                self.machine.clear(&mut self.waiting[i].cache);
+                self.backend.clear(&mut self.waiting[i].cache);
             } else if let Some(mut first) = self.waiting.pop_front() {
-                self.machine.clear(&mut first.cache);
-                if self.growth(&first).fits(self.machine.available()) {
+                self.backend.clear(&mut first.cache);
+                if self.growth(&first).fits(self.backend.available()) {
                     self.waiting.push_front(first);
                 } else {
-                    let (need, have) = (self.growth(&first).total(), self.machine.capacity().total());
+                    let (need, have) = (self.growth(&first).total(), self.backend.capacity().total());
                     let longest = first.longest();
                     first.fail(
                         Problem::new(format!(
@@ -232,7 +231,7 @@ impl<M: Backend> Batcher<M> {
             return Ok(());
         }
         self.work.steps += 1;
-        self.work.kv_bytes = self.work.kv_bytes.max(self.machine.kv_bytes());
+        self.work.kv_bytes = self.work.kv_bytes.max(self.backend.kv_bytes());
         self.forward(&batch, &owners)?;
         if let Ok(mut published) = self.published.lock() {
             *published = self.work;
@@ -247,7 +246,7 @@ impl<M: Backend> Batcher<M> {
         let mut owners = Vec::new();
         let decoding = self.running.iter().filter(|sequence| sequence.pending().len() == 1).count();
         let mut room = self.limits.step_tokens.saturating_sub(decoding).max(1);
-        let guesses = self.guesses();
+        let draft_tokens = self.draft_tokens();
         for (owner, sequence) in self.running.iter_mut().enumerate() {
             let pending = sequence.pending().len();
             let take = if pending == 1 { 1 } else { pending.min(self.limits.prefill_chunk).min(room) };
@@ -262,9 +261,9 @@ impl<M: Backend> Batcher<M> {
             let row = batch.tokens.len() as u32;
             let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
             note_work(&mut self.work, &mut self.fed, sequence.conversation, first, &tokens);
-            let guesses = guesses.min(sequence.most_guesses());
-            if let (Some(drafter), true) = (&self.drafter, guesses > 0) {
-                sequence.draft.tokens = drafter.draft(&sequence.tokens, guesses);
+            let draft_tokens = draft_tokens.min(sequence.max_draft_tokens());
+            if let (Some(drafter), true) = (&self.drafter, draft_tokens > 0) {
+                sequence.draft.tokens = drafter.draft(&sequence.tokens, draft_tokens);
                 tokens.extend_from_slice(&sequence.draft.tokens);
             }
             let take = tokens.len();
@@ -274,8 +273,8 @@ impl<M: Backend> Batcher<M> {
                 batch.logit_rows.push(row + take as u32 - 1);
             }
             let anchor = sequence.anchor();
-            self.machine.evict_window(&mut sequence.cache, anchor);
-            self.machine.extend(&mut sequence.cache, &tokens);
+            self.backend.evict_window(&mut sequence.cache, anchor);
+            self.backend.extend(&mut sequence.cache, &tokens);
             batch.positions.extend(first as u32..(first + take) as u32);
             batch.tokens.extend(tokens);
             batch.sequences.push(Rows { cache: owners.len(), first, len: take });
@@ -284,12 +283,12 @@ impl<M: Backend> Batcher<M> {
         (batch, owners)
     }
 
-    /// Runs the pass; every sequence whose pending tokens are all fed goes on with the token drawn for it.
+    /// Runs the pass; a sequence without pending tokens continues with its sampled token.
     fn forward(&mut self, batch: &Batch, owners: &[usize]) -> Result<(), Problem> {
         let chosen = |(i, _): &(usize, &mut Sequence<M::Cache>)| owners.binary_search(i).is_ok();
         let mut sequences: Vec<_> =
             self.running.iter_mut().enumerate().filter(chosen).map(|(_, sequence)| sequence).collect();
-        let drawn = self.machine.pass(batch, &mut sequences)?;
+        let drawn = self.backend.pass(batch, &mut sequences)?;
         let mut failed = Vec::new();
         for ((&owner, rows), drawn) in owners.iter().zip(&batch.sequences).zip(drawn) {
             let known = rows.first + rows.len - self.running[owner].draft.tokens.len();
@@ -306,26 +305,26 @@ impl<M: Backend> Batcher<M> {
         }
         for (owner, problem) in failed.into_iter().rev() {
             let mut cache = self.running.remove(owner).fail(problem);
-            self.machine.clear(&mut cache);
+            self.backend.clear(&mut cache);
         }
         Ok(())
     }
 
-    /// How many guesses are fed along with each token that was drawn.
-    fn guesses(&self) -> usize {
+    /// The number of draft tokens per sampled token.
+    fn draft_tokens(&self) -> usize {
         let Some(drafter) = &self.drafter else { return 0 };
-        let going_on = self.running.iter().filter(|sequence| sequence.most_guesses() > 0);
-        let lengths: Vec<usize> = going_on.map(|sequence| sequence.tokens.len()).collect();
-        let cost = |rows| self.machine.cost_of_rows(rows).unwrap_or(f64::INFINITY);
-        let attention = lengths.iter().map(|len| self.machine.cost_of_attention(*len)).sum();
+        let decoding = self.running.iter().filter(|sequence| sequence.max_draft_tokens() > 0);
+        let lengths: Vec<usize> = decoding.map(|sequence| sequence.tokens.len()).collect();
+        let cost = |rows| self.backend.cost_of_rows(rows).unwrap_or(f64::INFINITY);
+        let attention = lengths.iter().map(|len| self.backend.cost_of_attention(*len)).sum();
         drafter.worthwhile(lengths.len(), attention, cost)
     }
 
-    /// Counts the rows of a pass, of guesses those that were right, and takes back the others.
+    /// Counts the rows of a pass and the accepted draft tokens, and rolls back rejected ones.
     fn settle(&mut self, owner: usize, rows: &Rows) {
         let sequence = &mut self.running[owner];
         let Draft { tokens, states, right } = std::mem::take(&mut sequence.draft);
-        let (kept, width) = (rows.len - tokens.len() + right, self.machine.arch().hidden_size);
+        let (kept, width) = (rows.len - tokens.len() + right, self.backend.arch().hidden_size);
         if let Some(recorder) = &mut sequence.recorder {
             recorder.advance(rows.first, kept);
             states
@@ -335,14 +334,14 @@ impl<M: Backend> Batcher<M> {
         if tokens.is_empty() {
             return;
         }
-        self.machine.truncate(&mut sequence.cache, rows.first + kept);
+        self.backend.truncate(&mut sequence.cache, rows.first + kept);
         note_work(&mut self.work, &mut self.fed, sequence.conversation, rows.first + 1, &tokens[..right]);
         self.work.generated_tokens += right as u64;
         self.work.draft_tokens += tokens.len() as u64;
         self.work.accepted_draft_tokens += right as u64;
     }
 
-    /// Answers what is done; its cache stays with its conversation.
+    /// Returns finished sequences; their caches stay with their conversations.
     fn retire(&mut self) {
         let (done, running): (Vec<_>, Vec<_>) = self.running.drain(..).partition(|sequence| sequence.is_done());
         self.running = running;
@@ -350,7 +349,7 @@ impl<M: Backend> Batcher<M> {
             let (conversation, mut cache) = sequence.complete();
             match conversation {
                 Some(id) => drop(self.idle.insert(id, cache)),
-                None => self.machine.clear(&mut cache),
+                None => self.backend.clear(&mut cache),
             }
         }
     }
@@ -358,7 +357,7 @@ impl<M: Backend> Batcher<M> {
     /// Ends everything with one error.
     pub fn fail_all(&mut self, problem: &Problem) {
         for sequence in self.running.drain(..).chain(self.waiting.drain(..)) {
-            self.machine.clear(&mut sequence.fail(problem.clone()));
+            self.backend.clear(&mut sequence.fail(problem.clone()));
         }
     }
 }

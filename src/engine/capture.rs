@@ -1,6 +1,5 @@
-//! Owns what is kept of the hidden states as they pass by: per-token projections `h_t · a/‖a‖` in f32 with a fixed summation
-//! order, mean vectors as token-weighted sums in f64, and raw states where a caller asks for them.
-//! Must not know: architectures, batching, experiments.
+//! Capture of hidden states in the generating pass: per-token projections `h_t · a/‖a‖` in f32 with a fixed summation order,
+//! token-weighted mean vectors in f64, and raw states on request.
 
 use std::{ops::Range, sync::Arc};
 

@@ -1,5 +1,4 @@
-//! Owns the choice of the machine that a checkpoint runs on, and what is said where it cannot.
-//! Must not know: text, templates, experiments.
+//! Chooses the backend of a checkpoint from options and environment, and starts it.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -26,7 +25,7 @@ use crate::{
 use tiltmeter_model::EngineStats;
 use tiltmeter_model::problem::Problem;
 
-/// What a machine is made of.
+/// Everything needed to load a backend.
 pub struct LoadRequest {
     pub arch: ArchSpec,
     pub weights: Weights,
@@ -38,14 +37,14 @@ pub struct LoadRequest {
 pub type Started = Result<(mpsc::Sender<Job>, BackendInfo), Problem>;
 
 impl LoadRequest {
-    /// Only candle's operations are wanted.
-    fn eager(&self) -> Result<bool, Problem> {
+    /// Whether the reference backend is requested, by option or environment.
+    fn reference(&self) -> Result<bool, Problem> {
         match std::env::var("TILTMETER_ENGINE").as_deref() {
-            Err(_) | Ok("") => Ok(self.options.eager),
-            Ok("eager") => Ok(true),
-            Ok(other) => Err(Problem::new(format!("TILTMETER_ENGINE={other}: there is no such engine"))
+            Err(_) | Ok("") => Ok(self.options.reference),
+            Ok("reference") => Ok(true),
+            Ok(other) => Err(Problem::new(format!("TILTMETER_ENGINE={other}: no such engine"))
                 .at("the environment")
-                .hint("unset it, or set it to `eager` for candle's operations alone")),
+                .hint("unset it, or set it to `reference` for the reference backend")),
         }
     }
 
@@ -54,7 +53,7 @@ impl LoadRequest {
         Limits {
             prefill_chunk: self.options.prefill_chunk.unwrap_or(prefill_chunk).max(1),
             step_tokens,
-            guesses: !self.options.no_speculation,
+            draft_tokens: !self.options.no_speculation,
         }
     }
 
@@ -71,7 +70,7 @@ impl LoadRequest {
 pub const CPU_CHUNK: usize = 256;
 pub const GPU_CHUNK: usize = 512;
 
-/// Loads a model where its options say and serves it on a thread of its own.
+/// Loads a model on its device and serves it on a new thread.
 pub fn start(order: LoadRequest) -> Started {
     match order.options.device {
         Device::Cuda(number) => start_on_gpu(order, number),
@@ -83,7 +82,7 @@ pub fn start(order: LoadRequest) -> Started {
 fn start_on_cpu(order: LoadRequest) -> Started {
     let isa = isa()?;
     let (limits, work, notes) = (order.limits(CPU_CHUNK), order.work.clone(), order.notes.clone());
-    if order.eager()? {
+    if order.reference()? {
         return thread::start(limits, work, notes, move || {
             let kv_bytes = order.options.kv_bytes.unwrap_or_else(|| free_memory() / 2);
             let precision = order.precision();
@@ -93,7 +92,7 @@ fn start_on_cpu(order: LoadRequest) -> Started {
     }
     thread::start(limits, work, notes, move || {
         let dtype = match (order.weights.dtype(), isa) {
-            // Bits of its own.
+            // Its bits differ from the other tiers'.
             ("bf16", Isa::Amx) => "bf16 on amx",
             (dtype, _) => dtype,
         };
@@ -105,10 +104,10 @@ fn start_on_cpu(order: LoadRequest) -> Started {
 
 fn start_on_gpu(order: LoadRequest, number: usize) -> Started {
     // f32 weights and shapes that the kernels do not know are candle's.
-    let unsupported = match (order.eager()?, cuda::unsupported(&order.arch)) {
-        (true, _) => Some("TILTMETER_ENGINE=eager asks for candle's operations".to_owned()),
+    let unsupported = match (order.reference()?, cuda::unsupported(&order.arch)) {
+        (true, _) => Some("TILTMETER_ENGINE=reference asks for candle's operations".to_owned()),
         _ if order.options.weights == Some(WeightType::F32) => {
-            Some("f32 is asked for and the GPU's kernels hold weights in bf16 or f16".to_owned())
+            Some("f32 is requested, but the GPU kernels support bf16 and f16".to_owned())
         }
         (_, unsupported) => unsupported.map(|what| format!("the GPU's kernels do not know {what}")),
     };
@@ -138,7 +137,7 @@ pub fn start_on(order: LoadRequest, open: impl FnOnce() -> Result<(Gpu, String),
             Precision::Bf16 => Element::Bf16,
             Precision::F16 => Element::F16,
             Precision::F32 if order.options.weights == Some(WeightType::F32) => {
-                return Err(Problem::new("the GPU's kernels hold weights in bf16 or f16, and f32 is asked for")
+                return Err(Problem::new("f32 is requested, but the GPU kernels support bf16 and f16")
                     .hint("leave --dtype f32 out, or use --device cpu"));
             }
             Precision::F32 => {
@@ -178,7 +177,7 @@ pub mod driver {
         Cuda::count()
     }
 
-    /// A GPU, and what the record says of it.
+    /// A GPU and its name in records.
     pub fn open(number: usize) -> Result<(Gpu, String), Problem> {
         let gpu = Gpu::new(Cuda::open(number).map_err(failure)?);
         let name = format!("cuda:{number} ({})", gpu.driver().name());
@@ -218,7 +217,7 @@ pub mod driver {
     }
 
     fn none(number: usize) -> Problem {
-        Problem::new(format!("cuda:{number} is asked for, and this build of tiltmeter has no GPU engine")).hint(
+        Problem::new(format!("cuda:{number} is requested, but this build of tiltmeter has no CUDA support")).hint(
             "build it with one: cargo build --release --features cuda (CUDA 13's nvcc must be on the PATH); or use --device cpu",
         )
     }

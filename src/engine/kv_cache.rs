@@ -1,6 +1,5 @@
-//! Owns the KV cache: pages of one pool, a list of pages per sequence and layer, and the rule which pages a sliding window has left.
-//! Sequences that begin alike share the whole pages of what they have in common; nobody writes to a page that another holds.
-//! Must not know: models, batching.
+//! The KV cache of the CPU: a pool of pages, a page list per sequence and layer, and eviction of pages that left the sliding window.
+//! Sequences with a common prefix share its full pages; a shared page is never written.
 
 use std::sync::Arc;
 
@@ -67,7 +66,7 @@ impl PagePool {
         Arc::new(self.free.pop().unwrap_or_else(|| self.memory.take()))
     }
 
-    /// A page of its own with the content of a shared one.
+    /// A private copy of a shared page.
     fn copy(&mut self, shared: &KvPage) -> Arc<KvPage> {
         let mut own = self.take();
         if let Some(page) = Arc::get_mut(&mut own) {
@@ -76,7 +75,7 @@ impl PagePool {
         own
     }
 
-    /// Frees the page if nobody else holds it. With the last one all memory goes back to the system: reports are made while the model
+    /// Frees the page unless another sequence holds it. With the last one all memory goes back to the system: reports are made while the model
     /// stays loaded.
     fn give_back(&mut self, page: Arc<KvPage>) {
         if let Ok(page) = Arc::try_unwrap(page) {

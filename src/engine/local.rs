@@ -1,5 +1,4 @@
-//! Owns `LocalModel`: a checkpoint on this machine behind the port. Text becomes tokens here; one thread of its own runs the batcher.
-//! Must not know: experiments, run folders.
+//! `LocalModel` implements the `Model` port for a checkpoint: renders and tokenizes requests, and submits them to the engine thread.
 
 use std::sync::{Arc, Mutex, mpsc};
 

@@ -25,13 +25,13 @@ pub struct EngineOptions {
     pub kv: Option<KvType>,
     /// `None`: all cores.
     pub threads: Option<usize>,
-    /// Memory for keys and values; `None`: half of what is free after loading.
+    /// Memory for keys and values; `None`: half of the free memory after loading.
     pub kv_bytes: Option<u64>,
     /// Prompt tokens of one conversation in one pass; `None`: 256 on a CPU, 512 on a GPU.
     pub prefill_chunk: Option<usize>,
     /// Turns speculative decoding off, so that speed does not depend on the text.
     pub no_speculation: bool,
     /// Runs the reference backend on candle operations: slow, and the oracle of the others. So does the environment variable
-    /// `TILTMETER_ENGINE=eager`.
-    pub eager: bool,
+    /// `TILTMETER_ENGINE=reference`.
+    pub reference: bool,
 }

@@ -1,7 +1,6 @@
-//! Owns Philox4x32-10, the counter-based generator behind every sampled token (Salmon, Moraes, Dror, Shaw, "Parallel random
-//! numbers: as easy as 1, 2, 3", SC 2011): ten rounds of two 32x32-bit multiplications, keyed by a Weyl sequence.
-//! A draw is a pure function of (key, counter), so it is the same on every device, in any batch and after any interruption.
-//! Must not know: models, batching.
+//! Philox4x32-10, the counter-based generator of every sampled token (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
+//! 1, 2, 3", SC 2011): ten rounds of two 32x32-bit multiplications, keyed by a Weyl sequence.
+//! A value is a pure function of (key, counter): the same on every device, in any batch and after any interruption.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

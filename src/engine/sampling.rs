@@ -1,7 +1,6 @@
-//! Owns the choice of the next token: temperature, then top-k, top-p and min-p, each on what the one before it left, then the
-//! inverse of the cumulative distribution in token order at one counter-based uniform. Temperature 0 is the arg max.
-//! The result depends on the logits, the settings and the counter only.
-//! Must not know: models, batching.
+//! Samples the next token: temperature, then top-k, top-p and min-p, each on the tokens that the previous one kept, then the inverse of the
+//! cumulative distribution in token order at one counter-based uniform. Temperature 0 is the argmax.
+//! The result depends only on logits, parameters and counter.
 
 use crate::philox::uniform;
 use tiltmeter_model::{Sampling, SeedKey};

@@ -28,7 +28,7 @@ impl SequenceCache for () {
 /// The token that a pass sampled for one sequence; `None` where none was due.
 pub type Drawn = Option<Result<u32, Problem>>;
 
-/// What a sequence leaves behind.
+/// The result of a sequence.
 #[derive(Debug)]
 pub struct Finished {
     /// Sampled ids, the stop token included.
@@ -42,7 +42,7 @@ pub struct Finished {
 /// Called once, with the result.
 pub type Answer = Box<dyn FnOnce(Result<Finished, ModelError>) + Send>;
 
-/// How a reply is drawn; a sequence without it is only read.
+/// Sampling parameters of a reply; a sequence without them is only read.
 #[derive(Clone, Debug)]
 pub struct SamplingParams {
     pub sampling: Sampling,
@@ -51,17 +51,17 @@ pub struct SamplingParams {
     pub stop_ids: Vec<u32>,
 }
 
-/// Guesses that are fed along with the last token, until it is known which of them are right.
+/// Draft tokens computed along with the last token, until they are verified.
 #[derive(Debug, Default)]
 pub struct Draft {
     pub tokens: Vec<u32>,
-    /// What would have been shown to the recorder, `[1 + guesses, hidden]` each.
+    /// States held back from the recorder until drafts are verified, `[1 + draft tokens, hidden]` each.
     pub states: Vec<(Site, Vec<f32>)>,
-    /// How many from the first on are right.
+    /// Number of accepted tokens.
     pub right: usize,
 }
 
-/// `C` is what a machine keeps of it: nothing before it is given to one.
+/// `C` is its KV cache; `()` before a backend takes it.
 pub struct Sequence<C = ()> {
     /// Prompt and sampled tokens.
     pub tokens: Vec<u32>,
@@ -99,7 +99,7 @@ impl Sequence {
         }
     }
 
-    /// The same, holding what a machine keeps of it.
+    /// The same sequence with the KV cache of a backend.
     pub fn holding<C: SequenceCache>(self, cache: C) -> Sequence<C> {
         let Self { tokens, prompt_len, conversation, group, recorder, raw, reused_tokens, .. } = self;
         let Self { drawing, finish, answer, .. } = self;
@@ -121,26 +121,26 @@ impl Sequence {
 }
 
 impl<C: SequenceCache> Sequence<C> {
-    /// Tokens that are to be fed next; none while guesses are fed.
+    /// Tokens to compute next; none while drafts are verified.
     pub fn pending(&self) -> &[u32] {
         self.tokens.get(self.cache.len()..).unwrap_or_default()
     }
 
-    /// Most guesses that may be fed along with the last token.
-    pub fn most_guesses(&self) -> usize {
+    /// Most draft tokens that may follow the last token.
+    pub fn max_draft_tokens(&self) -> usize {
         match self.pending().len() == 1 && self.draws() && self.raw.is_none() {
             true => self.longest().saturating_sub(self.tokens.len() + 1),
             false => 0,
         }
     }
 
-    /// Tokens from the fork_prefix that another sequence may have fed: all but those whose states or logits are asked for.
+    /// Length of the prefix that may come from another sequence: all tokens but those whose states or logits are captured.
     pub fn may_adopt(&self) -> usize {
         let measured = self.recorder.as_ref().map_or(usize::MAX, Recorder::first_position);
         if self.raw.is_some() { 0 } else { (self.prompt_len - 1).min(measured) }
     }
 
-    /// Whether the reply goes on after what is pending has been fed.
+    /// Whether a token is sampled after the pending tokens.
     pub fn draws(&self) -> bool {
         self.finish.is_none()
     }
@@ -149,7 +149,7 @@ impl<C: SequenceCache> Sequence<C> {
         self.finish.is_some() && (self.pending().is_empty() || !self.must_feed_last())
     }
 
-    /// The last sampled token is fed only where something of it is asked for; its keys are made by the next turn's prefill.
+    /// The last sampled token is computed only if something of it is captured; the next turn's prefill computes its keys.
     fn must_feed_last(&self) -> bool {
         let last = self.tokens.len() - 1;
         self.cache.len() < last
@@ -182,13 +182,13 @@ impl<C: SequenceCache> Sequence<C> {
         Some(sample(logits, &drawing.sampling, drawing.seed, index as u64).ok_or_else(not_finite))
     }
 
-    /// Draws after the last token and after each guess, `logits` being theirs, until one does not say what was guessed. What was guessed
+    /// Draws after the last token and after each draft_token, `logits` being theirs, until one does not say what was drafted. What was drafted
     /// right is taken; the last one drawn is not.
     pub fn draw_along(&mut self, logits: &[&[f32]]) -> Drawn {
         for (n, row) in logits.iter().enumerate() {
             let drawn = self.draw(row);
             match (&drawn, self.draft.tokens.get(n)) {
-                (Some(Ok(token)), Some(guess)) if token == guess && self.finish_at(*token).is_none() => {
+                (Some(Ok(token)), Some(draft_token)) if token == draft_token && self.finish_at(*token).is_none() => {
                     self.take(*token);
                     self.draft.right += 1;
                 }
@@ -216,7 +216,7 @@ impl<C: SequenceCache> Sequence<C> {
         }
     }
 
-    /// Gives the result to whoever asked and hands the cache back.
+    /// Delivers the result and returns the cache.
     pub fn complete(self) -> (Option<ConversationId>, C) {
         let readouts = self.recorder.map_or(Some(Vec::new()), Recorder::finish).ok_or_else(|| {
             ModelError::Refused(Problem::new("a projection is not finite").hint(

@@ -1,15 +1,13 @@
-//! Owns guesses at what conversations say next, from what was said before in any of them: the token that followed the same three, or
-//! two, tokens the last time. A guess that is fed along with the token before it and turns out right saves a pass; a wrong one is taken
-//! back. Nothing but time depends on it, so it is kept small and forgets.
-//! Must not know: models, batching.
+//! N-gram speculative decoding: drafts the tokens that followed the same two or three tokens earlier in any conversation. Accepted draft
+//! tokens save passes; rejected ones are rolled back. Results do not depend on drafts, so the table is small and lossy.
 
 /// Contexts are kept under a hash; newer ones displace older ones.
 const ENTRIES: usize = 1 << 16;
 /// Tokens of a context, the longest first.
 const LENGTHS: [usize; 2] = [3, 2];
-/// Most guesses for one sequence in one pass.
+/// Most draft tokens per sequence and pass.
 const MOST: usize = 4;
-/// How much a new guess counts in the shares below.
+/// Weight of the newest token in the moving averages.
 const NEWS: f64 = 1.0 / 256.0;
 
 /// What a sequence's attention takes for each further row: its keys are read for all of them, where they come from memory.
@@ -19,15 +17,15 @@ const ATTENTION: f64 = 0.5;
 pub struct Drafter {
     /// In each place the check of a context and what followed it.
     entries: Vec<(u32, u32)>,
-    /// Share of the tokens for which there was a guess.
-    guessed: f64,
-    /// Share of the guesses that were right.
+    /// Moving average: share of tokens with a draft.
+    drafted: f64,
+    /// Moving average: share of accepted draft tokens.
     right: f64,
 }
 
 impl Default for Drafter {
     fn default() -> Self {
-        Self { entries: vec![(0, 0); ENTRIES], guessed: 0.0, right: 0.0 }
+        Self { entries: vec![(0, 0); ENTRIES], drafted: 0.0, right: 0.0 }
     }
 }
 
@@ -37,7 +35,7 @@ impl Drafter {
         let mut context = tokens[tokens.len().saturating_sub(LENGTHS[0])..].to_vec();
         let known = context.len();
         while context.len() < known + most {
-            match self.guess(&context) {
+            match self.draft_token(&context) {
                 Some(next) => context.push(next),
                 None => break,
             }
@@ -45,14 +43,14 @@ impl Drafter {
         context.split_off(known)
     }
 
-    /// Learns the tokens from `from` on, one at a time, and how well each would have been guessed.
+    /// Learns the tokens from `from` on, one at a time, and updates the acceptance rates.
     pub fn learn(&mut self, tokens: &[u32], from: usize) {
         for end in from..tokens.len() {
             let (before, next) = (&tokens[..end], tokens[end]);
-            let guess = self.guess(before);
-            self.guessed += NEWS * (f64::from(u8::from(guess.is_some())) - self.guessed);
-            if let Some(guess) = guess {
-                self.right += NEWS * (f64::from(u8::from(guess == next)) - self.right);
+            let draft_token = self.draft_token(before);
+            self.drafted += NEWS * (f64::from(u8::from(draft_token.is_some())) - self.drafted);
+            if let Some(draft_token) = draft_token {
+                self.right += NEWS * (f64::from(u8::from(draft_token == next)) - self.right);
             }
             for length in LENGTHS.into_iter().filter(|length| *length <= end) {
                 let (place, check) = place(&before[end - length..]);
@@ -61,14 +59,14 @@ impl Drafter {
         }
     }
 
-    /// How many guesses to feed for each of `sequences` that go on by one token. A pass costs `cost` of its rows in the linear layers,
-    /// and in attention, without guesses, `attention` in the same unit.
+    /// The best number of draft tokens for each of `sequences` decoding sequences. A pass costs `cost(rows)` in the linear layers,
+    /// and `attention`, in the same unit, in attention without drafts.
     pub fn worthwhile(&self, sequences: usize, attention: f64, cost: impl Fn(usize) -> f64) -> usize {
-        let tokens_per_cost = |guesses: usize| {
-            let right: f64 = (1..=guesses as i32).map(|n| self.right.powi(n)).sum();
-            let rows = sequences as f64 * (1.0 + self.guessed * guesses as f64);
-            let attention = attention * (1.0 + ATTENTION * self.guessed * guesses as f64);
-            (1.0 + self.guessed * right) / (attention + cost(rows.ceil() as usize))
+        let tokens_per_cost = |draft_tokens: usize| {
+            let right: f64 = (1..=draft_tokens as i32).map(|n| self.right.powi(n)).sum();
+            let rows = sequences as f64 * (1.0 + self.drafted * draft_tokens as f64);
+            let attention = attention * (1.0 + ATTENTION * self.drafted * draft_tokens as f64);
+            (1.0 + self.drafted * right) / (attention + cost(rows.ceil() as usize))
         };
         // Nothing is risked for next to nothing.
         let least = 1.1 * tokens_per_cost(0);
@@ -76,7 +74,7 @@ impl Drafter {
         best.filter(|best| tokens_per_cost(*best) > least).unwrap_or(0)
     }
 
-    fn guess(&self, before: &[u32]) -> Option<u32> {
+    fn draft_token(&self, before: &[u32]) -> Option<u32> {
         LENGTHS.into_iter().filter(|length| *length <= before.len()).find_map(|length| {
             let (place, check) = place(&before[before.len() - length..]);
             let (kept, next) = self.entries[place];
@@ -85,7 +83,7 @@ impl Drafter {
     }
 }
 
-/// Where a context is kept and what it is told from others by, which is never 0 (Fowler, Noll and Vo's hash, then a mix of its bits).
+/// The table index of a context and its non-zero tag (Fowler, Noll and Vo's hash, then a mix of its bits).
 fn place(context: &[u32]) -> (usize, u32) {
     let hash = context.iter().fold(0xcbf2_9ce4_8422_2325_u64 ^ context.len() as u64, |hash, &token| {
         (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3)

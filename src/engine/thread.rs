@@ -1,5 +1,4 @@
-//! Owns the engine's thread: the machine is made on it, lives on it and never leaves it, as a GPU's stream wants it.
-//! Must not know: text, templates, architectures.
+//! The engine thread. The backend is created on it and never leaves it, since a GPU stream belongs to one thread.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -19,7 +18,7 @@ pub enum Job {
     Close(ConversationId),
 }
 
-/// Makes a machine on a thread of its own and serves what is sent there, until every sender is gone.
+/// Creates a backend on a new thread and serves its jobs until every sender is dropped.
 pub fn start<M: Backend>(
     limits: Limits,
     work: Arc<Mutex<EngineStats>>,
@@ -29,12 +28,12 @@ pub fn start<M: Backend>(
     let (jobs, inbox) = mpsc::channel();
     let (made, wait) = mpsc::sync_channel(1);
     let run = move || {
-        let machine = match make() {
-            Ok(machine) => machine,
+        let backend = match make() {
+            Ok(backend) => backend,
             Err(problem) => return drop(made.send(Err(problem))),
         };
-        if made.send(Ok(machine.facts())).is_ok() {
-            serve(Batcher::new(machine, limits, work).telling(notes), &inbox);
+        if made.send(Ok(backend.facts())).is_ok() {
+            serve(Batcher::new(backend, limits, work).telling(notes), &inbox);
         }
     };
     thread::Builder::new()

@@ -53,7 +53,11 @@ fn collect_reproduces(experiment: &str, further: &[&str], promised: &[&str]) {
 #[test]
 fn a_projection_is_collected_byte_for_byte() {
     let transcripts = "generated_transcripts/demo_simple.json";
-    collect_reproduces("demo", &[], &[transcripts, "tokens.parquet", "demo_summary.json", "images/demo.png"]);
+    collect_reproduces(
+        "demo",
+        &[],
+        &[transcripts, "tokens.parquet", "turns.jsonl", "demo_summary.json", "images/demo.png"],
+    );
 }
 
 #[test]

@@ -122,8 +122,8 @@ macro_rules! parity {
             let f32 = EngineOptions { weights: Some(tiltmeter::engine::WeightType::F32), ..EngineOptions::default() };
             check(stringify!($test), f32).await;
             check(stringify!($test), EngineOptions { prefill_chunk: Some(7), ..f32 }).await;
-            check(stringify!($test), EngineOptions { eager: true, ..f32 }).await;
-            check(stringify!($test), EngineOptions { eager: true, prefill_chunk: Some(7), ..f32 }).await;
+            check(stringify!($test), EngineOptions { reference: true, ..f32 }).await;
+            check(stringify!($test), EngineOptions { reference: true, prefill_chunk: Some(7), ..f32 }).await;
         }
     )*};
 }
@@ -135,6 +135,8 @@ parity! {
     olmo2_4l
     llama_llama3_tied
     llama_bf16_sharded
+    qwen3_tied_4l
+    qwen3_4l
 }
 
 /// A checkpoint in bf16 as it is run by default, beside transformers in f32.

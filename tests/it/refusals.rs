@@ -356,12 +356,12 @@ fn an_engine_that_does_not_exist_is_one_problem_and_another_engine_does_not_go_o
     let ended = by("eagle", "plan x.json");
     assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
     assert!(
-        matches!(&ended.problems()[..], [one] if one.contains("eagle") && one.contains("`eager`")),
+        matches!(&ended.problems()[..], [one] if one.contains("eagle") && one.contains("`reference`")),
         "{}",
         ended.err
     );
     by("", "run x.json --out out").done();
-    let ended = by("eager", "run x.json --out out --resume");
+    let ended = by("reference", "run x.json --out out --resume");
     assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
     assert!(ended.err.contains("f32 by candle"), "{}", ended.err);
 }

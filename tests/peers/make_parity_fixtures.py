@@ -35,7 +35,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
-from transformers import LlamaConfig, LlamaForCausalLM, Olmo2Config, Olmo2ForCausalLM, Olmo3Config, Olmo3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Olmo2Config, Olmo2ForCausalLM, Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from parity_recipes import CORPUS, RECIPES, STALE_TEMPLATE
 
@@ -52,6 +52,7 @@ FAMILIES = {
     "olmo3": (Olmo3Config, Olmo3ForCausalLM),
     "olmo2": (Olmo2Config, Olmo2ForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 MAJOR = VERSION[0]
@@ -164,6 +165,11 @@ def write_checkpoint(folder, recipe, seed):
         folder, max_shard_size=shard
     )
     tokenizer.save_pretrained(folder)
+    for key in recipe.get("config_without", ()):
+        path = folder / "config.json"
+        config_json = json.loads(path.read_text())
+        config_json.pop(key)
+        path.write_text(json.dumps(config_json, indent=2, sort_keys=True) + "\n")
     place_template(folder, recipe)
 
 

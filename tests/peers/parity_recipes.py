@@ -171,4 +171,24 @@ RECIPES = {
         rope=dict(theta=10000.0, scaling=None),
         config_eos=["<|done|>"], generation_eos=["<|done|>"], generation={},
     ),
+    "qwen3_tied_4l": dict(
+        about="qwen3, GQA, q and k normed per head, head_dim that is not hidden / heads, tied embeddings, two sliding layers",
+        written_by=5, family="qwen3", tokenizer="chatml_split", template=CHATML_DEFAULT_SYSTEM, template_in="tokenizer_config.json",
+        system="You keep the lamp.", user_turns=TURNS_BREAD, seed=7100, std=0.3,
+        config=dict(hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                    head_dim=16, vocab_size=320, max_position_embeddings=512, rms_norm_eps=1e-6, tie_word_embeddings=True,
+                    use_sliding_window=True, sliding_window=24, max_window_layers=2),
+        config_without=["layer_types"],  # as in the published checkpoints, written before that key existed
+        rope=dict(theta=1000000.0, scaling=None),
+        config_eos=["<|im_end|>"], generation_eos=["<|im_end|>", "<|endoftext|>"], generation={},
+    ),
+    "qwen3_4l": dict(
+        about="qwen3, one kv head, q and k normed per head, untied, no sliding layer, YaRN",
+        written_by=5, family="qwen3", tokenizer="chatml", template=CHATML_DEFAULT_SYSTEM, template_in="chat_template.jinja",
+        system=None, user_turns=TURNS_HARBOUR, seed=8100, std=0.3,
+        config=dict(hidden_size=48, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=1,
+                    head_dim=8, vocab_size=320, max_position_embeddings=256, rms_norm_eps=1e-6),
+        rope=dict(theta=10000.0, scaling=YARN_INFERRED),
+        config_eos=["<|im_end|>"], generation_eos=["<|im_end|>", "<|endoftext|>"], generation={},
+    ),
 }

@@ -34,7 +34,7 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// `kv_bytes`: memory for keys and values; `None` is half of what is free after loading.
+    /// `kv_bytes`: memory for keys and values; `None`: half of the free memory after loading.
     pub fn new(decoder: Decoder, dtype: &str, kv: KvType, kv_bytes: Option<u64>) -> Self {
         let bytes = kv_bytes.unwrap_or_else(|| free_memory() / 2);
         Self {

@@ -1,7 +1,5 @@
-//! Owns the joint between continuous batching and what computes: pages of keys and values, and passes over rows of sequences. The
-//! batcher chooses what runs; a machine computes it and draws the tokens. A sequence's result is the same on one machine whatever
-//! else runs there.
-//! Must not know: text, templates, how a pass is computed.
+//! The trait `Backend`: KV pages, and forward passes over rows of sequences. The batcher decides what runs; a backend computes it and
+//! samples. On one backend a sequence's result does not depend on the other sequences.
 
 pub mod cpu;
 pub mod cuda;
@@ -78,12 +76,11 @@ pub struct Batch {
     pub logit_rows: Vec<u32>,
 }
 
-/// What is recorded of a machine.
+/// What records say of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendInfo {
     pub device: String,
-    /// What the weights are held in, and who computes with them where that gives other bits than the processor's kernels do: a plan
-    /// that was begun by one is not gone on with by another.
+    /// Weight dtype plus kernel family; resume requires identical numerics.
     pub dtype: String,
     /// What keys and values are kept in.
     pub kv_dtype: String,
@@ -107,7 +104,7 @@ pub trait Backend {
         0
     }
 
-    /// What a pass over so many rows takes in the linear layers, in times of what one row takes; `None` where no guesses can be fed.
+    /// Cost of the linear layers in a pass over `rows` rows, relative to one row; `None` if the backend cannot verify draft tokens.
     fn cost_of_rows(&self, _rows: usize) -> Option<f64> {
         None
     }
@@ -131,7 +128,7 @@ pub trait Backend {
     /// Makes room for `tokens`, which follow those held.
     fn extend(&mut self, cache: &mut Self::Cache, tokens: &[u32]);
 
-    /// Forgets the positions from `len` on, or everything if what is below `len` is not whole any more.
+    /// Drops the positions from `len` on, or everything if positions below `len` were evicted.
     fn truncate(&mut self, cache: &mut Self::Cache, len: usize);
 
     /// Frees what no query at `anchor` or later can see.
@@ -146,7 +143,7 @@ pub trait Backend {
     /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
     fn fork_prefix(&self, cache: &Self::Cache, len: usize) -> Self::Cache;
 
-    /// One pass over `batch`, whose `sequences[i]` is `sequences[i]`: shows each what it asked for, and draws where it is due.
+    /// One pass over `batch`, whose entry i belongs to `sequences[i]`: delivers captured states, and samples where a token is due.
     fn pass(&mut self, batch: &Batch, sequences: &mut [&mut Sequence<Self::Cache>]) -> Result<Vec<Drawn>, Problem>;
 }
 
@@ -189,7 +186,7 @@ pub struct Watcher<'a> {
     pub draft: &'a mut Draft,
 }
 
-/// Shows the states `[rows, width]` of a site to whoever watches.
+/// Passes the states `[rows, width]` of a site to the recorders.
 pub fn show(batch: &Batch, watchers: &mut [Watcher], site: Site, states: &[f32], width: usize) {
     let mut rest = states;
     for (Watcher { recorder, raw, draft }, rows) in watchers.iter_mut().zip(&batch.sequences) {
@@ -217,13 +214,13 @@ pub fn draw<C: SequenceCache>(
     let drawn = sequences.iter_mut().zip(&batch.sequences).map(|(sequence, fed)| {
         let due = sequence.pending().is_empty() && sequence.draws();
         let all_logits = sequence.raw.as_ref().is_some_and(|raw| raw.with_logits);
-        let guessed = !sequence.draft.tokens.is_empty();
-        let count = if all_logits || guessed { fed.len } else { usize::from(due) };
+        let drafted = !sequence.draft.tokens.is_empty();
+        let count = if all_logits || drafted { fed.len } else { usize::from(due) };
         let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
         if let Some(raw) = sequence.raw.as_mut().filter(|raw| raw.with_logits) {
             own.iter().for_each(|row| raw.logits.extend_from_slice(row));
         }
-        if guessed {
+        if drafted {
             return sequence.draw_along(&own);
         }
         own.last().filter(|_| due).and_then(|last| sequence.draw(last))

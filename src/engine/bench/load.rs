@@ -154,7 +154,7 @@ fn run<B: Backend>(
             .hint("lower --context or --tokens"));
     }
     // Without speculation: how often drafts are right depends on the text, and the text is synthetic.
-    let limits = Limits { prefill_chunk: prefill_chunk.max(1), step_tokens: 1024, guesses: false };
+    let limits = Limits { prefill_chunk: prefill_chunk.max(1), step_tokens: 1024, draft_tokens: false };
     measure(&mut Workload::new(backend, limits), bench, request, progress)
 }
 

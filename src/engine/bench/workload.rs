@@ -50,7 +50,7 @@ impl<B: Backend> Workload<B> {
 
     /// Whether the KV cache holds so many conversations of `context` tokens and `steps` more.
     pub fn fits(&self, batch: usize, context: usize, steps: usize) -> bool {
-        let backend = self.batcher.machine();
+        let backend = self.batcher.backend();
         let need: PageCounts = (0..batch).map(|_| backend.pages_for(context + steps + Self::WARM_UP, 0)).sum();
         need.fits(backend.capacity())
     }

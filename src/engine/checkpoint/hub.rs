@@ -1,8 +1,7 @@
-//! Owns `Checkpoint`: the files of one model, from a folder or from the Hugging Face hub, and the fingerprint of its weights.
+//! `Checkpoint`: the files of one model, from a folder or the Hugging Face hub, and the fingerprint of its weights.
 //!
 //! Fingerprint: `sha256:` + the SHA-256 of model.safetensors; of a sharded checkpoint, the SHA-256 over the lower-case hex digests
 //! of its shards, joined in name order.
-//! Must not know: what a config or a template means, tensors, runs.
 
 mod download;
 

@@ -1,9 +1,8 @@
-//! Owns where messages lie in a rendered prompt: bytes first, token ranges from them.
+//! Finds messages in a rendered prompt: byte ranges first, then token ranges.
 //!
-//! The template is rendered a second time with every content replaced by a mark that occurs nowhere else. What stands between the
-//! marks is the template's own text; matched against the real rendering in order, it leaves the contents. So a content that also
-//! occurs elsewhere, or that the template strips or shortens, is still found where it stands.
-//! Must not know: tensors, experiments.
+//! The template is rendered a second time with every content replaced by a unique mark. The text between marks is the template's own; matching
+//! it in order against the real rendering leaves the contents. So a content that occurs elsewhere too, or that the template strips or shortens,
+//! is still found.
 
 use std::ops::Range;
 
@@ -61,7 +60,7 @@ impl Layout {
         };
         let marked: Vec<Message> = messages.iter().enumerate().map(mark).collect();
         let lost = || {
-            Problem::new("the chat template rewrites messages, so their places in the prompt cannot be told")
+            Problem::new("the chat template rewrites messages, so their positions in the prompt are unknown")
                 .hint("use the span `content`, which needs no places, or another chat_template.jinja")
         };
         let skeleton = template.render(&marked, add_generation_prompt).map_err(|_| lost())?;

@@ -1,9 +1,8 @@
-//! Owns `ChatTemplate`: messages to the exact prompt text, as transformers' `apply_chat_template(tokenize=False)` gives it.
+//! `ChatTemplate`: renders messages to the exact prompt of transformers' `apply_chat_template(tokenize=False)`.
 //!
-//! The dialect is Jinja with Python's methods on values, `trim_blocks`, `lstrip_blocks`, `tojson` that is `json.dumps` without HTML escapes,
-//! `raise_exception`, and the special tokens as variables. `tools` and `documents` are none. `strftime_now` tells a pinned date,
-//! so that a prompt does not depend on the day it was rendered.
-//! Must not know: token ids, tensors, experiments.
+//! The dialect is Jinja with Python's methods on values, `trim_blocks`, `lstrip_blocks`, `tojson` as `json.dumps` without HTML escapes,
+//! `raise_exception`, and the special tokens as variables. `tools` and `documents` are none. `strftime_now` returns a pinned date,
+//! so that a prompt does not depend on the day of rendering.
 
 mod python;
 
@@ -19,7 +18,7 @@ use tiltmeter_model::{Message, Role};
 /// The one template of an environment.
 const NAME: &str = "chat template";
 
-/// What `strftime_now` tells unless another date is asked for.
+/// The default date of `strftime_now`.
 pub const PINNED_DATE: Date = date!(2024 - 07 - 26);
 
 /// A compiled chat template.
@@ -29,7 +28,7 @@ pub struct ChatTemplate {
     sha256: String,
 }
 
-/// What a template says by `raise_exception`, kept apart from Jinja's own errors.
+/// The message of `raise_exception`, distinct from Jinja's own errors.
 #[derive(Debug)]
 struct Refusal(String);
 

@@ -1,5 +1,4 @@
-//! Owns `Tokenizer`: text to token ids with byte offsets, and back, exactly as the checkpoint's tokenizer.json says.
-//! Must not know: messages, templates, tensors.
+//! `Tokenizer`: text to token ids with byte offsets and back, as the checkpoint's tokenizer.json defines it.
 
 use std::{collections::HashSet, path::Path};
 
@@ -11,7 +10,7 @@ use tiltmeter_model::problem::Problem;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     pub ids: Vec<u32>,
-    /// Per token the bytes `[start, end)` of the text it stands for, nothing trimmed. Tokens that share one character
+    /// Per token the bytes `[start, end)` of its text, nothing trimmed. Tokens that share one character
     /// all carry the bytes of the whole character.
     pub offsets: Vec<(usize, usize)>,
 }

@@ -147,7 +147,7 @@ pub fn window(json: &ConfigJson, window: usize) -> Result<Option<usize>, Problem
     }
 }
 
-/// Whether each layer slides: by `layer_types`, else as `slides` says.
+/// Whether each layer slides: by `layer_types`, else by `slides`.
 pub fn sliding_layers(json: &ConfigJson, layers: usize, slides: impl Fn(usize) -> bool) -> Result<Vec<bool>, Problem> {
     let Some(types) = json.get("layer_types") else { return Ok((0..layers).map(slides).collect()) };
     let types = types.as_array().ok_or_else(|| damaged("`layer_types` is not a list".to_owned()))?;

@@ -5,6 +5,7 @@ mod decoder;
 mod llama;
 mod olmo2;
 mod olmo3;
+mod qwen3;
 mod rope;
 
 use serde_json::Value;
@@ -15,7 +16,8 @@ use tiltmeter_model::problem::Problem;
 type Family = (&'static str, fn(&ConfigJson) -> Result<ArchSpec, Problem>);
 
 /// The `model_type` of config.json and what reads it.
-const FAMILIES: &[Family] = &[("olmo3", olmo3::spec), ("olmo2", olmo2::spec), ("llama", llama::spec)];
+const FAMILIES: &[Family] =
+    &[("olmo3", olmo3::spec), ("olmo2", olmo2::spec), ("llama", llama::spec), ("qwen3", qwen3::spec)];
 
 /// What a checkpoint's config.json and generation_config.json say.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +81,7 @@ fn architecture(json: &ConfigJson) -> Result<(&'static str, ArchSpec), Problem> 
     Ok((*name, spec(json)?))
 }
 
-/// The hint of a refusal that has none of its own.
+/// The default hint of a refusal.
 fn name_the_families(problem: Problem) -> Problem {
     if problem.hint.is_some() {
         return problem;

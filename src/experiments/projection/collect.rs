@@ -120,6 +120,7 @@ fn turns_table(plan: &ProjectionPlan, rollouts: &[Rollout]) -> Table {
         // Two's complement keeps every bit of a key above 2^63.
         .with("seed_key", int(&|_, turn| turn.seed_key))
         .with("seed_stream", int(&|_, turn| turn.seed_stream))
+        .with("user", text(&|_, turn| plan.transcript.users.get(turn.turn.wrapping_sub(1)).cloned()))
         .with("reply", text(&|_, turn| turn.reply.clone()));
     for (probe, name) in projection_names(plan).enumerate() {
         let value = |turn: &TurnRecord| Some(turn.readout.as_ref()?.projections.get(probe)?.mean);

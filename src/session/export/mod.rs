@@ -1,5 +1,6 @@
 //! The files of a run folder that follow from its plan and journal: one module per format and one row of `EXPORTERS` each.
 
+mod jsonl;
 mod kind_files;
 mod parquet;
 mod records;
@@ -42,8 +43,15 @@ impl Batch<'_> {
 type Exporter = fn(&Batch) -> Result<Vec<PathBuf>, Problem>;
 
 /// In the order in which the files are listed.
-const EXPORTERS: &[Exporter] =
-    &[kind_files::write, records::write, transcripts::write, parquet::write, vectors::write, report::write];
+const EXPORTERS: &[Exporter] = &[
+    kind_files::write,
+    records::write,
+    transcripts::write,
+    parquet::write,
+    jsonl::write,
+    vectors::write,
+    report::write,
+];
 
 /// Writes the files of every format.
 pub fn write_all(batch: &Batch) -> Result<Vec<PathBuf>, Problem> {

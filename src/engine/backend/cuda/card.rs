@@ -1,8 +1,6 @@
-//! Owns a model on a GPU as a machine of the batcher. A pass is a recorded step for those who decode, one launch of a graph, and launches
-//! one after the other for the prompts; then the next step is launched ahead of its answer, fed with tokens that are still on the
-//! device, and only then are the results of this pass read. A row that was computed ahead for nobody is thrown away; since a row's bits
-//! do not depend on the others, no result depends on that.
-//! Must not know: text, experiments, how a kernel computes.
+//! `CudaBackend`: a model on a GPU. A pass is one graph launch for decoding sequences and individual launches for prompts. The next step is
+//! launched before the results of this one are read, with tokens that are still on the device. A row computed ahead for a sequence that ended
+//! is discarded; rows are independent, so no result changes.
 
 use std::collections::HashMap;
 
@@ -28,7 +26,7 @@ use crate::{
 };
 use tiltmeter_model::problem::Problem;
 
-/// A row that nobody has.
+/// An unassigned row.
 const NOBODY: u32 = u32::MAX;
 /// Keys for which the first graphs are recorded; longer conversations double it.
 const FIRST_REACH: usize = 1024;
@@ -81,9 +79,9 @@ pub struct Counts {
     pub replays: u64,
     pub recorded: u64,
     pub passes: u64,
-    /// Rows that were computed ahead, and those of them that nobody asked for.
+    /// Rows computed ahead, and those of them that were discarded.
     pub ahead: u64,
-    pub in_vain: u64,
+    pub discarded: u64,
 }
 
 /// Rows of a sequence in a pass of launches one after the other.
@@ -157,7 +155,7 @@ impl CudaBackend {
         }
         if !self.probes.cover(&wish) {
             self.probes.merge(&self.model.gpu, &wish)?;
-            // It measured what was asked for before; its rows are computed once more.
+            // It projected on earlier requests; its rows are computed again.
             self.ahead = None;
             self.renew_outcomes()?;
         }
@@ -298,7 +296,7 @@ fn step_reach(rows: usize, keys: usize) -> Reach {
     Reach { rows, tokens: 1, keys }
 }
 
-/// The most that decoding's attention is asked for: recorded steps, and short ends of prompts.
+/// Limits of decode attention: recorded steps, and short tails of prompts.
 fn scratch_reach(keys: usize) -> Reach {
     Reach { rows: MOST_ROWS, tokens: FEW_TOKENS, keys }
 }

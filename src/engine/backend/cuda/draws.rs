@@ -1,5 +1,4 @@
-//! Owns how the device is told to draw tokens, and where it puts them. Which token ends a reply is decided on this side, one step later.
-//! Must not know: passes.
+//! Sampling on the device: parameters, scratch memory, results. The host decides one step later which token ends a reply.
 
 use tiltmeter_kernels::gpu::{
     Gpu, Memory, Plain, Result, Span,
@@ -8,7 +7,7 @@ use tiltmeter_kernels::gpu::{
 
 use crate::{backend::cuda::slots::MOST_ROWS, sequence::SamplingParams};
 
-/// Words that one draw is told in.
+/// Words of one row's sampling parameters.
 pub const DRAW_WORDS: usize = size_of::<SamplerRow>() / 4;
 
 /// The words of a draw; `None` draws nothing and leaves what was drawn before. `index`: which token of its reply it is.
@@ -48,7 +47,7 @@ impl DrawMemory {
         Ok(Self { room: SamplerRoom::new(gpu, MOST_ROWS, vocab)?, finished: gpu.alloc(4 * MOST_ROWS)?, vocab })
     }
 
-    /// Draws for `count` rows of logits, as `draws` says; the tokens go to the first of `tokens`.
+    /// Samples `count` rows of logits with the parameters in `draws` into the first of `tokens`.
     pub fn draw(&self, gpu: &Gpu, logits: Span, draws: Span, count: usize, tokens: Span) -> Result<()> {
         let work = Draw {
             rows: count,

@@ -1,6 +1,5 @@
-//! Owns what a pass is told: tokens, positions, block tables, how to draw. It is one block of 32-bit words, filled on this side and sent
-//! in one copy that nobody waits for; sections begin at multiples of four words.
-//! Must not know: what a pass computes.
+//! The inputs of a pass: tokens, positions, block tables, sampling parameters. One block of 32-bit words, filled on the host and sent in one
+//! asynchronous copy; sections are aligned to four words.
 
 use std::ops::Range;
 
@@ -33,7 +32,7 @@ pub struct Extent {
     pub rows: usize,
     pub sequences: usize,
     pub draws: usize,
-    /// Words that one draw is told in.
+    /// Words of one row's sampling parameters.
     pub draw_words: usize,
     /// Pages of a sequence.
     pub stride: usize,
@@ -75,7 +74,7 @@ impl Extent {
     }
 }
 
-/// A block on both sides. Two copies may be under way at once: while one step runs, the next is told.
+/// A block on both sides. Two copies can be in flight: the next step's inputs are sent while one runs.
 pub struct Input {
     pub extent: Extent,
     words: Vec<u32>,
@@ -102,7 +101,7 @@ impl Input {
         &mut self.section(section)[sequence * stride..(sequence + 1) * stride]
     }
 
-    /// Brings the block to the device, behind all that was asked for so far.
+    /// Copies the block to the device, after all work submitted so far.
     pub fn send(&mut self) -> Result<()> {
         self.turn = 1 - self.turn;
         let staging = &mut self.staging[self.turn];

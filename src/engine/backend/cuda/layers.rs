@@ -1,9 +1,8 @@
-//! Owns the forward pass as a list of launches, the same for a recorded step and for prefill: a block is qkv product, norm + rotary
-//! positions + pages, attention, output product, the end of the sublayer, gate-up product with SwiGLU, down product, the end of the
-//! sublayer with the axes' dot products. Which norms stand where is the spec's.
+//! The forward pass as a list of launches, the same for recorded steps and prefill. Per block: QKV product; norm, RoPE and page write;
+//! attention; output product; residual; gate-up product with SwiGLU; down product; residual with dot products of the axes. The spec decides
+//! which norms apply.
 //!
 //! The residual stream is f32 and stays on the device. A row's bits depend on its own inputs alone.
-//! Must not know: who the rows are, when a pass is run.
 
 use tiltmeter_kernels::gpu::{
     Element, Gpu, Result, Span,
@@ -32,7 +31,7 @@ pub struct DeviceModel {
     pub draws: DrawMemory,
 }
 
-/// The rows of a pass, as the device is told of them.
+/// The device addresses of a pass's inputs.
 #[derive(Clone, Copy)]
 pub struct PassRows<'a> {
     pub rows: usize,
@@ -53,9 +52,9 @@ pub struct PassRows<'a> {
 /// What is read of a pass.
 #[derive(Clone, Copy)]
 pub struct PassReads<'a> {
-    /// `[rows][probes.width()]`, where any directions are asked for.
+    /// `[rows][probes.width()]`, if any projection is requested.
     pub dots: Option<Span<'a>>,
-    /// `[sites][rows][hidden]` of f32, where whole states are asked for.
+    /// `[sites][rows][hidden]` of f32, if any states are requested.
     pub states: Option<Span<'a>>,
     /// How many rows' logits, and which rows; `None` is all of them in order.
     pub logits: (usize, Option<Span<'a>>),
@@ -228,7 +227,7 @@ impl DeviceModel {
         }
     }
 
-    /// Copies the residual stream for whoever wants it whole. At the final norm it is what the norm takes in: a row's norm is quickly
+    /// Copies the residual stream if states are requested. At the final norm it is what the norm takes in: a row's norm is quickly
     /// done on the other side.
     fn keep_states(&self, site: Site, pass: &PassRows, reads: &PassReads, probes: &Probes) -> Result<()> {
         let index = probes.states().iter().position(|&wanted| wanted == site);

@@ -1,6 +1,5 @@
-//! Owns what lies in the device's memory besides weights: pages of keys and values, what passes hand from kernel to kernel, rotary
-//! tables; and how the memory that is left is divided. All of it is taken once; a recorded step has the addresses in it.
-//! Must not know: passes, who holds which page.
+//! Device memory besides weights: KV pages, activations, RoPE tables, and the division of free memory among them. Everything is allocated
+//! once, since recorded steps contain the addresses.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,4 @@
-//! Owns the engine on a GPU: what lies where in its memory, and how a pass is made of launches. It runs over any driver of the kernels:
-//! a GPU's, or the one that carries kernels out on this computer, in tests.
-//! Must not know: text, experiments, how a kernel computes.
+//! The CUDA backend: memory layout and launches. It runs on any driver of the kernels: a GPU, or the emulated device in tests.
 
 mod pages;
 mod slots;

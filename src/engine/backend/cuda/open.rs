@@ -1,6 +1,5 @@
-//! Owns bringing a model to a GPU: whether the kernels can compute it, whether it fits, and what is left for keys and values. Too little
-//! memory for the weights is an error; too little for many conversations only means that fewer run at a time.
-//! Must not know: text, passes.
+//! Loads a model onto a GPU: checks support and memory, and divides the rest between KV pages and activations. Too little memory for the
+//! weights is an error; too little for all conversations means that fewer run at a time.
 
 use tiltmeter_kernels::gpu::{Element, Gpu, GpuError};
 
@@ -19,7 +18,7 @@ use crate::{
 };
 use tiltmeter_model::problem::Problem;
 
-/// What a device says went wrong, in the user's terms.
+/// A device error as a problem with a hint.
 pub fn failure(error: GpuError) -> Problem {
     match error {
         GpuError::Unavailable { what, hint } => Problem::new(what).hint(format!("{hint}; --device cpu needs no GPU")),
@@ -27,7 +26,7 @@ pub fn failure(error: GpuError) -> Problem {
             "end what else uses the GPU (nvidia-smi lists it), take another one: --device cuda:1, or --device cpu",
         ),
         GpuError::Failed { what } => Problem::new(format!("the GPU failed: {what}")).hint(
-            "run it again with --resume; if it fails there again, report it, and go on with TILTMETER_ENGINE=eager",
+            "run it again with --resume; if it fails at the same place, report it and use TILTMETER_ENGINE=reference",
         ),
     }
 }
@@ -51,7 +50,7 @@ pub fn unsupported(config: &ArchSpec) -> Option<String> {
     (0..config.num_layers()).find_map(|layer| shape_of(config, layer).unsupported())
 }
 
-/// Loads a model. `name` is what the record says of the device.
+/// Loads a model. `name` is the device name in records.
 pub fn load(
     gpu: Gpu,
     name: String,
@@ -63,7 +62,7 @@ pub fn load(
 ) -> Result<CudaBackend, Problem> {
     if let Some(what) = unsupported(&config) {
         return Err(Problem::new(format!("the GPU's kernels cannot compute this model: {what}"))
-            .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=eager"));
+            .hint("use --device cpu, or candle's operations: TILTMETER_ENGINE=reference"));
     }
     fits(&gpu, &name, &config)?;
     let final_norm =

@@ -1,6 +1,5 @@
-//! Owns what a pass leaves behind: drawn tokens and dot products in one block, whole states in another, and their way to this side.
-//! The tokens of the recorded steps stay where they are drawn: the next step reads them there.
-//! Must not know: who the rows are.
+//! The results of a pass: sampled tokens and dot products in one block, hidden states in another, and their copy to the host. Tokens also stay
+//! on the device, where the next recorded step reads them.
 
 use tiltmeter_kernels::gpu::{Gpu, Memory, Result, Span, Staging};
 
@@ -79,7 +78,7 @@ impl Outcome {
         self.states.as_ref().map(Memory::all)
     }
 
-    /// Asks for the tokens of a pass over `rows` rows, behind all that was asked for so far; `measured`: its dot products too; `states`:
+    /// Requests the tokens of a pass over `rows` rows, after all work submitted so far; `measured`: its dot products too; `states`:
     /// its states too.
     pub fn fetch(&mut self, rows: usize, measured: bool, states: bool) -> Result<Fetch> {
         let numbers = self.numbers;

@@ -1,9 +1,8 @@
-//! Owns which page of the device's memory holds which positions of which sequence. There are two pools: one for the layers that see
-//! everything, one for those with a sliding window, whose pages are freed as they leave it. A page of a pool is the same number in
-//! every layer of the pool, so a sequence has one list of pages a pool.
+//! Allocates pages of device memory to positions of sequences. There are two pools: full-attention layers, and sliding-window layers, whose
+//! pages are freed when they leave the window. A page has the same number in every layer of its pool, so a sequence has one list of pages per
+//! pool.
 //!
-//! A page is held by one sequence, or by several that begin alike and then only read it; nobody writes to a page that another holds.
-//! Must not know: addresses, models, batching.
+//! Sequences with a common prefix share its pages read-only; a shared page is never written.
 
 use std::sync::Arc;
 
@@ -38,7 +37,7 @@ impl Pool {
         }))
     }
 
-    /// Frees the page if nobody else holds it.
+    /// Frees the page unless another sequence holds it.
     fn give_back(&mut self, page: Arc<Page>) {
         if let Ok(page) = Arc::try_unwrap(page) {
             self.in_use -= 1;
@@ -182,7 +181,7 @@ impl SequencePages {
     /// A sequence that holds the first `len` tokens of this one, `len` being `shareable`.
     pub fn fork_prefix(&self, len: usize) -> Self {
         if len == 0 {
-            // Nothing in common: pages that have left this one's window are missed by nobody there.
+            // No common prefix: the other sequence never needs the pages that left this one's window.
             return Self::default();
         }
         let part = |held: &Held| {

@@ -1,6 +1,5 @@
-//! Owns the order of one pass on a GPU: who is fed by a recorded step and who by launches, what is launched ahead, and what is read and
-//! given to whom.
-//! Must not know: kernels, memory.
+//! One pass on a GPU: which sequences a recorded step computes and which individual launches, what is launched ahead, and the delivery of
+//! results.
 
 use tiltmeter_kernels::gpu::Result;
 
@@ -30,7 +29,7 @@ impl CudaBackend {
         self.prepare(batch, sequences)?;
         let (decoding, parts) = self.divide(batch, sequences);
 
-        // Rows of those who left are free; gaps are closed.
+        // Frees the rows of finished sequences and closes gaps.
         let tickets: Vec<Ticket> = decoding.iter().map(|row| row.ticket).collect();
         for gap in self.slots.keep(&tickets) {
             self.step_outcome.token(gap.from).copy_to(self.step_outcome.token(gap.to))?;
@@ -64,7 +63,7 @@ impl CudaBackend {
         Ok(drawn)
     }
 
-    /// Who decodes from a row of the recorded steps, and who is fed by launches.
+    /// Splits sequences into those that decode in a recorded step and those computed by individual launches.
     fn divide(&mut self, batch: &Batch, sequences: &Sequences) -> (Vec<StepRow>, Vec<Part>) {
         let (mut decoding, mut parts) = (Vec::new(), Vec::new());
         let mut from = 0;
@@ -103,14 +102,14 @@ impl CudaBackend {
         (decoding, parts)
     }
 
-    /// Whether whole states of these positions are asked for.
+    /// Whether states of these positions are requested.
     fn wants_states(&self, sequence: &Sequence<SequencePages>, first: usize, len: usize) -> bool {
         let vectors = |recorder: &Recorder| !recorder.plan().vectors.is_empty() && recorder.measures(first, len);
         sequence.raw.as_ref().is_some_and(|raw| !raw.sites.is_empty())
             || sequence.recorder.as_ref().is_some_and(vectors)
     }
 
-    /// Launches all parts, as many at once as there is room for; who draws and goes on gets a row of the recorded steps.
+    /// Launches all parts, as many at once as fit; a sequence that samples and continues gets a row of the recorded steps.
     fn launch_parts(
         &mut self,
         batch: &Batch,
@@ -184,7 +183,7 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// Launches the next step before this pass is read: everyone who has a row and draws now feeds that token next, unless it is known
+    /// Launches the next step before this pass is read: every sequence with a row that samples now computes that token next, unless it is known
     /// that it will not be fed.
     fn launch_ahead(&mut self, sequences: &mut Sequences) -> Result<Option<Flight>> {
         let mut rows = Vec::new();
@@ -209,7 +208,7 @@ impl CudaBackend {
         self.step(rows, None, sequences).map(Some)
     }
 
-    /// Reads a step: tokens and measurements for those who asked for them.
+    /// Reads a step's tokens and projections.
     fn land(
         &mut self,
         mut flight: Flight,
@@ -221,7 +220,7 @@ impl CudaBackend {
         for row in &flight.rows {
             let asked = |other: &&StepRow| (other.ticket, other.position) == (row.ticket, row.position);
             let Some(asked) = decoding.iter().find(asked) else {
-                self.counts.in_vain += 1;
+                self.counts.discarded += 1;
                 continue;
             };
             let sequence = &mut sequences[asked.which];
@@ -310,7 +309,7 @@ impl CudaBackend {
         .collect()
     }
 
-    /// The logits of all rows of those who asked for them.
+    /// The logits of all rows of sequences that capture them.
     fn read_logits(&self, parts: &[Part], sequences: &mut Sequences) -> Result<()> {
         let vocab = self.model.config.vocab_size;
         let mut draw = 0;
@@ -340,7 +339,7 @@ fn tokens_of(batch: &Batch, sequences: usize) -> Vec<u32> {
     batch.sequences[..sequences].iter().map(first).collect()
 }
 
-/// Whether anything of these positions is asked for.
+/// Whether anything at these positions is captured.
 fn is_measured(sequence: &Sequence<SequencePages>, first: usize, len: usize) -> bool {
     sequence.raw.is_some() || sequence.recorder.as_ref().is_some_and(|recorder| recorder.measures(first, len))
 }

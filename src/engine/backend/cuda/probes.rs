@@ -1,6 +1,5 @@
-//! Owns which directions the device compares the residual stream with, and which whole states it hands over: the axes of all who run,
-//! each once, in one table ordered by site. A row's dot products stand side by side in that order.
-//! Must not know: spans, turns, how dot products are computed.
+//! The directions that the device projects the residual stream on, and the states it copies out: the axes of all running sequences, each
+//! once, in one table ordered by site. A row's dot products follow that order.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use tiltmeter_kernels::gpu::{Gpu, Memory};
 
 use tiltmeter_model::probe::{ProbePlan, Site};
 
-/// More directions than this are not kept for those who may come back.
+/// Unused directions are dropped beyond this number.
 const MOST_KEPT: usize = 512;
 
 /// What the rows of a pass ask for.
@@ -51,7 +50,7 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Whether everything wished for is there. A plan that asks for what others asked for already is found out here once.
+    /// Whether the table covers every request; the result is cached per plan.
     pub fn cover(&mut self, wish: &ProbeRequest) -> bool {
         let unknown: Vec<&Arc<ProbePlan>> = wish.plans.iter().filter(|plan| self.known(plan).is_none()).collect();
         if !unknown.is_empty() && self.columns.len() > MOST_KEPT {
@@ -76,7 +75,7 @@ impl Probes {
         self.directions.iter().position(|(s, u)| *s == site && *u == unit)
     }
 
-    /// Takes in what is wished for. What nobody asks for any more stays while it is little; whole states are not kept for nobody.
+    /// Adds requests. Directions that are no longer requested stay while there are few; states do not.
     pub fn merge(&mut self, gpu: &Gpu, wish: &ProbeRequest) -> tiltmeter_kernels::gpu::Result<()> {
         if self.directions.len() > MOST_KEPT {
             *self = Self::default();

@@ -1,6 +1,5 @@
-//! Owns which row of the decoding batch belongs to whom. Rows are few and fixed, because a recorded step has its row's addresses in it;
-//! who decodes keeps its row, gaps are filled by who comes and by whoever stands highest, so that the smallest recorded step does.
-//! Must not know: memory, what a row holds.
+//! Assigns rows of the decode batch to sequences. A recorded step contains the addresses of its rows, so a decoding sequence keeps its row;
+//! new sequences and the highest rows fill gaps, so that the smallest recorded step suffices.
 
 /// Rows of the recorded steps.
 pub const BUCKETS: [usize; 9] = [1, 2, 4, 8, 16, 24, 32, 48, 64];
@@ -78,7 +77,7 @@ mod tests {
         // Eight are left: the ninth row moves into the gap.
         assert_eq!(slots.keep(&[0, 1, 2, 3, 5, 6, 7, 8]), [Move { from: 8, to: 4 }]);
         assert_eq!((slots.row_of(8), slots.row_of(4)), (Some(4), None));
-        // Seven still need a step of eight: nobody moves, and who comes takes the gap.
+        // Seven still need a step of eight: no row moves, and a new sequence fills the gap.
         assert!(slots.keep(&[0, 1, 2, 5, 6, 7, 8]).is_empty());
         assert_eq!(slots.take(20), Some(3));
         assert_eq!(slots.keep(&[7]), [Move { from: 7, to: 0 }]);

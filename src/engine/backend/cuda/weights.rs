@@ -1,6 +1,5 @@
-//! Owns a checkpoint's weights on the device, as the kernels want them: products packed, q, k and v as one of them, gate and up as
-//! another, whose rows alternate. A checkpoint of another type is rounded once, here.
-//! Must not know: passes, pages.
+//! Weights on the device in the layout of the kernels: packed; q, k and v as one product; gate and up as another, with alternating rows. A
+//! checkpoint of another dtype is rounded once, here.
 
 use half::{bf16, f16};
 use tiltmeter_kernels::gpu::{Element, Gpu, Memory, Result as GpuResult, linear::LinearShape, rows::Norm};
@@ -111,7 +110,7 @@ impl DeviceWeights {
         })
     }
 
-    /// Weights drawn from nowhere, made on the device, for measuring: a model's time does not depend on what it says.
+    /// Synthetic weights, made on the device, for benchmarks: time does not depend on their values.
     pub fn synthetic(gpu: &Gpu, config: &ArchSpec, element: Element) -> GpuResult<Self> {
         let shapes = Shapes::of(config);
         let noise = Noise::new(gpu, element)?;

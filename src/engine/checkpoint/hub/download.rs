@@ -1,6 +1,4 @@
-//! Owns the way from a hub id to a folder in the hub's cache: which files are fetched, at one commit, and what each refusal of the hub
-//! means to the user.
-//! Must not know: what the files mean.
+//! Downloads a hub id into the hub cache, all files at one commit, and explains the hub's errors.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -47,9 +45,9 @@ pub(super) struct Fetched {
     pub(super) revision: String,
 }
 
-/// Downloads what is not cached yet. Blocks; may be called from inside an asynchronous runtime.
+/// Downloads the files that are not cached. Blocks; may be called inside an asynchronous runtime.
 pub(super) fn fetch(id: &HubId, name: &str) -> Result<Fetched, Problem> {
-    // A runtime cannot be started inside another one, but on a thread of its own it can.
+    // A runtime cannot start inside another, but it can on a new thread.
     let worker = || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| Problem::new(format!("cannot start a download: {error}")))?;
@@ -126,7 +124,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// hf-hub says "no such file" for a missing repository and a missing revision too, so both are asked after.
+    /// hf-hub says "no such file" for a missing repository and a missing revision too, so both are queried.
     async fn without_config(&self, asked: &str) -> Problem {
         let name = self.name;
         let repository = self.client.model(&self.id.org, &self.id.name);

@@ -1,5 +1,4 @@
-//! Owns the two Python functions chat templates call: `json.dumps` (as the filter `tojson`) and `strftime`.
-//! Must not know: messages, tokens.
+//! Two Python functions that chat templates call: `json.dumps` (as the filter `tojson`) and `strftime`.
 
 use minijinja::{
     Error, ErrorKind, Value,

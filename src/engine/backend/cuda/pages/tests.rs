@@ -1,7 +1,5 @@
-//! The planner of pages against a model of it that is too slow to be wrong: whatever sequences do, in whatever order, each page has
-//! one owner or several that only read it, what a query sees is there with what was written, and nothing is lost.
-//!
-//! Must not know: kernels.
+//! The page allocator against a simple model: for any sequence of operations, a page has one owner or several readers, every query finds the
+//! keys that were written, and no page leaks.
 
 use std::collections::HashMap;
 
@@ -80,7 +78,7 @@ impl World {
             }
             assert_eq!(holders.len(), self.pools.pools[pool].in_use, "pool {pool}");
             let free = &self.pools.pools[pool].free;
-            assert!(free.iter().all(|page| !holders.contains_key(&page.0)), "a freed page is nobody's");
+            assert!(free.iter().all(|page| !holders.contains_key(&page.0)), "a freed page has a holder");
             assert_eq!(free.len() + holders.len(), self.pools.pools[pool].fresh as usize, "no page is lost");
         }
     }
