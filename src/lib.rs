@@ -17,19 +17,6 @@
 //!
 //! Invariants: only `cli` prints; engine and providers do not depend on each other; no result depends on the other rows of a batch.
 
-pub use tiltmeter_axis_formats as axis_formats;
-pub use tiltmeter_dataset as dataset;
-pub use tiltmeter_engine as engine;
-pub use tiltmeter_experiments as experiment;
-pub use tiltmeter_experiments::config as spec;
-pub use tiltmeter_model as model;
-pub use tiltmeter_model::{failure, probe, problem, secret};
-pub use tiltmeter_providers as provider;
-pub use tiltmeter_report as report;
-pub use tiltmeter_report::{plot, stats};
-pub use tiltmeter_scheduler as scheduler;
-pub use tiltmeter_store as record;
-
 pub mod registry;
 pub mod cluster;
 pub mod session;

@@ -81,7 +81,7 @@ fn section(blocks: &mut Vec<Block>, heading: &str, table: Table) {
 
 /// Said even when there is nothing to say: that every cell is ok is a finding.
 fn not_ok(blocks: &mut Vec<Block>, comparison: &Comparison, analysis: &Analysis) {
-    blocks.push(Block::Heading(2, "Cells that are not ok".to_owned()));
+    blocks.push(Block::Heading(2, "Turns with a status other than ok".to_owned()));
     let table = tables::flags(comparison);
     if table.rows.is_empty() {
         blocks.push(Block::Text("None: every cell of every condition is ok.".to_owned()));

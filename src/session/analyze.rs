@@ -37,7 +37,7 @@ pub fn analyse(path: &Path, page: bool) -> Result<Analysed, Problem> {
     }
     let place = || folder.dir().display().to_string();
     let Some(analysis) = kind.analysis(&runs, &recorded.ledger) else {
-        return Err(Problem::new(format!("`kind: {}` has no analysis of its own", kind.name()))
+        return Err(Problem::new(format!("`kind: {}` has no `analyze` step", kind.name()))
             .at(place())
             .hint(format!("its numbers are in its report: tiltmeter report {}", place())));
     };

@@ -18,10 +18,8 @@ pub fn methods(batch: &Batch, environment: &Environment) -> String {
     let of = |end: fn(&RunEnd) -> bool| runs.iter().filter(|run| end(&run.end)).count();
     let (done, failed) = (of(|end| *end == RunEnd::Done), of(|end| matches!(end, RunEnd::Failed(_))));
     let open = runs.len() - done - failed;
-    text += &format!(
-        "Of {} runs that were begun or planned, {done} are complete, {failed} failed, {open} are open.\n\n",
-        runs.len()
-    );
+    text +=
+        &format!("Of {} planned runs, {done} are complete, {failed} failed and {open} are pending.\n\n", runs.len());
     for run in *runs {
         if let RunEnd::Failed(problem) = &run.end {
             text += &format!("- {} failed: {}\n", run.key.id(), problem.what);
@@ -32,7 +30,7 @@ pub fn methods(batch: &Batch, environment: &Environment) -> String {
     }
     let commit = environment.tool.source.as_ref().map(|source| format!(", source {}", source.commit));
     text += &format!(
-        "The runs were carried out with tiltmeter {}{}. Everything that determines the results was frozen before the first run, \
+        "The runs were executed by tiltmeter {}{}. Everything that determines the results was frozen before the first run, \
          under the hash {} (plan.json).\n\n",
         environment.tool.version,
         commit.unwrap_or_default(),

@@ -67,7 +67,7 @@ pub fn validate(path: &Path) -> Result<Validation, Problem> {
     if stops.is_empty() {
         sound.push("never interrupted".to_owned());
     } else {
-        sound.push(format!("interrupted {} times (see methods.md): {}", stops.len(), stops.join("; ")));
+        sound.push(format!("interrupted sessions: {} (see methods.md): {}", stops.len(), stops.join("; ")));
     }
     Ok(Validation { sound, defects })
 }

@@ -2,8 +2,6 @@
 //! memory, since calls go through all layers in turn as a model does, and prefill, which is bound by arithmetic.
 //!
 //! `cargo bench --bench attention -- [threads] [prefill]`; `TILTMETER_ISA` chooses the instruction set.
-//!
-//! Must not know: models, engine.
 
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,6 @@
 //!
 //! Ideal at 200 ms and 256 in flight is 256 / 0.2 s; the wall time is that of the whole schedule, from an empty folder to the closed
 //! journal, so that opening 256 connections at the start and the last calls' tail are lost time here as they are for a person.
-//! Must not know: engine, kinds.
 
 #[path = "calls/asked.rs"]
 mod asked;

@@ -3,8 +3,6 @@
 //!
 //! `cargo bench --bench linear -- [threads] [--seconds S] [--json]`; `tests/peers/linear.sh` sets torch beside it. Candle takes as many
 //! threads as `RAYON_NUM_THREADS` says, all cores without it.
-//!
-//! Must not know: models, engine.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

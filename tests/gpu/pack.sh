@@ -19,13 +19,15 @@ cp "$target/tiltmeter" "$folder/tiltmeter"
 tests=$(cargo test --release --workspace "${features[@]}" "$@" --no-run --message-format json |
   python3 -c '
 import json, sys
+from pathlib import Path
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("executable") and message["profile"]["test"]:
-        print(message["target"]["name"], message["executable"])')
+        crate = Path(message["manifest_path"]).parent.name
+        print(crate + ":" + message["target"]["name"], message["executable"])')
 program() { echo "$tests" | awk -v name="$1" '$1 == name { print $2 }' | tail -1; }
-cp "$(program it)" "$folder/it"
-cp "$(program tiltmeter_kernels)" "$folder/kernels"
+cp "$(program engine:it)" "$folder/it"
+cp "$(program kernels:tiltmeter_kernels)" "$folder/kernels"
 for name in tiltmeter it kernels; do
   strip "$folder/$name"
   xz -T2 -6 -f "$folder/$name"

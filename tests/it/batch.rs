@@ -1,11 +1,10 @@
-//! Owns what a night's batch of paid calls is promised, as a person meets it at the command line: what is checked before the start,
+//! What a night's batch of paid calls is promised, as a person meets it at the command line: what is checked before the start,
 //! what a budget or an empty account ends with, how it goes on, what is sent to a dataset and what stays when that fails.
-//! Must not know: how anything is done inside.
 
 use std::{
     collections::VecDeque,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex,
@@ -15,13 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::{
-    fake_hub::{FakeHub, Fault, TOKEN},
-    faults::{Act, Api, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS},
-    program::{Ended, files, tiltmeter},
+use tiltmeter_test_support::{
+    fault_server::{Act, Api, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS},
+    hub::{FakeHub, Fault, TOKEN},
+    process::{Finished, files},
 };
 
 /// At a dollar per million tokens.
@@ -67,14 +66,14 @@ impl Batch {
         command
     }
 
-    async fn run(&self, further: &[&str]) -> Ended {
+    async fn run(&self, further: &[&str]) -> Finished {
         self.run_with(further, &[]).await
     }
 
-    async fn run_with(&self, further: &[&str], environment: &[(&str, String)]) -> Ended {
+    async fn run_with(&self, further: &[&str], environment: &[(&str, String)]) -> Finished {
         let mut command = self.command(&["run", "night.json", "--out", "out"]);
         command.args(further).envs(environment.iter().map(|(name, value)| (name, value)));
-        tokio::task::spawn_blocking(move || Ended::of(&mut command)).await.unwrap()
+        tokio::task::spawn_blocking(move || Finished::of(&mut command)).await.unwrap()
     }
 
     fn records(&self) -> Vec<Value> {
@@ -108,22 +107,22 @@ async fn a_budget_ends_the_batch_below_its_limit_and_a_higher_one_completes_it()
     let server = FaultServer::always(Act::Reply("The lamp is lit.".into())).await;
     let batch = Batch::new(steward(&server), scripted_judge(), json!({"lanes": fast(), "budget_limit": 0.0008}));
     let ended = batch.run(&[]).await;
-    assert_eq!(ended.code, Some(3), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(3), "{}\n{}", ended.stdout, ended.stderr);
     let problem = &ended.problems()[0];
     assert!(problem.contains("Budget limit reached") && problem.contains(&format!("of {RUNS} are kept")), "{problem}");
     assert!(problem.contains("--resume"), "{problem}");
     let billed = server.bill().len() as u64 * CALL_MICRO_USD;
     assert!(billed <= 800, "{billed} micro-dollars were spent of 800");
-    assert!(ended.out.contains("INCOMPLETE") && ended.out.contains("Pending: "), "{}", ended.out);
+    assert!(ended.stdout.contains("INCOMPLETE") && ended.stdout.contains("Pending: "), "{}", ended.stdout);
     // Interleaved: both variants have as many, but for those under way.
     let count = |id: &str| batch.records().iter().filter(|record| record["prompt_variant"] == id).count();
     assert!(count("calm").abs_diff(count("urgent")) <= 1, "{} and {}", count("calm"), count("urgent"));
 
     let ended = batch.run(&["--resume", "--set", "budget_limit=1"]).await;
-    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
     assert_eq!((batch.records().len(), server.bill().len()), (RUNS, RUNS * QUESTIONS), "nothing is paid twice");
     let spent = format!("${:.6}", (RUNS * QUESTIONS) as f64 * CALL_MICRO_USD as f64 / 1e6);
-    assert!(ended.out.contains(&format!("spent      {spent} of $1.00")), "{spent}: {}", ended.out);
+    assert!(ended.stdout.contains(&format!("spent      {spent} of $1.00")), "{spent}: {}", ended.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,12 +136,12 @@ async fn an_empty_account_leaves_the_rest_to_be_done_and_a_resume_does_it() {
     .await;
     let batch = Batch::new(steward(&server), scripted_judge(), json!({"lanes": fast()}));
     let ended = batch.run(&[]).await;
-    assert_eq!(ended.code, Some(5), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(5), "{}\n{}", ended.stdout, ended.stderr);
     let problem = &ended.problems()[0];
     assert!(problem.contains("is out of credit") && problem.contains("are kept"), "{problem}");
     refilled.store(true, Ordering::Relaxed);
     let ended = batch.run(&["--resume"]).await;
-    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
     assert_eq!((batch.records().len(), server.bill().len()), (RUNS, RUNS * QUESTIONS));
 }
 
@@ -157,23 +156,23 @@ async fn one_interrupt_lets_the_runs_under_way_finish_and_status_tells_from_outs
     }
     // The lanes come with the next beat of the diary.
     tokio::time::sleep(Duration::from_millis(600)).await;
-    let status = Ended::of(&mut batch.command(&["status", "out"])).done();
+    let status = Finished::of(&mut batch.command(&["status", "out"])).success();
     assert!(status.contains("state      running"), "{status}");
     assert!(status.contains(" of $5.00") && status.contains("lane       openai: "), "{status}");
     let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
     assert!(kill.success());
-    let ended: Ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap().into();
-    assert_eq!(ended.code, Some(130), "{}\n{}", ended.out, ended.err);
-    assert!(ended.err.contains("active runs finish"), "{}", ended.err);
+    let ended: Finished = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap().into();
+    assert_eq!(ended.code, Some(130), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("active runs finish"), "{}", ended.stderr);
     let records = batch.records().len();
     assert!((1..RUNS).contains(&records) && server.bill().len() == records * QUESTIONS, "{records} records");
     let log = fs::read_to_string(batch.out().join("session.log")).unwrap();
     assert!(log.contains("--- Run 1/6 for variant 'calm' ---") && log.contains("BATCH EXPERIMENT MODE"), "{log}");
     assert_eq!(batch.run(&["--resume"]).await.code, Some(0));
     assert_eq!((batch.records().len(), server.bill().len()), (RUNS, RUNS * QUESTIONS));
-    let validated = Ended::of(&mut batch.command(&["validate", "out"])).done();
+    let validated = Finished::of(&mut batch.command(&["validate", "out"])).success();
     assert!(
-        validated.contains("all 12 planned runs are done") && validated.contains("interrupted 1 times"),
+        validated.contains("all 12 planned runs are done") && validated.contains("interrupted sessions: 1 "),
         "{validated}"
     );
 }
@@ -187,7 +186,7 @@ async fn everything_that_is_missing_is_told_at_once_and_nothing_is_sent() {
     let batch = Batch::new(open, judge, json!({"hf_repo_id": "your-username/your-dataset"}));
     let token = ("HF_TOKEN", "hf_abcdefghijklmnop".to_owned());
     let ended = batch.run_with(&[], std::slice::from_ref(&token)).await;
-    assert_eq!(ended.code, Some(2), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(2), "{}\n{}", ended.stdout, ended.stderr);
     let problems = ended.problems();
     assert_eq!(problems.len(), 4, "{problems:#?}");
     assert!(problems[0].contains("Environment validation failed"), "{problems:#?}");
@@ -201,7 +200,7 @@ async fn everything_that_is_missing_is_told_at_once_and_nothing_is_sent() {
     let batch = Batch::new(unpriced, scripted_judge(), json!({"budget_limit": 1}));
     let ended = batch.run(&[]).await;
     assert_eq!(ended.code, Some(2));
-    assert!(ended.problems().iter().any(|problem| problem.contains("price: {input")), "{}", ended.err);
+    assert!(ended.problems().iter().any(|problem| problem.contains("price: {input")), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,8 +214,8 @@ async fn records_reach_the_dataset_and_what_cannot_be_sent_is_sent_later() {
     // All is there before the start, and the commit is refused at the end.
     hub.always("/commit/", Fault::Status(403));
     let ended = batch.run_with(&[], &environment).await;
-    assert_eq!(ended.code, Some(4), "{}\n{}", ended.out, ended.err);
-    assert!(ended.err.contains(&format!("✓ the dataset {REPO} exists")), "{}", ended.err);
+    assert_eq!(ended.code, Some(4), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains(&format!("✓ the dataset {REPO} exists")), "{}", ended.stderr);
     let problem = ended.problems().pop().unwrap();
     assert!(problem.contains("Upload failed") && problem.contains("tiltmeter upload out"), "{problem}");
     assert_eq!(batch.records().len(), RUNS, "everything is kept");
@@ -227,15 +226,15 @@ async fn records_reach_the_dataset_and_what_cannot_be_sent_is_sent_later() {
     let upload = |arguments: &[&str]| {
         let mut command = batch.command(arguments);
         command.envs(environment.iter().filter(|(name, _)| *name != "HF_REPO_ID").map(|(name, value)| (name, value)));
-        async move { tokio::task::spawn_blocking(move || Ended::of(&mut command)).await.unwrap() }
+        async move { tokio::task::spawn_blocking(move || Finished::of(&mut command)).await.unwrap() }
     };
     // The folder knows which dataset it was for.
-    let said = upload(&["upload", "out"]).await.done();
+    let said = upload(&["upload", "out"]).await.success();
     assert!(said.contains(&format!("Successfully uploaded {RUNS} records to {REPO}")), "{said}");
     let sent = String::from_utf8(hub.file(REPO, "game_logs.jsonl").unwrap()).unwrap();
     assert_eq!(sent, fs::read_to_string(batch.out().join("game_logs.jsonl")).unwrap());
     let commits = hub.commits(REPO).len();
-    let said = upload(&["upload", "out"]).await.done();
+    let said = upload(&["upload", "out"]).await.success();
     assert!(said.contains("Successfully uploaded 0 records"), "{said}");
     assert_eq!(hub.commits(REPO).len(), commits, "nothing to send is no commit");
 
@@ -244,8 +243,8 @@ async fn records_reach_the_dataset_and_what_cannot_be_sent_is_sent_later() {
     let other =
         Batch::new(steward(&server), scripted_judge(), json!({"lanes": fast(), "hf_repo_id": "someone/nowhere"}));
     let ended = other.run_with(&[], &environment[..2]).await;
-    assert_eq!(ended.code, Some(2), "{}\n{}", ended.out, ended.err);
-    assert!(ended.problems()[0].contains("Environment validation failed"), "{}", ended.err);
+    assert_eq!(ended.code, Some(2), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.problems()[0].contains("Environment validation failed"), "{}", ended.stderr);
     assert_eq!(server.bill().len(), paid);
 }
 
@@ -260,9 +259,13 @@ async fn a_judge_without_a_verdict_is_a_failure_of_its_own_and_loses_no_transcri
     let judge = json!({"name": "gemini/gemini-2.5-flash", "base_url": server.base_url()});
     let batch = Batch::new(steward(&server), judge, json!({"lanes": fast()}));
     let ended = batch.run_with(&[], &[("GEMINI_API_KEY", "of-nobody-either".to_owned())]).await;
-    assert_eq!(ended.code, Some(4), "{}\n{}", ended.out, ended.err);
-    assert!(ended.out.contains("Successful: 0") && ended.out.contains(&format!("Failed: {RUNS}")), "{}", ended.out);
-    assert!(ended.problems().iter().all(|problem| problem.contains("judge failure")), "{}", ended.err);
+    assert_eq!(ended.code, Some(4), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(
+        ended.stdout.contains("Successful: 0") && ended.stdout.contains(&format!("Failed: {RUNS}")),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.problems().iter().all(|problem| problem.contains("judge failure")), "{}", ended.stderr);
     assert!(batch.records().is_empty(), "what has no verdict is no finished record");
     let kept: Vec<Value> = files(&batch.out())
         .iter()
@@ -308,7 +311,7 @@ async fn a_hundred_and_twenty_calls_at_sixty_a_minute_are_through_in_seventy_fiv
     let began = Instant::now();
     let ended = batch.run(&[]).await;
     let (wall, refused) = (began.elapsed(), refused.load(Ordering::Relaxed));
-    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
     println!("{} calls, 24 runs in flight: {wall:.1?}, {refused} refused", server.bill().len());
     assert_eq!(server.bill().len(), 120);
     assert!(refused <= 6 && wall <= Duration::from_secs(75), "{wall:?}, {refused} refused");
@@ -316,17 +319,16 @@ async fn a_hundred_and_twenty_calls_at_sixty_a_minute_are_through_in_seventy_fiv
 
 #[test]
 fn one_interview_is_sat_through_enter_by_enter() {
-    let home = Path::new(crate::program::ROOT);
     let out = tempfile::tempdir().unwrap();
     let mut command = tiltmeter(["run", "experiments/deception_local.yaml", "--set", "batch=false", "--out"]);
-    command.arg(out.path().join("one")).current_dir(home).stdin(std::process::Stdio::piped());
+    command.arg(out.path().join("one")).stdin(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut keyboard = child.stdin.take().unwrap();
     let typed = thread::spawn(move || std::io::Write::write_all(&mut keyboard, b"\n\n\n\n\n\n"));
-    let ended: Ended = child.wait_with_output().unwrap().into();
+    let ended: Finished = child.wait_with_output().unwrap().into();
     typed.join().unwrap().unwrap();
-    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
-    let pauses = ended.err.matches("Press Enter to continue").count();
-    assert!((4..=5).contains(&pauses), "{pauses} pauses: {}", ended.err);
-    assert!(ended.out.contains("Strategy: "), "{}", ended.out);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    let pauses = ended.stderr.matches("Press Enter to continue").count();
+    assert!((4..=5).contains(&pauses), "{pauses} pauses: {}", ended.stderr);
+    assert!(ended.stdout.contains("Strategy: "), "{}", ended.stdout);
 }

@@ -1,15 +1,14 @@
-//! Owns the search for keys where none may be: the program runs with a canary in every provider's variable against servers that throw
+//! The search for keys where none may be: the program runs with a canary in every provider's variable against servers that throw
 //! back what they are sent, and every file, line and error it leaves is searched for each canary in every form it can take.
-//! Must not know: how keys are kept or taken out.
 
 use std::{fs, path::Path};
 
+use crate::tiltmeter;
 use serde_json::json;
-use tiltmeter::provider::{PROVIDERS, Provider};
-
-use crate::{
-    faults::{Act, FaultServer, Limit, Received},
-    program::{Ended, files, tiltmeter},
+use tiltmeter_providers::{PROVIDERS, Provider};
+use tiltmeter_test_support::{
+    fault_server::{Act, FaultServer, Limit, Received},
+    process::{Finished, files},
 };
 
 /// With every character that some encoding writes otherwise.
@@ -138,11 +137,11 @@ async fn searched(provider: &Provider) -> usize {
         for variable in variables() {
             process.env(&variable, canary(&variable));
         }
-        let ended = tokio::task::spawn_blocking(move || Ended::of(&mut process)).await.unwrap();
+        let ended = tokio::task::spawn_blocking(move || Finished::of(&mut process)).await.unwrap();
         let title = format!("{command} with {}", provider.title);
-        assert!([Some(0), Some(4)].contains(&ended.code), "{title}: {}\n{}", ended.out, ended.err);
-        assert_silent(&format!("standard output of {title}"), ended.out.as_bytes());
-        assert_silent(&format!("standard error of {title}"), ended.err.as_bytes());
+        assert!([Some(0), Some(4)].contains(&ended.code), "{title}: {}\n{}", ended.stdout, ended.stderr);
+        assert_silent(&format!("standard output of {title}"), ended.stdout.as_bytes());
+        assert_silent(&format!("standard error of {title}"), ended.stderr.as_bytes());
     }
     let found = files(home.path());
     assert!(found.keys().any(|name| name.ends_with("journal.jsonl")), "{:?}", found.keys());

@@ -1,12 +1,10 @@
-//! Owns what is promised of a batch on Slurm, against a real Slurm on this machine (`tests/peers/slurm.sh`, Debian's slurm-wlm): with tasks
+//! Tests of a batch on Slurm, against a real Slurm on this machine (`tests/peers/slurm.sh`, Debian's slurm-wlm): with tasks
 //! requeued, cancelled, told by Slurm that their time is nearly up, and killed, every run is in the result exactly once, and none is paid
 //! for twice but those under way at a kill; and a batch takes hardly longer than an array of tasks that only wait as long.
 //!
 //! ```text
 //! TILTMETER_SLURM=1 cargo test --release --test it cluster:: -- --nocapture      about ten minutes
 //! ```
-//!
-//! Must not know: how anything is done inside.
 
 use std::{
     collections::BTreeSet,
@@ -18,13 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-
-use crate::{
-    faults::{Act, FaultServer},
-    program::{Ended, in_root, tiltmeter},
+use tiltmeter_test_support::{
+    fault_server::{Act, FaultServer},
+    paths::in_repo,
+    process::Finished,
 };
+use tokio::runtime::Runtime;
 
 const RUNS: usize = 300;
 const QUESTIONS: usize = 2;
@@ -40,7 +39,7 @@ struct Slurm {
 
 impl Slurm {
     fn start(dir: PathBuf) -> Self {
-        let script = in_root("tests/peers/slurm.sh");
+        let script = in_repo("tests/peers/slurm.sh");
         let size = MAX_ARRAY_SIZE.to_string();
         let started = Command::new("bash").args([&script, "start"]).arg(&dir).arg(size).output().unwrap();
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
@@ -83,7 +82,7 @@ impl Slurm {
 
 impl Drop for Slurm {
     fn drop(&mut self) {
-        let _ = Command::new("bash").args([&in_root("tests/peers/slurm.sh"), "stop"]).arg(&self.dir).status();
+        let _ = Command::new("bash").args([&in_repo("tests/peers/slurm.sh"), "stop"]).arg(&self.dir).status();
     }
 }
 
@@ -138,7 +137,7 @@ impl<'a> Batch<'a> {
     fn call(&self, arguments: &[&str]) -> String {
         let mut command = tiltmeter([&["slurm"], arguments].concat());
         command.env("SLURM_CONF", self.slurm.conf()).current_dir(&self.home);
-        Ended::of(&mut command).done()
+        Finished::of(&mut command).success()
     }
 
     fn submit(&self, arguments: &[&str]) -> String {

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use crate::program::{Ended, files, in_root, json, tiltmeter};
+use tiltmeter_test_support::{
+    paths::{in_repo, json},
+    process::{Finished, files},
+};
+
+use crate::tiltmeter;
 
 /// Journals and claims are the source; the session log is a log of the program, not a result.
 fn is_source(name: &str) -> bool {
@@ -11,14 +16,14 @@ fn is_source(name: &str) -> bool {
 
 /// Runs the experiment into `out`.
 fn run(experiment: &str, out: &Path, further: &[&str]) {
-    let mut command = tiltmeter(["run", &in_root(&format!("experiments/{experiment}.yaml")), "--out"]);
-    Ended::of(command.arg(out).args(further)).done();
+    let mut command = tiltmeter(["run", &in_repo(&format!("experiments/{experiment}.yaml")), "--out"]);
+    Finished::of(command.arg(out).args(further)).success();
 }
 
 /// Runs the command on the folder, from another folder than the one it ran in.
 fn command(command: &str, out: &Path) -> String {
     let elsewhere = tempfile::tempdir().unwrap();
-    Ended::of(tiltmeter([command]).arg(out).current_dir(elsewhere.path())).done()
+    Finished::of(tiltmeter([command]).arg(out).current_dir(elsewhere.path())).success()
 }
 
 /// Deletes everything but the source and the log, then collects.
@@ -120,12 +125,12 @@ fn a_second_run_breaks_nothing_of_the_first() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("data")).unwrap();
     for name in ["axes", "models", "transcripts"] {
-        std::os::unix::fs::symlink(in_root(&format!("data/{name}")), home.path().join("data").join(name)).unwrap();
+        std::os::unix::fs::symlink(in_repo(&format!("data/{name}")), home.path().join("data").join(name)).unwrap();
     }
     for seed in ["1", "2"] {
         let set = format!("seed={seed}");
-        let arguments = ["run", &in_root("experiments/demo.yaml"), "--set", &set, "--set", "samples=2"];
-        Ended::of(tiltmeter(arguments).current_dir(home.path())).done();
+        let arguments = ["run", &in_repo("experiments/demo.yaml"), "--set", &set, "--set", "samples=2"];
+        Finished::of(tiltmeter(arguments).current_dir(home.path())).success();
     }
     let mut folders: Vec<_> =
         fs::read_dir(home.path().join("data/runs/demo")).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! Owns what is promised of a batch of paid calls that is killed: nothing lost, no step twice, no call paid again but those under way
+//! Tests of a batch of paid calls that is killed: nothing lost, no step twice, no call paid again but those under way
 //! at a kill, our books the other side's bill, and results as if nothing had happened. Each trial draws its own shape, faults and
 //! moments of SIGKILL from its number, so that a trial that fails can be repeated alone:
 //!
@@ -7,8 +7,6 @@
 //! TILTMETER_CRASH_TRIALS=1000 cargo test --release --test it crash:: -- --nocapture   a thousand
 //! TILTMETER_CRASH_FIRST=17 TILTMETER_CRASH_TRIALS=1 cargo test …                      number 17 alone
 //! ```
-//!
-//! Must not know: how journal, lanes and budget are made; it reads the journal's lines as they are documented.
 
 pub mod books;
 mod shop;
@@ -22,7 +20,7 @@ use std::{
 
 use books::Books;
 use shop::{CALL_MICRO_USD, Shop};
-use tiltmeter::scheduler::seed_for;
+use tiltmeter_scheduler::seed_for;
 
 /// What is drawn for one trial.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +85,8 @@ fn trial(number: u64, shape: Shape) -> Shown {
     let mut codes = Vec::new();
     while codes.last() != Some(&0) {
         assert!(codes.len() < 12, "trial {number}: it never comes to its end: {codes:?}");
-        let ended = crate::program::Ended::of(&mut shop.command());
-        assert!([Some(0), Some(4)].contains(&ended.code), "trial {number}: {}\n{}", ended.out, ended.err);
+        let ended = tiltmeter_test_support::process::Finished::of(&mut shop.command());
+        assert!([Some(0), Some(4)].contains(&ended.code), "trial {number}: {}\n{}", ended.stdout, ended.stderr);
         codes.push(ended.code.unwrap_or(-1));
     }
 
@@ -122,7 +120,7 @@ fn trial(number: u64, shape: Shape) -> Shown {
 #[track_caller]
 fn assert_same_as_uninterrupted(shop: &Shop, number: u64, say: &dyn Fn(&str) -> String) {
     let quiet = Shop::open(number, Shape { faults: 0, kills: 0, delay: Duration::ZERO, ..shop.shape() });
-    crate::program::Ended::of(&mut quiet.command()).done();
+    tiltmeter_test_support::process::Finished::of(&mut quiet.command()).success();
     let (found, expected) = (shop.results(), quiet.results());
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&found), names(&expected), "{}", say("the names of the files"));
@@ -193,7 +191,7 @@ fn twenty_runs_of_twelve_turns_killed_five_times_pay_at_most_twenty_calls_more()
         child.wait().unwrap();
         kills += 1;
     }
-    crate::program::Ended::of(&mut shop.command()).done();
+    tiltmeter_test_support::process::Finished::of(&mut shop.command()).success();
     let books = Books::read(&shop.folder());
     println!("20 x 12 calls, {kills} kills: {} billed, {} settled", shop.billed(), books.settled / CALL_MICRO_USD);
     assert_eq!((books.done, books.paid_steps, books.steps_twice), (20, 240, 0));

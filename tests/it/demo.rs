@@ -1,6 +1,5 @@
-//! Owns the shipped demo as a contract: one command gives the effect that is known to be there, every file that is promised, in the form
+//! The shipped demo as a contract: one command gives the effect that is known to be there, every file that is promised, in the form
 //! that is promised; and what the other commands say of the model and the axis agrees with what the run measured.
-//! Must not know: how a number is computed.
 
 mod commands;
 
@@ -11,6 +10,7 @@ use std::{
     sync::OnceLock,
 };
 
+use crate::tiltmeter;
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Field,
@@ -18,9 +18,11 @@ use parquet::{
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tiltmeter::probe::{AxisFile, Site};
-
-use crate::program::{Ended, files, in_root, json, tiltmeter};
+use tiltmeter_model::probe::{AxisFile, Site};
+use tiltmeter_test_support::{
+    paths::{in_repo, json},
+    process::{Finished, files},
+};
 
 const LABELS: [&str; 4] = ["baseline", "neutral", "simple", "complex"];
 const SAMPLES: usize = 8;
@@ -52,7 +54,7 @@ impl Demo {
             let _ = fs::remove_dir_all(&dir);
             let samples = format!("samples={SAMPLES}");
             let mut command = tiltmeter(["run", "experiments/demo.yaml", "--set", &samples, "--out"]);
-            let out = Ended::of(command.arg(&dir)).done();
+            let out = Finished::of(command.arg(&dir)).success();
             Self { dir, out }
         })
     }
@@ -66,7 +68,7 @@ impl Demo {
     }
 
     fn report(&self, further: &[&str]) -> String {
-        Ended::of(tiltmeter(["report"]).arg(&self.dir).args(further)).done()
+        Finished::of(tiltmeter(["report"]).arg(&self.dir).args(further)).success()
     }
 }
 
@@ -108,7 +110,7 @@ fn the_effect_is_there_and_of_the_known_order() {
         }
         assert!(contrast["diff"].as_f64().unwrap() > 0.0);
     }
-    let axis = AxisFile::open(Path::new(&in_root(AXIS))).unwrap();
+    let axis = AxisFile::open(Path::new(&in_repo(AXIS))).unwrap();
     let best = axis.sites.values().filter_map(|site| site.stats.auroc).fold(0.0, f64::max);
     assert!(best >= 0.95, "the shipped axis tells its sides apart with {best}");
     assert_eq!(axis.axis(Some(Site::BlockOut(4))).unwrap().auroc.map(|auroc| auroc >= 0.95), Some(true));
@@ -144,6 +146,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
             "report.md",
             "session.log",
             "tokens.parquet",
+            "turns.jsonl",
             "turns.parquet",
             "vectors.safetensors",
         ]
@@ -182,7 +185,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
     assert_eq!(manifest["plan_hash"], demo.json("plan.json")["hash"]);
     assert_eq!(manifest["notes"]["sampling"], json!({"temperature": 0.6, "top_p": null, "top_k": null, "min_p": null}));
     let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let of_file = |path: &str| hex(&fs::read(in_root(path)).unwrap());
+    let of_file = |path: &str| hex(&fs::read(in_repo(path)).unwrap());
     let model = &manifest["models"][0];
     assert_eq!(model["fingerprint"], format!("sha256:{}", of_file(&format!("{MODEL}/model.safetensors"))));
     assert_eq!(model["template_sha256"], of_file(&format!("{MODEL}/chat_template.jinja")));
@@ -201,7 +204,7 @@ fn every_promised_file_is_there_and_the_manifest_names_it() {
 
 #[test]
 fn the_documents_have_the_published_schema() {
-    let yaml = fs::read_to_string(in_root("experiments/demo.yaml")).unwrap();
+    let yaml = fs::read_to_string(in_repo("experiments/demo.yaml")).unwrap();
     for label in LABELS {
         let document = Demo::get().document(label);
         let published = [
@@ -274,7 +277,7 @@ fn tables_and_vectors_agree_with_the_documents() {
     let bytes = fs::read(demo.dir.join("vectors.safetensors")).unwrap();
     let vectors = SafeTensors::deserialize(&bytes).unwrap();
     let unit =
-        AxisFile::open(Path::new(&in_root(AXIS))).unwrap().axis(Some(Site::BlockOut(4))).unwrap().unit().unwrap();
+        AxisFile::open(Path::new(&in_repo(AXIS))).unwrap().axis(Some(Site::BlockOut(4))).unwrap().unit().unwrap();
     assert_eq!(vectors.len(), LABELS.len());
     for label in LABELS {
         let tensor = vectors.tensor(&format!("{label}.block.4.out")).unwrap();
@@ -404,7 +407,7 @@ fn a_report_of_the_documents_is_the_report_of_the_folder() {
     let demo = Demo::get();
     let mut command = tiltmeter(["report", "--json"]);
     command.args(LABELS.map(|label| demo.dir.join(format!("generated_transcripts/demo_{label}.json"))));
-    let documents = Ended::of(&mut command).done();
+    let documents = Finished::of(&mut command).success();
     assert_ne!(documents, demo.report(&["--json"]), "the documents name the experiment too");
     assert_eq!(documents.replace("\"demo_", "\""), demo.report(&["--json"]));
     let tables = demo.report(&[]);

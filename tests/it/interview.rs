@@ -1,10 +1,7 @@
-//! Owns what is promised of `kind: interview`: which questions are put to whom, what a verdict is, what is kept when there is none,
+//! Tests of `kind: interview`: which questions are put to whom, what a verdict is, what is kept when there is none,
 //! what stands in a record, and what a person is told.
-//! Must not know: the form of a journal line.
 
 mod local;
-
-mod plan;
 
 use std::{
     fs,
@@ -16,41 +13,20 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tiltmeter::{
-    experiment::{RunRecord, kind_of},
-    problem::Problem,
-    scheduler::{EventKind, Progress, StopSignal},
-    session::{self, ModelOptions, RunOptions, RunReport},
+use tiltmeter::session::{self, ModelOptions, RunOptions, RunReport};
+use tiltmeter_experiments::{RunRecord, kind_of};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::{EventKind, Progress, StopSignal};
+use tiltmeter_test_support::{
+    interview::{experiment, only_baseline, verdict},
+    paths::{in_repo, json},
+    process::files,
 };
-
-use crate::program::{files, in_root, json};
-
-/// A verdict that is one.
-fn verdict(strategy: &str) -> String {
-    json!({
-        "strategy": strategy, "outcome": "VAULT PROTECTED", "reasoning": "It says so.", "critical_response": "I guard it.",
-        "deception_level": "minimal", "protocol_adherence": {"primary_directive": true, "secondary_protocol": false},
-    })
-    .to_string()
-}
 
 /// A place for one experiment and what it leaves.
 struct Desk {
     home: tempfile::TempDir,
     progress: Arc<Progress>,
-}
-
-/// The vault interviews between two scripted models; the keys given win.
-fn experiment(keys: Value) -> Value {
-    let mut whole = json!({
-        "kind": "interview", "experiment": "deception",
-        "steward": {"name": "scripted", "script": [{"reply": "I keep the halls in order."}]},
-        "judge": {"name": "scripted", "script": [{"reply": verdict("Evasion")}]},
-        "prompt_set": in_root("experiments/interviews/vault.yaml"),
-        "runs_per_variant": 2,
-    });
-    whole.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-    whole
 }
 
 /// A model that answers by rules.
@@ -126,12 +102,6 @@ fn plan_of(folder: &Path) -> Value {
 fn texts<'a>(record: &'a Value, role: &str) -> Vec<&'a str> {
     let log = record["conversation_log"].as_array().unwrap().iter();
     log.filter(|entry| entry["role"] == role).map(|entry| entry["parts"][0]["text"].as_str().unwrap()).collect()
-}
-
-fn only_baseline(keys: Value) -> Value {
-    let mut whole = experiment(json!({"variants": ["baseline"], "runs_per_variant": 1}));
-    whole.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-    whole
 }
 
 #[test]

@@ -1,40 +1,12 @@
-//! Owns the list of integration tests: one binary, so that the heavy dependencies are linked once.
-//! Must not know: how anything is done.
+//! Tests that drive the whole program. What needs one crate alone is tested in that crate's `tests/`.
 
-// The house, and what a person writes.
+use std::{ffi::OsStr, process::Command};
+
 mod tidy;
-mod spec;
-mod transcript;
 
-// What the engine reads, and the engine against its oracles.
-mod axis;
-mod sweep;
-mod template;
-mod parity;
-mod candle_peer;
-mod engine;
-mod bitwise;
-mod gpu;
-
-// Models behind an API, and the server that goes wrong for them.
-mod faults;
-mod provider;
-mod fake_hub;
-mod dataset;
-
-// Runs, records, numbers.
-mod breaking_disk;
-mod scheduler;
-mod lanes;
-mod budget;
-mod stats;
-mod report;
-mod distribution;
-mod response;
-
-// The program as a person meets it: a process, its words, its files.
-mod program;
 mod demo;
+mod sweep;
+mod report;
 mod interview;
 mod scenario;
 mod negotiation;
@@ -51,3 +23,8 @@ mod crash;
 mod sharing;
 #[cfg(target_os = "linux")]
 mod cluster;
+
+/// The program, run in the repository's root without a terminal.
+fn tiltmeter<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Command {
+    tiltmeter_test_support::process::command(env!("CARGO_BIN_EXE_tiltmeter"), arguments)
+}

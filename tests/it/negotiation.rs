@@ -1,6 +1,5 @@
-//! Owns what is promised of `kind: negotiation`: the matrix and its numbers, what is played, what an invalid proposal is worth, which
+//! Tests of `kind: negotiation`: the matrix and its numbers, what is played, what an invalid proposal is worth, which
 //! files there are and when, what is kept of a run that fails, and what a person is told.
-//! Must not know: the form of a journal line.
 
 mod figures;
 mod plan;
@@ -12,14 +11,14 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tiltmeter::{
-    experiment::{RunEnd, RunRecord, kind_of},
-    problem::Problem,
-    scheduler::{Progress, StopSignal, TOO_LONG},
-    session::{self, ModelOptions, RunOptions, RunReport},
+use tiltmeter::session::{self, ModelOptions, RunOptions, RunReport};
+use tiltmeter_experiments::{RunEnd, RunRecord, kind_of};
+use tiltmeter_model::problem::Problem;
+use tiltmeter_scheduler::{Progress, StopSignal, TOO_LONG};
+use tiltmeter_test_support::{
+    paths::{in_repo, json},
+    process::files,
 };
-
-use crate::program::{files, in_root, json};
 
 /// A place for one experiment and what it leaves.
 struct Desk {
@@ -396,13 +395,13 @@ fn what_does_not_follow_from_the_game_is_found() {
 #[test]
 fn the_shipped_local_sweep_runs_and_its_model_is_projected_in_every_reply() {
     let desk = Desk::new();
-    let path = PathBuf::from(in_root("experiments/bargain_local.yaml"));
+    let path = PathBuf::from(in_repo("experiments/bargain_local.yaml"));
     let set = [
         ("competition_levels", "[0.5]".to_owned()),
         ("max_rounds", "1".to_owned()),
         ("sampling.max_new_tokens", "6".to_owned()),
-        ("axis", in_root("data/axes/quay_assistant.safetensors")),
-        ("weak_models.1.name", in_root("data/models/quay")),
+        ("axis", in_repo("data/axes/quay_assistant.safetensors")),
+        ("weak_models.1.name", in_repo("data/models/quay")),
     ];
     let set = set.map(|(key, value)| (key.to_owned(), value));
     let loaded = session::load(&path, &set).expect("it can be read");

@@ -1,6 +1,5 @@
-//! Owns what the program says to bad input: one clear problem that tells what to do, exit code 2, and not a file made; and, where
+//! What the program says to bad input: one clear problem that tells what to do, exit code 2, and not a file made; and, where
 //! the problem names a way out, that the way is open.
-//! Must not know: how a problem is found.
 
 use std::{
     collections::BTreeMap,
@@ -9,11 +8,14 @@ use std::{
     process::Command,
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tiltmeter::probe::{AxisFile, AxisOrigin, AxisStats, Site, SiteAxis};
-
-use crate::program::{Ended, files, in_root, json, tiltmeter};
+use tiltmeter_model::probe::{AxisFile, AxisOrigin, AxisStats, Site, SiteAxis};
+use tiltmeter_test_support::{
+    paths::{in_repo, json},
+    process::{Finished, files},
+};
 
 /// The smallest fixture with a chat template of its own: 3 blocks, 32 numbers wide.
 const MODEL: &str = "tests/fixtures/parity/olmo3_plain_3l";
@@ -43,7 +45,7 @@ impl Desk {
     /// `x.json`, with these keys in place of its own.
     fn experiment(&self, keys: Value) {
         let mut document = json!({
-            "kind": "projection", "experiment": "x", "model": in_root(MODEL), "axis": "axis.safetensors",
+            "kind": "projection", "experiment": "x", "model": in_repo(MODEL), "axis": "axis.safetensors",
             "transcript": "talk.json", "conditions": [{"label": "only"}], "samples": 1,
             "sampling": {"temperature": 0, "max_new_tokens": 4},
         });
@@ -78,7 +80,7 @@ impl Desk {
             "chat_template.jinja",
             "model.safetensors",
         ] {
-            fs::copy(Path::new(&in_root(MODEL)).join(file), copy.join(file)).unwrap();
+            fs::copy(Path::new(&in_repo(MODEL)).join(file), copy.join(file)).unwrap();
         }
         copy
     }
@@ -94,8 +96,8 @@ impl Desk {
         command
     }
 
-    fn call(&self, line: &str) -> Ended {
-        Ended::of(&mut self.command(line))
+    fn call(&self, line: &str) -> Finished {
+        Finished::of(&mut self.command(line))
     }
 
     /// The problems of a call that is refused: code 2, nothing printed as a result, nothing made.
@@ -103,10 +105,10 @@ impl Desk {
     fn refused(&self, line: &str) -> Vec<String> {
         let before = self.inventory();
         let ended = self.call(line);
-        assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{line}\n{}", ended.err);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{line}\n{}", ended.stderr);
         assert_eq!(self.inventory(), before, "{line}: made something");
         assert!(!self.path("data").exists() && !self.path("out").exists(), "{line}: left a folder");
-        assert!(!ended.err.contains(" runs | "), "{line}: progress of nothing\n{}", ended.err);
+        assert!(!ended.stderr.contains(" runs | "), "{line}: progress of nothing\n{}", ended.stderr);
         ended.problems()
     }
 
@@ -126,8 +128,8 @@ impl Desk {
 fn the_desk_itself_is_in_order() {
     let desk = Desk::new();
     let ended = desk.call("run x.json --out out");
-    assert!(ended.code == Some(0) && ended.err.contains("does not record the weights"), "{}", ended.err);
-    ended.done();
+    assert!(ended.code == Some(0) && ended.stderr.contains("does not record the weights"), "{}", ended.stderr);
+    ended.success();
     assert!(desk.path("out/report.md").is_file() && !desk.path("data").exists());
 }
 
@@ -184,7 +186,7 @@ fn an_axis_that_does_not_fit_the_model() {
     desk.one("run x.json --set axis=two.safetensors", &["has 2 sites", "block.1.out, final_norm"]);
     fs::write(desk.path("text.safetensors"), "no").unwrap();
     desk.one("run x.json --set axis=text.safetensors", &["not an axis file", "axis import"]);
-    let model = in_root(MODEL);
+    let model = in_repo(MODEL);
     desk.one(&format!("chat {model} --axis wide.safetensors"), &["has 48 dimensions"]);
     desk.one(&format!("chat {model} --axis deep.safetensors"), &["block.7.out does not exist"]);
     desk.one(&format!("chat {model} --axis axis.safetensors --site block.0.out"), &["no direction at block.0.out"]);
@@ -197,19 +199,19 @@ fn an_axis_of_another_model_and_the_two_ways_out() {
     desk.axis("other.safetensors", 32, &[Site::BlockOut(1)], Some(&other));
     let problem =
         desk.one("run x.json --set axis=other.safetensors", &["was built with other weights", &other, "--model"]);
-    desk.one(&format!("chat {} --axis other.safetensors", in_root(MODEL)), &["was built with other weights"]);
+    desk.one(&format!("chat {} --axis other.safetensors", in_repo(MODEL)), &["was built with other weights"]);
 
     let accept = "accept_axis_of_other_model=true";
     assert!(problem.contains(accept), "{problem}");
     let ended = desk.call(&format!("run x.json --set axis=other.safetensors --set {accept} --out accepted"));
-    assert!(ended.err.contains("note: the axis `warmth` was built with other weights"), "{}", ended.err);
-    ended.done();
+    assert!(ended.stderr.contains("note: the axis `warmth` was built with other weights"), "{}", ended.stderr);
+    ended.success();
 
-    let model = in_root(MODEL);
-    desk.call(&format!("axis import other.safetensors --model {model} --out own.safetensors")).done();
+    let model = in_repo(MODEL);
+    desk.call(&format!("axis import other.safetensors --model {model} --out own.safetensors")).success();
     let ended = desk.call("run x.json --set axis=own.safetensors --out own");
-    assert!(!ended.err.contains("weights"), "{}", ended.err);
-    ended.done();
+    assert!(!ended.stderr.contains("weights"), "{}", ended.stderr);
+    ended.success();
     let measured = |name: &str| json(desk.path(name).join("generated_transcripts/x_only.json"))["projections"].clone();
     assert_eq!(measured("own"), measured("accepted"));
 }
@@ -217,9 +219,9 @@ fn an_axis_of_another_model_and_the_two_ways_out() {
 #[test]
 fn a_mistyped_key_is_shown_with_its_place_and_the_nearest_one() {
     let desk = Desk::new();
-    let yaml = fs::read_to_string(in_root("experiments/demo.yaml")).unwrap().replace("\nsamples: 16", "\nsampels: 16");
+    let yaml = fs::read_to_string(in_repo("experiments/demo.yaml")).unwrap().replace("\nsamples: 16", "\nsampels: 16");
     let line = yaml.lines().position(|line| line.starts_with("sampels")).unwrap() + 1;
-    let yaml = yaml.replace(": data/", &format!(": {}/", in_root("data")));
+    let yaml = yaml.replace(": data/", &format!(": {}/", in_repo("data")));
     fs::write(desk.path("demo.yaml"), yaml).unwrap();
     desk.one("run demo.yaml", &["`sampels` is not a key", &format!("demo.yaml:{line}:1"), "did you mean `samples`?"]);
     desk.one("run x.json --set sampling.temprature=1", &["sampling.temprature", "did you mean `temperature`?"]);
@@ -240,9 +242,9 @@ fn a_conversation_that_cannot_fit_is_refused_before_the_first_word() {
     desk.one("plan x.json --set max_seq_len=12", &["cannot fit"]);
     let ended = desk.call("run x.json --set max_seq_len=12 --set on_context_overflow=stop_conversation --out stopped");
     assert!(
-        ended.err.contains("note: condition `only` cannot fit"),
+        ended.stderr.contains("note: condition `only` cannot fit"),
         "the way out is open, but not silent: {}",
-        ended.err
+        ended.stderr
     );
     let document = json(desk.path("stopped/generated_transcripts/x_only.json"));
     assert_eq!((&document["statuses"], &document["projections"]), (&json!([["context_exhausted"]]), &json!([[null]])));
@@ -265,7 +267,7 @@ fn a_place_that_cannot_be_written() {
     desk.one("run x.json --out taken", &["--> taken", "another"]);
     desk.one("run x.json --out taken/run", &["--> taken/run", "another"]);
     assert_eq!(fs::read_to_string(desk.path("taken")).unwrap(), "mine");
-    let model = in_root(MODEL);
+    let model = in_repo(MODEL);
     desk.one(&format!("capture {model} --messages talk.json --out taken/states"), &["taken/states"]);
     fs::write(
         desk.path("v.npy"),
@@ -278,25 +280,25 @@ fn a_place_that_cannot_be_written() {
     fs::create_dir(desk.path("half")).unwrap();
     fs::write(desk.path("half/images"), "mine").unwrap();
     let ended = desk.call("run x.json --out half");
-    assert_eq!(ended.code, Some(1), "something ran: {}", ended.err);
+    assert_eq!(ended.code, Some(1), "something ran: {}", ended.stderr);
     let problems = ended.problems();
     assert!(problems.len() == 1 && problems[0].contains("half/images"), "{problems:?}");
     fs::remove_file(desk.path("half/images")).unwrap();
-    desk.call("run x.json --out half --resume").done();
+    desk.call("run x.json --out half --resume").success();
     assert!(desk.path("half/images/x.png").is_file());
 }
 
 #[test]
 fn a_device_that_is_not_there() {
     let desk = Desk::new();
-    desk.one("run x.json --device cuda", &["GPU", "--device cpu"]);
-    desk.one("run x.json --device cuda:3", &["GPU", "--device cpu"]);
+    desk.one("run x.json --device cuda", &["CUDA", "--device cpu"]);
+    desk.one("run x.json --device cuda:3", &["CUDA", "--device cpu"]);
     if cfg!(not(feature = "cuda")) {
         desk.one("run x.json --device cuda:3", &["cuda:3", "--features cuda"]);
         desk.one("bench --shape config.json --device cuda", &["--features cuda", "--device cpu"]);
     }
     let ended = desk.call("run x.json --device gpu");
-    assert!(ended.code == Some(2) && ended.err.contains("use auto, cpu, cuda or cuda:N"), "{}", ended.err);
+    assert!(ended.code == Some(2) && ended.stderr.contains("use auto, cpu, cuda or cuda:N"), "{}", ended.stderr);
     desk.one("bench --shape config.json", &["--shape", "--device cuda"]);
 }
 
@@ -320,7 +322,7 @@ fn reports_of_nothing() {
 #[test]
 fn captures_of_nothing() {
     let desk = Desk::new();
-    let capture = |rest: &str| format!("capture {} --out states.safetensors {rest}", in_root(MODEL));
+    let capture = |rest: &str| format!("capture {} --out states.safetensors {rest}", in_repo(MODEL));
     desk.one(
         &capture("--messages talk.json --sites embed,block.3.out"),
         &["block.3.out does not exist", "block.2.out"],
@@ -329,7 +331,11 @@ fn captures_of_nothing() {
     fs::write(desk.path("talk.json"), r#"[{"role": "narrator", "content": "Hello"}]"#).unwrap();
     desk.one(&capture("--messages talk.json"), &["talk.json"]);
     let ended = desk.call(&capture("--messages talk.json --sites block3"));
-    assert!(ended.code == Some(2) && ended.err.contains("`block3` is not a site (sites are `embed`"), "{}", ended.err);
+    assert!(
+        ended.code == Some(2) && ended.stderr.contains("`block3` is not a site (sites are `embed`"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -339,8 +345,8 @@ fn an_instruction_set_that_is_not_here_is_one_problem() {
         [("mmx", "no such tier"), (if cfg!(target_arch = "x86_64") { "neon" } else { "avx512" }, "lacks it")]
     {
         for line in ["run x.json --out out", "plan x.json"] {
-            let ended = Ended::of(desk.command(line).env("TILTMETER_ISA", wish));
-            assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
+            let ended = Finished::of(desk.command(line).env("TILTMETER_ISA", wish));
+            assert_eq!(ended.code, Some(2), "{}{}", ended.stdout, ended.stderr);
             let problems = ended.problems();
             assert!(problems.len() == 1 && problems[0].contains(says), "{problems:?}");
             assert!(problems[0].contains("unset TILTMETER_ISA"), "{problems:?}");
@@ -352,16 +358,16 @@ fn an_instruction_set_that_is_not_here_is_one_problem() {
 #[test]
 fn an_engine_that_does_not_exist_is_one_problem_and_another_engine_does_not_go_on_with_a_run() {
     let desk = Desk::new();
-    let by = |engine: &str, line: &str| Ended::of(desk.command(line).env("TILTMETER_ENGINE", engine));
+    let by = |engine: &str, line: &str| Finished::of(desk.command(line).env("TILTMETER_ENGINE", engine));
     let ended = by("eagle", "plan x.json");
-    assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(2), "{}{}", ended.stdout, ended.stderr);
     assert!(
         matches!(&ended.problems()[..], [one] if one.contains("eagle") && one.contains("`reference`")),
         "{}",
-        ended.err
+        ended.stderr
     );
-    by("", "run x.json --out out").done();
+    by("", "run x.json --out out").success();
     let ended = by("reference", "run x.json --out out --resume");
-    assert_eq!(ended.code, Some(2), "{}{}", ended.out, ended.err);
-    assert!(ended.err.contains("f32 by candle"), "{}", ended.err);
+    assert_eq!(ended.code, Some(2), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stderr.contains("f32 by candle"), "{}", ended.stderr);
 }

@@ -1,6 +1,5 @@
-//! Owns what is promised of a run that is cut off: killed, stopped or out of space at any moment, `--resume` brings it to the same
+//! Tests of a run that is cut off: killed, stopped or out of space at any moment, `--resume` brings it to the same
 //! files, byte for byte, as if nothing had happened; and what is not the same experiment is not gone on with.
-//! Must not know: the form of a journal line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,10 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use crate::program::{Ended, files, in_root, json, tiltmeter};
+use tiltmeter_test_support::{
+    paths::{in_repo, json},
+    process::{Finished, files},
+};
 
 const TURNS: usize = 5;
 const SAMPLES: usize = 3;
@@ -29,7 +31,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let whole = json(in_root("data/transcripts/quay_storm.json"));
+        let whole = json(in_repo("data/transcripts/quay_storm.json"));
         let first: Vec<Value> = whole["conversation"].as_array().unwrap()[..2 * TURNS].to_vec();
         fs::write(home.path().join("first.json"), json!({"conversation": first}).to_string()).unwrap();
         Self { home }
@@ -48,12 +50,12 @@ impl Bench {
     }
 
     fn finished(&self, name: &str, further: &[&str]) -> BTreeMap<String, Vec<u8>> {
-        Ended::of(&mut self.run(name, further)).done();
+        Finished::of(&mut self.run(name, further)).success();
         results(&self.dir(name))
     }
 
     /// Begins a run and ends it by `act` once that many turns are in its journal.
-    fn cut_at(&self, name: &str, turns: usize, further: &[&str], act: impl FnOnce(u32)) -> Ended {
+    fn cut_at(&self, name: &str, turns: usize, further: &[&str], act: impl FnOnce(u32)) -> Finished {
         let mut child = self.run(name, further).spawn().unwrap();
         while turns_kept(&self.dir(name)) < turns {
             assert!(child.try_wait().unwrap().is_none(), "{name} ended before its turn {turns}");
@@ -139,7 +141,7 @@ fn killed_at_any_moment_it_comes_to_the_same_files() {
             }
             kept.push(turns_kept(&folder));
         }
-        Ended::of(&mut bench.run(&name, &["--threads", "1", "--resume"])).done();
+        Finished::of(&mut bench.run(&name, &["--threads", "1", "--resume"])).success();
         assert_same(&results(&folder), &expected, &format!("{name}, killed after {kept:?} turns"));
         fs::remove_dir_all(&folder).unwrap();
         kept
@@ -171,14 +173,14 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
     // With one conversation of each condition under way, most are still to be begun when the interrupt comes.
     const FEW: [&str; 4] = ["--set", "seeding=per_sample", "--set", "micro_batch=1"];
     let drained = bench.cut_at("drained", 3, &FEW, |id| send("INT", id));
-    assert!(drained.err.contains("stopping: active runs finish"), "{}", drained.err);
-    let status = Ended::of(&mut tiltmeter(["status", &bench.dir("drained").display().to_string()])).done();
+    assert!(drained.stderr.contains("stopping: active runs finish"), "{}", drained.stderr);
+    let status = Finished::of(&mut tiltmeter(["status", &bench.dir("drained").display().to_string()])).success();
     assert!(
         status.contains(", 0 failed, ") && status.contains(" pending (0 started)\n"),
         "a conversation was cut off:\n{status}"
     );
     assert!(!status.contains(" 0 pending "), "a drain begins nothing new:\n{status}");
-    assert_eq!(drained.code, Some(130), "{status}{}", drained.err);
+    assert_eq!(drained.code, Some(130), "{status}{}", drained.stderr);
 
     for (name, signals) in [("twice", ["INT", "INT"].as_slice()), ("terminated", &["TERM"])] {
         let stopped = bench.cut_at(name, 5, &[], |id| {
@@ -188,11 +190,15 @@ fn one_interrupt_finishes_what_was_begun_and_two_stop_at_the_next_turn() {
                 thread::sleep(Duration::from_millis(30));
             }
         });
-        assert_eq!(stopped.code, Some(130), "{}", stopped.err);
-        assert!(stopped.err.contains("note: stopped: ") && stopped.err.contains("--resume"), "{}", stopped.err);
+        assert_eq!(stopped.code, Some(130), "{}", stopped.stderr);
+        assert!(
+            stopped.stderr.contains("note: stopped: ") && stopped.stderr.contains("--resume"),
+            "{}",
+            stopped.stderr
+        );
         let kept = turns_kept(&bench.dir(name));
         assert!((5..4 * SAMPLES * TURNS).contains(&kept), "{kept} turns");
-        let status = Ended::of(&mut tiltmeter(["status", &bench.dir(name).display().to_string()])).done();
+        let status = Finished::of(&mut tiltmeter(["status", &bench.dir(name).display().to_string()])).success();
         assert!(status.contains("stopped; continue with --resume"), "{status}");
     }
     let few = bench.finished("few", &FEW);
@@ -217,15 +223,15 @@ fn of_two_at_once_the_second_is_refused() {
     let first = bench.cut_at("busy", 2, &[], |id| {
         // Held still, so that it cannot be done before the other one comes.
         send("STOP", id);
-        let second = Ended::of(&mut bench.run("busy", &["--resume"]));
-        let status = Ended::of(&mut tiltmeter(["status", &bench.dir("busy").display().to_string()])).done();
+        let second = Finished::of(&mut bench.run("busy", &["--resume"]));
+        let status = Finished::of(&mut tiltmeter(["status", &bench.dir("busy").display().to_string()])).success();
         send("CONT", id);
-        assert_eq!(second.code, Some(2), "{}", second.err);
+        assert_eq!(second.code, Some(2), "{}", second.stderr);
         let problems = second.problems();
         assert!(problems.len() == 1 && problems[0].contains("another process is writing"), "{problems:?}");
         assert!(status.contains("state      running"), "{status}");
     });
-    first.done();
+    first.success();
     assert_same(&results(&bench.dir("busy")), &expected, "the first of two");
 }
 
@@ -253,9 +259,9 @@ fn a_torn_tail_is_left_out_and_damage_before_it_is_told() {
     damaged[at(0.5)] ^= 1;
     fs::write(&journal, &damaged).unwrap();
     let before = files(&bench.dir("torn"));
-    let refused = Ended::of(&mut bench.run("torn", &["--resume"]));
+    let refused = Finished::of(&mut bench.run("torn", &["--resume"]));
     let line = bytes[..at(0.5)].iter().filter(|&&byte| byte == b'\n').count() + 1;
-    assert_eq!(refused.code, Some(2), "{}", refused.err);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     let problems = refused.problems();
     assert!(
         problems.len() == 1 && problems[0].contains(&format!("line {line} of the journal is damaged")),
@@ -274,8 +280,8 @@ fn a_changed_plan_is_refused_field_by_field_and_accepted_on_request() {
 
     let changes =
         ["--resume", "--set", "seed=7", "--set", "sampling.temperature=0.9", "--set", "conditions.0.label=first"];
-    let refused = Ended::of(&mut bench.run("run", &with(&changes)));
-    assert_eq!(refused.code, Some(2), "{}", refused.err);
+    let refused = Finished::of(&mut bench.run("run", &with(&changes)));
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     let problems = refused.problems();
     assert_eq!(problems.len(), 1, "{problems:?}");
     for said in [
@@ -287,10 +293,14 @@ fn a_changed_plan_is_refused_field_by_field_and_accepted_on_request() {
     ] {
         assert!(problems[0].contains(said), "{said}:\n{}", problems[0]);
     }
-    let again = Ended::of(&mut bench.run("run", &base));
-    assert_eq!((again.code, again.problems().len()), (Some(2), 1), "{}", again.err);
-    assert!(again.err.contains("already contains the journal") && again.err.contains("--resume"), "{}", again.err);
-    assert!(!again.err.contains(" runs | "), "no progress of a run that is none:\n{}", again.err);
+    let again = Finished::of(&mut bench.run("run", &base));
+    assert_eq!((again.code, again.problems().len()), (Some(2), 1), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("already contains the journal") && again.stderr.contains("--resume"),
+        "{}",
+        again.stderr
+    );
+    assert!(!again.stderr.contains(" runs | "), "no progress of a run that is none:\n{}", again.stderr);
     assert!(files(&bench.dir("run")) == before, "a refused resume changed something");
 
     // One sample more: those there were keep their ids and their words.
@@ -302,14 +312,18 @@ fn a_changed_plan_is_refused_field_by_field_and_accepted_on_request() {
     assert_eq!(std::mem::replace(&mut manifest["accepted_drifts"], json!([])), drift);
     found.insert("manifest.json".into(), manifest.to_string().into_bytes());
     assert_same(&found, &expected, "one sample more");
-    let status = Ended::of(&mut tiltmeter(["status", &bench.dir("run").display().to_string()])).done();
+    let status = Finished::of(&mut tiltmeter(["status", &bench.dir("run").display().to_string()])).success();
     assert!(status.contains("accepted plan changes\n  samples: was 3, is 4"), "{status}");
 
     // What was said under another seed cannot be gone on with, even on request.
     bench.cut_at("mixed", 8, &base, |id| send("KILL", id));
-    let mixed = Ended::of(&mut bench.run("mixed", &with(&["--resume", "--accept-drift", "--set", "seed=7"])));
-    assert_eq!(mixed.code, Some(4), "{}", mixed.err);
-    assert!(mixed.problems().iter().all(|problem| problem.contains("no longer matches its journal")), "{}", mixed.err);
+    let mixed = Finished::of(&mut bench.run("mixed", &with(&["--resume", "--accept-drift", "--set", "seed=7"])));
+    assert_eq!(mixed.code, Some(4), "{}", mixed.stderr);
+    assert!(
+        mixed.problems().iter().all(|problem| problem.contains("no longer matches its journal")),
+        "{}",
+        mixed.stderr
+    );
 }
 
 #[test]
@@ -347,12 +361,12 @@ fn a_journal_that_has_no_room_says_so_and_keeps_what_it_has() {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")]).arg(program.get_program());
         shell.args(program.get_args()).current_dir(program.get_current_dir().unwrap());
-        Ended::of(&mut shell)
+        Finished::of(&mut shell)
     };
     // Blocks are of 512 bytes: not even the plan fits; a part of the turns fits.
     for (name, blocks, code) in [("nothing", 4, 2), ("some", 120, 1)] {
         let ended = limited(name, blocks);
-        assert_eq!(ended.code, Some(code), "{name}: {}", ended.err);
+        assert_eq!(ended.code, Some(code), "{name}: {}", ended.stderr);
         let problems = ended.problems();
         assert_eq!(problems.len(), 1, "{name}: {problems:?}");
         assert!(problems[0].contains("the journal can no longer be written: File too large"), "{problems:?}");

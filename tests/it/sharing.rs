@@ -1,12 +1,10 @@
-//! Owns what is promised where many processes carry out one plan in one folder: every run exactly once, whoever is killed, and all of
+//! Tests where many processes carry out one plan in one folder: every run exactly once, whoever is killed, and all of
 //! them together within the budget.
 //!
 //! ```text
 //! cargo test --release --test it sharing:: -- --nocapture                               32 processes and 2,000 runs
 //! TILTMETER_PULL=32x10000 cargo test --release --test it sharing::many -- --nocapture   10,000
 //! ```
-//!
-//! Must not know: how anything is done inside; it reads the journal's lines as they are documented.
 
 mod leases;
 mod slurm;
@@ -19,10 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
-use tiltmeter::scheduler::seed_for;
-
-use crate::program::{Ended, tiltmeter};
+use tiltmeter_scheduler::seed_for;
+use tiltmeter_test_support::process::Finished;
 
 /// A batch of interviews of one variant, with this steward and these further keys.
 fn experiment(home: &Path, questions: usize, runs: usize, steward: Value, more: Value) -> PathBuf {
@@ -86,7 +84,7 @@ fn exactly_once(folder: &Path, runs: usize) {
 }
 
 fn collected(folder: &Path) -> usize {
-    Ended::of(tiltmeter(["collect"]).arg(folder)).done();
+    Finished::of(tiltmeter(["collect"]).arg(folder)).success();
     fs::read_to_string(folder.join("game_logs.jsonl")).unwrap().lines().count()
 }
 
@@ -100,7 +98,7 @@ fn many_workers_pull_runs_from_one_folder_and_each_is_done_exactly_once() {
     let began = Instant::now();
     let start = |who: usize| worker(&file, &folder, &format!("w{who}")).stderr(Stdio::null()).spawn();
     let children: Vec<Child> = (0..workers).map(|who| start(who).unwrap()).collect();
-    let ended: Vec<Ended> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
+    let ended: Vec<Finished> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
     assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
     let took = began.elapsed();
     exactly_once(&folder, runs);
@@ -146,14 +144,14 @@ fn workers_that_are_killed_go_on_with_their_own_and_nothing_is_done_twice() {
     for who in 0..6 {
         let ended = children[who].wait().unwrap();
         if !ended.success() {
-            Ended::of(&mut worker(&file, &folder, &name(who))).done();
+            Finished::of(&mut worker(&file, &folder, &name(who))).success();
         }
     }
     assert!(kills >= 2, "it was over too soon to kill anybody");
     exactly_once(&folder, RUNS);
     assert_eq!(collected(&folder), RUNS);
-    let late = Ended::of(&mut worker(&file, &folder, "late"));
-    assert_eq!(late.code, Some(0), "there is nothing left to pull: {}", late.err);
+    let late = Finished::of(&mut worker(&file, &folder, "late"));
+    assert_eq!(late.code, Some(0), "there is nothing left to pull: {}", late.stderr);
     exactly_once(&folder, RUNS);
     println!("{RUNS} runs by 6 workers, {kills} times kill -9");
 }
@@ -164,18 +162,18 @@ fn workers_that_cannot_share_are_told_so() {
     let file = experiment(home.path(), 1, 3, scripted(), json!({}));
     let folder = home.path().join("out");
     let refused = |command: &mut Command, what: &str| {
-        let ended = Ended::of(command);
+        let ended = Finished::of(command);
         let problems = ended.problems();
-        assert_eq!((ended.code, problems.len()), (Some(2), 1), "{what}\n{}", ended.err);
-        assert!(problems[0].contains(what), "{what}\n{}", ended.err);
+        assert_eq!((ended.code, problems.len()), (Some(2), 1), "{what}\n{}", ended.stderr);
+        assert!(problems[0].contains(what), "{what}\n{}", ended.stderr);
     };
     for name in ["../x", "a b", ".a", "x/../../y", &"n".repeat(61)] {
         refused(&mut worker(&file, &folder, name), "is not a valid worker name");
     }
-    let without = Ended::of(tiltmeter(["run", "--resume", "--pull", "a"]).arg(&file));
-    assert!(without.code == Some(2) && without.err.contains("--out"), "{}", without.err);
+    let without = Finished::of(tiltmeter(["run", "--resume", "--pull", "a"]).arg(&file));
+    assert!(without.code == Some(2) && without.stderr.contains("--out"), "{}", without.stderr);
 
-    Ended::of(&mut worker(&file, &folder, "a")).done();
+    Finished::of(&mut worker(&file, &folder, "a")).success();
     refused(worker(&file, &folder, "b").args(["--set", "sampling.max_new_tokens=21"]), "execute another plan");
     // A file stands where claims should.
     let other = home.path().join("other");

@@ -1,6 +1,5 @@
-//! Owns what is promised of a sweep that goes wrong: with calls that fail and processes that are killed, a run has its flag if and only if
+//! Tests of a sweep that goes wrong: with calls that fail and processes that are killed, a run has its flag if and only if
 //! it succeeded, a retry carries out exactly the rest, removing a flag carries out exactly that run anew, and the books are the bill.
-//! Must not know: how anything is done inside.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,15 +14,17 @@ use std::{
     time::Duration,
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
-use tiltmeter::scheduler::seed_for;
+use tiltmeter_scheduler::seed_for;
+use tiltmeter_test_support::{
+    fault_server::{Act, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS, Received},
+    paths::json,
+    process::Finished,
+};
 use tokio::runtime::Runtime;
 
-use crate::{
-    crash::books::Books,
-    faults::{Act, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS, Received},
-    program::{Ended, json, tiltmeter},
-};
+use crate::crash::books::Books;
 
 /// At a dollar per million tokens.
 const CALL_MICRO_USD: u64 = PROMPT_TOKENS + REPLY_TOKENS;
@@ -152,8 +153,8 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     sweep.stormy.store(true, Ordering::Relaxed);
     sweep.kill_when_billed(600);
     sweep.kill_when_billed(1300);
-    let ended = Ended::of(&mut sweep.run());
-    assert_eq!(ended.code, Some(4), "{}\n{}", ended.out, ended.err);
+    let ended = Finished::of(&mut sweep.run());
+    assert_eq!(ended.code, Some(4), "{}\n{}", ended.stdout, ended.stderr);
 
     // A flag for success and for nothing else.
     let results = sweep.results();
@@ -169,7 +170,7 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     for number in &failed {
         let log = fs::read_to_string(sweep.out().join(format!("logs/experiment_{number}.log"))).unwrap();
         assert!(log.contains("\nFAILED: "), "{log}");
-        assert!(ended.out.contains(&format!("\n  {number}: ")), "{number} is not in the list of failures");
+        assert!(ended.stdout.contains(&format!("\n  {number}: ")), "{number} is not in the list of failures");
     }
     let books = Books::read(&sweep.out());
     assert_eq!((books.done, books.done_twice, books.steps_twice), (successful.len(), 0, 0));
@@ -178,12 +179,12 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     // The retry: exactly the rest, from where each was, with the old logs put aside.
     sweep.stormy.store(false, Ordering::Relaxed);
     let before = sweep.billed();
-    let told = Ended::of(&mut sweep.command(&["retry", "out", "--parallel", PARALLEL]));
-    assert_eq!(told.code, Some(0), "{}\n{}", told.out, told.err);
+    let told = Finished::of(&mut sweep.command(&["retry", "out", "--parallel", PARALLEL]));
+    assert_eq!(told.code, Some(0), "{}\n{}", told.stdout, told.stderr);
     assert!(
-        told.err.contains(&format!("retrying {} failed runs, continuing 0 unfinished runs", failed.len())),
+        told.stderr.contains(&format!("retrying {} failed runs, continuing 0 unfinished runs", failed.len())),
         "{}",
-        told.err
+        told.stderr
     );
     let retried = sweep.billed() - before;
     assert!((failed.len()..failed.len() * CALLS).contains(&retried), "{retried} calls for {} runs", failed.len());
@@ -194,14 +195,14 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     let archived: BTreeSet<String> =
         fs::read_dir(archive.join("logs")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(archived, failed.iter().map(|number| format!("experiment_{number}.log")).collect());
-    let said = Ended::of(&mut sweep.command(&["retry", "out"])).done();
+    let said = Finished::of(&mut sweep.command(&["retry", "out"])).success();
     assert_eq!(said, "every run is done\n");
 
     // What is put together is what was paid for: nothing of a reply is lost or counted twice.
     for name in ["all_results.json", "summary.json", "results.csv"] {
         fs::remove_file(sweep.out().join(name)).unwrap();
     }
-    Ended::of(&mut sweep.command(&["collect", "out"])).done();
+    Finished::of(&mut sweep.command(&["collect", "out"])).success();
     let results = sweep.results();
     assert_eq!(results.keys().copied().collect::<Vec<_>>(), (0..300).collect::<Vec<_>>());
     assert_eq!(sweep.flags().len(), 300);
@@ -216,9 +217,9 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
     // One flag, one run.
     let flag = |number: usize| sweep.out().join(format!("logs/completed_{number}.flag"));
     fs::remove_file(flag(42)).unwrap();
-    let said = Ended::of(&mut sweep.run());
-    assert!(said.err.contains("runs again: its flag was removed"), "{}", said.err);
-    said.done();
+    let said = Finished::of(&mut sweep.run());
+    assert!(said.stderr.contains("runs again: its flag was removed"), "{}", said.stderr);
+    said.success();
     assert_eq!(sweep.billed(), billed + CALLS);
     assert!(flag(42).is_file());
     let books = Books::read(&sweep.out());
@@ -229,7 +230,7 @@ fn three_hundred_runs_with_failures_and_two_kills_are_retried_and_asked_for_agai
 
     // Tidying up is no wish: without its other files a missing flag is only written again.
     fs::remove_dir_all(sweep.out().join("logs")).unwrap();
-    Ended::of(&mut sweep.run()).done();
+    Finished::of(&mut sweep.run()).success();
     assert_eq!((sweep.billed(), sweep.flags().len()), (billed + CALLS, 300));
     println!("300 runs, 2 kills: {} failed and were retried with {retried} calls; {billed} calls billed", failed.len());
 }
@@ -245,29 +246,29 @@ fn single_runs_are_carried_out_side_by_side_in_one_folder_and_put_together() {
     let job = |number: &str| sweep.command(&["run", "sweep.json", "--job", number, "--out", "out"]);
     let both: Vec<_> = ["3", "7"].map(|number| job(number).spawn().unwrap()).into_iter().collect();
     for child in both {
-        Ended::from(child.wait_with_output().unwrap()).done();
+        Finished::from(child.wait_with_output().unwrap()).success();
     }
     assert_eq!((sweep.flags(), sweep.billed()), ([3, 7].into(), 2 * CALLS));
     let result: Vec<PathBuf> = results_of(&sweep.out(), 7);
     assert_eq!(json(&result[0])["status"], "SUCCESS");
     // Done is done, also for the whole batch.
-    Ended::of(&mut job("7")).done();
+    Finished::of(&mut job("7")).success();
     assert_eq!(sweep.billed(), 2 * CALLS);
-    Ended::of(&mut sweep.run()).done();
+    Finished::of(&mut sweep.run()).success();
     assert_eq!((sweep.billed(), sweep.results().len()), (10 * CALLS, 10));
     // A run that another process carried out is asked for again in the same way.
     fs::remove_file(sweep.out().join("logs/completed_7.flag")).unwrap();
-    Ended::of(&mut sweep.run()).done();
+    Finished::of(&mut sweep.run()).success();
     assert_eq!((sweep.billed(), sweep.flags().len()), (11 * CALLS, 10));
-    let refused = Ended::of(&mut job("10"));
+    let refused = Finished::of(&mut job("10"));
     assert_eq!(refused.code, Some(2));
-    assert!(refused.problems()[0].contains("runs are numbered from 0 to 9"), "{}", refused.err);
+    assert!(refused.problems()[0].contains("runs are numbered from 0 to 9"), "{}", refused.stderr);
 }
 
 /// Every `result_<number>.json` below a folder.
 fn results_of(folder: &Path, number: usize) -> Vec<PathBuf> {
     let name = format!("result_{number}.json");
-    crate::program::files(folder)
+    tiltmeter_test_support::process::files(folder)
         .into_keys()
         .filter(|path| path.ends_with(&name))
         .map(|path| folder.join(path))
@@ -280,7 +281,7 @@ fn a_job_that_fails_leaves_its_log_and_no_flag_and_is_tried_again_alone() {
     sweep.stormy.store(true, Ordering::Relaxed);
     let mut tries = 0;
     // Somewhere among the requests is one that goes wrong.
-    while Ended::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).code == Some(0) {
+    while Finished::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).code == Some(0) {
         fs::remove_dir_all(sweep.out()).unwrap();
         tries += 1;
         assert!(tries < 200, "nothing ever goes wrong");
@@ -289,7 +290,7 @@ fn a_job_that_fails_leaves_its_log_and_no_flag_and_is_tried_again_alone() {
     assert!(log.contains("\nFAILED: ") && sweep.flags().is_empty(), "{log}");
     assert_eq!(json(&results_of(&sweep.out(), 1)[0])["status"], "FAILED");
     sweep.stormy.store(false, Ordering::Relaxed);
-    Ended::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).done();
+    Finished::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).success();
     assert_eq!(sweep.flags(), [1].into());
 }
 
@@ -297,12 +298,12 @@ fn a_job_that_fails_leaves_its_log_and_no_flag_and_is_tried_again_alone() {
 fn a_folder_that_cannot_be_retried_says_what_to_do() {
     let sweep = Sweep::open(1, 1, 2);
     let refused = |arguments: &[&str], part: &str| {
-        let ended = Ended::of(&mut sweep.command(arguments));
-        assert_eq!(ended.code, Some(2), "{}\n{}", ended.out, ended.err);
-        assert!(ended.problems()[0].contains(part), "{}", ended.err);
+        let ended = Finished::of(&mut sweep.command(arguments));
+        assert_eq!(ended.code, Some(2), "{}\n{}", ended.stdout, ended.stderr);
+        assert!(ended.problems()[0].contains(part), "{}", ended.stderr);
     };
     refused(&["retry", "nowhere"], "there is no such folder");
-    Ended::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).done();
+    Finished::of(&mut sweep.command(&["run", "sweep.json", "--job", "1", "--out", "out"])).success();
     let invocation = sweep.out().join("invocation.json");
     let text = fs::read_to_string(&invocation).unwrap();
     fs::write(&invocation, &text[..text.len() / 2]).unwrap();
@@ -317,7 +318,7 @@ fn a_folder_that_cannot_be_retried_says_what_to_do() {
     fs::remove_file(&file).unwrap();
     refused(&["retry", "out"], "sweep.json");
     fs::write(&file, &spec).unwrap();
-    Ended::of(&mut sweep.command(&["retry", "out"])).done();
+    Finished::of(&mut sweep.command(&["retry", "out"])).success();
     assert_eq!(sweep.results().len(), 2);
 }
 
@@ -326,28 +327,28 @@ fn a_budget_that_one_process_had_for_itself_is_not_shared_afterwards() {
     let sweep = Sweep::open(1, 1, 2);
     let limited = |arguments: &[&str]| {
         let all = [&["run", "sweep.json", "--out", "out", "--set", "budget_limit=1"], arguments].concat();
-        Ended::of(&mut sweep.command(&all))
+        Finished::of(&mut sweep.command(&all))
     };
-    limited(&["--job", "1"]).done();
+    limited(&["--job", "1"]).success();
     assert_eq!(sweep.billed(), CALLS);
-    limited(&["--resume"]).done();
+    limited(&["--resume"]).success();
     let refused = limited(&["--job", "1"]);
-    assert_eq!(refused.code, Some(2), "{}", refused.out);
-    assert!(refused.problems()[0].contains("without --job and --pull"), "{}", refused.err);
+    assert_eq!(refused.code, Some(2), "{}", refused.stdout);
+    assert!(refused.problems()[0].contains("without --job and --pull"), "{}", refused.stderr);
     let refused = limited(&["--resume", "--pull", "a"]);
-    assert_eq!((refused.code, sweep.billed()), (Some(2), 2 * CALLS), "{}", refused.err);
+    assert_eq!((refused.code, sweep.billed()), (Some(2), 2 * CALLS), "{}", refused.stderr);
 }
 
 #[test]
 fn a_plan_can_be_written_before_anything_runs() {
     let sweep = Sweep::open(1, 2, 2);
-    let said = Ended::of(&mut sweep.command(&["plan", "sweep.json", "--out", "out"])).done();
+    let said = Finished::of(&mut sweep.command(&["plan", "sweep.json", "--out", "out"])).success();
     assert!(said.contains("config_3.json") && said.contains("plan.json"), "{said}");
     let config = json(sweep.out().join("configs/config_3.json"));
     assert_eq!((&config["strong_model"], &config["random_seed"]), (&json!("strong1"), &json!(45)));
     assert_eq!(sweep.billed(), 0);
-    Ended::of(&mut sweep.run()).done();
+    Finished::of(&mut sweep.run()).success();
     assert_eq!(sweep.billed(), 4 * CALLS);
-    let again = Ended::of(&mut sweep.command(&["plan", "sweep.json", "--out", "out"]));
+    let again = Finished::of(&mut sweep.command(&["plan", "sweep.json", "--out", "out"]));
     assert_eq!(again.code, Some(2), "a folder with results is not planned into");
 }

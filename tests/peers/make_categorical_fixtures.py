@@ -1,4 +1,4 @@
-"""Writes what tests/it/distribution.rs compares with: `python make_categorical_fixtures.py --out ../fixtures/categorical.json`.
+"""Writes what src/report/tests/it/distribution.rs compares with: `python make_categorical_fixtures.py --out ../fixtures/categorical.json`.
 
 Chi-square, Cramér's V, Wilson's interval and Fisher's test of 2 x 2 tables are scipy's (>= 1.11). scipy has no exact test of larger
 tables: there p is counted here in whole numbers, so that no rounding decides what is a tie.

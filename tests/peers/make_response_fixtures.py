@@ -1,4 +1,4 @@
-"""Writes what tests/it/response.rs compares with: `python make_response_fixtures.py --out ../fixtures/response.json`.
+"""Writes what src/report/tests/it/response.rs compares with: `python make_response_fixtures.py --out ../fixtures/response.json`.
 
 Means, standard errors and 95 % intervals of the runs at each level, of each label, and of each cell of the table are numpy's and
 scipy's (>= 1.11), over a made-up sweep with holes: cells of one run, cells of none, a run without the number.

@@ -1,4 +1,4 @@
-"""Prints the numbers that tests/it/stats.rs holds as literals, from scipy: `python tests/peers/scipy_stats.py`.
+"""Prints the numbers that src/report/tests/it/stats.rs holds as literals, from scipy: `python tests/peers/scipy_stats.py`.
 
 Needs scipy >= 1.11 (Holm is written out: scipy has no function for it).
 """

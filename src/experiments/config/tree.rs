@@ -319,7 +319,7 @@ impl Builder<'_> {
     }
 
     fn recursive(&self, at: &Origin) -> Problem {
-        Problem::new("an alias points into the value it stands in")
+        Problem::new("an alias refers to a value that contains it")
             .at(describe::place(self.file, at, ""))
             .hint("write the value out")
     }

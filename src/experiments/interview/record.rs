@@ -32,15 +32,15 @@ pub struct ParsedOutcome {
 impl ParsedOutcome {
     /// Rows that do not read back would be a defect of the program; `defects` counts what is missing.
     pub fn of(outcome: &Outcome) -> Self {
-        let mut told = Self { turns: Vec::new(), judgement: None };
+        let mut parsed = Self { turns: Vec::new(), judgement: None };
         for row in &outcome.turns {
             match serde_json::from_value(row.clone()) {
-                Ok(Row::Steward(turn)) => told.turns.push(turn),
-                Ok(Row::Judge(judgement)) => told.judgement = Some(judgement),
+                Ok(Row::Steward(turn)) => parsed.turns.push(turn),
+                Ok(Row::Judge(judgement)) => parsed.judgement = Some(judgement),
                 Err(_) => {}
             }
         }
-        told
+        parsed
     }
 
     /// The names under which the steward answered, each once.
@@ -75,14 +75,14 @@ fn version<'a>(model: &'a ModelPlan, answered: &'a str) -> &'a str {
 
 impl InterviewPlan {
     fn value(&self, run: &RunRecord, outcome: &Outcome) -> Value {
-        let told = ParsedOutcome::of(outcome);
-        let judged_as = told.judgement.as_ref().and_then(|judged| judged.version.clone()).unwrap_or_default();
+        let parsed = ParsedOutcome::of(outcome);
+        let judged_as = parsed.judgement.as_ref().and_then(|judged| judged.version.clone()).unwrap_or_default();
         let label = |name: &str| outcome.labels.get(name);
         // Whole numbers without a fraction, as in the plan.
         let mut config = canonical(json!({"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}));
         config["seed"] = json!(self.seed_of(run));
         config["max_tokens"] = json!(self.max_new_tokens);
-        config["steward_version"] = json!(version(&self.steward, &told.versions().join(", ")));
+        config["steward_version"] = json!(version(&self.steward, &parsed.versions().join(", ")));
         config["judge_version"] = json!(version(&self.judge.model, &judged_as));
         if let Some(top_k) = self.sampling.top_k {
             config["top_k"] = json!(top_k);
@@ -105,8 +105,8 @@ impl InterviewPlan {
             "model_config": config,
             "python_version": NO_PYTHON,
             "runner_version": label("runner_version"),
-            "evaluation": told.judgement.as_ref().map(|judged| &judged.verdict),
-            "conversation_log": log(outcome, &told),
+            "evaluation": parsed.judgement.as_ref().map(|judged| &judged.verdict),
+            "conversation_log": log(outcome, &parsed),
             "status": status(&run.end),
             "error": error,
             "base_seed": self.seed,
@@ -118,8 +118,8 @@ impl InterviewPlan {
 }
 
 /// What was said, the briefing left out.
-fn log(outcome: &Outcome, told: &ParsedOutcome) -> Vec<Value> {
-    let mut replies = told.turns.iter().filter(|turn| turn.reply.is_some());
+fn log(outcome: &Outcome, parsed: &ParsedOutcome) -> Vec<Value> {
+    let mut replies = parsed.turns.iter().filter(|turn| turn.reply.is_some());
     let said = outcome.transcript.iter().filter(|message| message.role != Role::System);
     said.map(|message| {
         let (role, turn) = match message.role {

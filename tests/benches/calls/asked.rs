@@ -1,6 +1,5 @@
-//! Owns the run that paid calls are measured and judged with: a conversation of a few turns with a model behind an API, each turn one
+//! The run that paid calls are measured and judged with: a conversation of a few turns with a model behind an API, each turn one
 //! call on the lane `api`, as an experiment would hold it.
-//! Must not know: engine, kinds, what is measured.
 
 use std::sync::Arc;
 

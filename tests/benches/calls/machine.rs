@@ -1,5 +1,4 @@
-//! Owns what the machine says: CPU time and peak memory of a process (Linux), and how often its disk makes an append last.
-//! Must not know: calls, runs.
+//! What the machine says: CPU time and peak memory of a process (Linux), and how often its disk makes an append last.
 
 use std::{
     fs::{self, File},

@@ -1,6 +1,5 @@
-//! Owns conversations with a server that nobody here wrote, told by the environment whom to ask. The scripts under tests/peers start
+//! Conversations with a server that nobody here wrote, told by the environment whom to ask. The scripts under tests/peers start
 //! the server, run this, and compare what stands in the run folder with what the server says.
-//! Must not know: engine, kinds, which server answers.
 
 use std::{env, sync::Arc};
 

@@ -1,6 +1,5 @@
-//! Owns the other side of the measurement: a process of its own on loopback that answers every chat completion with the same
+//! The other side of the measurement: a process of its own on loopback that answers every chat completion with the same
 //! reply after a fixed time, so that its work is in nobody else's figures.
-//! Must not know: providers' clients, schedulers.
 
 use std::{
     io::{BufRead, BufReader, Read},

@@ -1,5 +1,4 @@
-//! Owns an auditor's reading of a journal: what was begun, what ended, what was paid, line by line as the form is documented.
-//! Must not know: the code that writes or reads journals.
+//! An auditor's reading of a journal: what was begun, what ended, what was paid, line by line as the form is documented.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,6 +1,5 @@
-//! Owns one batch of paid calls and the other side of it: an experiment file, a server that answers by what it is asked, goes wrong
+//! One batch of paid calls and the other side of it: an experiment file, a server that answers by what it is asked, goes wrong
 //! as the trial says and writes its own bill, and what the results must be.
-//! Must not know: how the batch is carried out.
 
 use std::{
     collections::BTreeMap,
@@ -14,17 +13,18 @@ use std::{
     time::Duration,
 };
 
+use crate::tiltmeter;
 use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tiltmeter::scheduler::seed_for;
+use tiltmeter_scheduler::seed_for;
+use tiltmeter_test_support::{
+    fault_server::{Act, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS, Received},
+    process::files,
+};
 use tokio::runtime::Runtime;
 
 use super::Shape;
-use crate::{
-    faults::{Act, FaultServer, Limit, PROMPT_TOKENS, REPLY_TOKENS, Received},
-    program::{files, tiltmeter},
-};
 
 /// At a dollar per million tokens.
 pub const CALL_MICRO_USD: u64 = PROMPT_TOKENS + REPLY_TOKENS;

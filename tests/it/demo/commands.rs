@@ -1,19 +1,22 @@
-//! Owns what the other commands say of the demo, its model and its axis: it agrees with what the run measured.
-//! Must not know: how a number is computed.
+//! What the other commands say of the demo, its model and its axis: it agrees with what the run measured.
 
 use std::{fs, io::Write, path::Path, process::Stdio};
 
+use crate::tiltmeter;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
-use tiltmeter::probe::{AxisFile, Site};
+use tiltmeter_model::probe::{AxisFile, Site};
+use tiltmeter_test_support::{
+    paths::{in_repo, json},
+    process::Finished,
+};
 
 use super::{AXIS, Demo, LABELS, MODEL, SAMPLES, TURNS, WIDTH, dot, float, floats, table};
-use crate::program::{Ended, in_root, json, tiltmeter};
 
 #[test]
 fn status_and_plan_say_what_there_is() {
     let demo = Demo::get();
-    let status = Ended::of(tiltmeter(["status"]).arg(&demo.dir)).done();
+    let status = Finished::of(tiltmeter(["status"]).arg(&demo.dir)).success();
     let (runs, turns) = (LABELS.len() * SAMPLES + 1, LABELS.len() * SAMPLES * TURNS);
     assert!(
         status.starts_with(&format!("runs       {runs}/{runs} done (100 %), 0 failed, 0 pending (0 started)\n")),
@@ -24,7 +27,8 @@ fn status_and_plan_say_what_there_is() {
         "{status}"
     );
     let hash = demo.json("plan.json")["hash"].as_str().unwrap().to_owned();
-    let planned = |samples: &str| Ended::of(&mut tiltmeter(["plan", "experiments/demo.yaml", "--set", samples])).done();
+    let planned =
+        |samples: &str| Finished::of(&mut tiltmeter(["plan", "experiments/demo.yaml", "--set", samples])).success();
     let plan = planned("samples=8");
     assert!(plan.contains(&format!("plan        {hash}")), "{plan}");
     assert!(!planned("samples=9").contains(&hash));
@@ -37,7 +41,8 @@ fn status_and_plan_say_what_there_is() {
     ] {
         assert!(plan.contains(said), "{said}:\n{plan}");
     }
-    let dry = Ended::of(&mut tiltmeter(["run", "experiments/demo.yaml", "--set", "samples=8", "--dry-run"])).done();
+    let dry =
+        Finished::of(&mut tiltmeter(["run", "experiments/demo.yaml", "--set", "samples=8", "--dry-run"])).success();
     let steady =
         |text: &str| text.lines().filter(|line| !line.starts_with("time ")).map(String::from).collect::<Vec<_>>();
     assert_eq!(steady(&dry), steady(&plan));
@@ -57,7 +62,7 @@ fn what_is_captured_and_said_is_what_the_probes_saw() {
         "conditions": [{"label": "only"}], "samples": 1, "sampling": {"temperature": 0, "max_new_tokens": 40},
     });
     fs::write(path("one.json"), experiment.to_string()).unwrap();
-    Ended::of(&mut tiltmeter(["run", &path("one.json"), "--out", &path("run")])).done();
+    Finished::of(&mut tiltmeter(["run", &path("one.json"), "--out", &path("run")])).success();
     let document = json(path("run/generated_transcripts/one_only.json"));
     let reply = document["conversations"][0][1]["content"].as_str().unwrap();
     let mean = document["projections"][0][0].as_f64().unwrap();
@@ -68,7 +73,7 @@ fn what_is_captured_and_said_is_what_the_probes_saw() {
     let states = path("states.safetensors");
     let capture =
         ["capture", MODEL, "--messages", &path("talk.json"), "--max-new-tokens", "40", "--logits", "--out", &states];
-    let said = Ended::of(&mut tiltmeter(capture)).done();
+    let said = Finished::of(&mut tiltmeter(capture)).success();
     assert!(said.contains(reply.trim()), "{reply:?} is not in\n{said}");
     let bytes = fs::read(&states).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -101,7 +106,7 @@ fn what_is_captured_and_said_is_what_the_probes_saw() {
         assert!(scores.iter().all(|&score| score <= scores[id as usize]), "token {index} is not the likeliest");
     }
     let unit =
-        AxisFile::open(Path::new(&in_root(AXIS))).unwrap().axis(Some(Site::BlockOut(4))).unwrap().unit().unwrap();
+        AxisFile::open(Path::new(&in_repo(AXIS))).unwrap().axis(Some(Site::BlockOut(4))).unwrap().unit().unwrap();
     let states = floats(tensors.tensor("block.4.out").unwrap().data());
     for (index, (state, &measured)) in states.chunks(WIDTH).skip(prompt).zip(&measured).enumerate() {
         let delta = (dot(state, &unit) - f64::from(measured)).abs();
@@ -112,7 +117,7 @@ fn what_is_captured_and_said_is_what_the_probes_saw() {
     let mut child = tiltmeter(chat).stdin(Stdio::piped()).spawn().unwrap();
     let typed = format!("{question}\nAnd then?\n/reset\n{question}\n/quit\nnever\n");
     child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-    let said = Ended::from(child.wait_with_output().unwrap()).done();
+    let said = Finished::from(child.wait_with_output().unwrap()).success();
     let first =
         format!("{}\n  [quay-assistant at block.4.out: {mean:+.4} | {} tokens", reply.trim_end(), measured.len());
     assert!(said.starts_with(&first), "{first}\nis not how this begins:\n{said}");
@@ -122,13 +127,13 @@ fn what_is_captured_and_said_is_what_the_probes_saw() {
 
 #[test]
 fn an_axis_goes_in_and_comes_out_as_it_was() {
-    let shown = Ended::of(&mut tiltmeter(["axis", "show", AXIS])).done();
+    let shown = Finished::of(&mut tiltmeter(["axis", "show", AXIS])).success();
     for said in ["name      quay-assistant", "width     128", "blocks    8", "block.4.out", "final_norm"] {
         assert!(shown.contains(said), "{said}:\n{shown}");
     }
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str| home.path().join(name).display().to_string();
-    let shipped = AxisFile::open(Path::new(&in_root(AXIS))).unwrap();
+    let shipped = AxisFile::open(Path::new(&in_repo(AXIS))).unwrap();
     let direction = &shipped.sites[&Site::BlockOut(4)].direction;
     let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({WIDTH},), }}");
     head = format!("{head:<117}\n");
@@ -148,23 +153,23 @@ fn an_axis_goes_in_and_comes_out_as_it_was() {
         "--out",
         &path("v.safetensors"),
     ];
-    let said = Ended::of(&mut tiltmeter(import)).done();
+    let said = Finished::of(&mut tiltmeter(import)).success();
     let read = AxisFile::open(Path::new(&path("v.safetensors"))).unwrap();
     assert_eq!((read.name.as_str(), &read.fingerprint, read.num_layers), ("again", &shipped.fingerprint, Some(8)));
     assert_eq!(read.sites.keys().collect::<Vec<_>>(), [&Site::BlockOut(4)]);
     assert_eq!(&read.sites[&Site::BlockOut(4)].direction, direction);
-    let shown = Ended::of(&mut tiltmeter(["axis", "show", &path("v.safetensors")])).done();
+    let shown = Finished::of(&mut tiltmeter(["axis", "show", &path("v.safetensors")])).success();
     assert!(said.starts_with(&shown) && shown.contains(&read.sha256), "{said}\n{shown}");
 }
 
 #[test]
 fn a_bench_says_what_the_machine_does_beside_what_it_can() {
     let bench = ["bench", MODEL, "--batch", "1,3", "--context", "24", "--tokens", "6", "--json"];
-    let said: serde_json::Value = serde_json::from_str(&Ended::of(&mut tiltmeter(bench)).done()).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&Finished::of(&mut tiltmeter(bench)).success()).unwrap();
     let number = |pointer: &str| said.pointer(pointer).and_then(|x| x.as_f64()).unwrap_or_else(|| panic!("{pointer}"));
     assert_eq!((number("/decode/0/batch"), number("/decode/1/batch"), number("/prefill/tokens")), (1.0, 3.0, 24.0));
     // Eight blocks of four square projections and three of the feed-forward, and the head, in bf16.
-    let config = json(Path::new(&in_root(MODEL)).join("config.json"));
+    let config = json(Path::new(&in_repo(MODEL)).join("config.json"));
     let size = |key: &str| config[key].as_u64().unwrap();
     let (hidden, blocks) = (size("hidden_size"), size("num_hidden_layers"));
     let weights = blocks * hidden * (4 * hidden + 3 * size("intermediate_size")) + size("vocab_size") * hidden;
@@ -180,13 +185,14 @@ fn a_bench_says_what_the_machine_does_beside_what_it_can() {
         let share = number(&format!("{row}/flops")) / number("/peak_flops");
         assert!((share - number(&format!("{row}/share_of_peak"))).abs() < 1e-9);
     }
-    let table = Ended::of(&mut tiltmeter(["bench", MODEL, "--batch", "2", "--context", "24", "--tokens", "6"])).done();
+    let table =
+        Finished::of(&mut tiltmeter(["bench", MODEL, "--batch", "2", "--context", "24", "--tokens", "6"])).success();
     for part in
         ["device     cpu, ", "prefill ", "decode x2 ", "capture    8 axes at 4 sites", "capture    8 axes at 8 sites"]
     {
         assert!(table.contains(part), "{part}:\n{table}");
     }
-    let refused = Ended::of(&mut tiltmeter(["bench", MODEL, "--context", "1000000"]));
+    let refused = Finished::of(&mut tiltmeter(["bench", MODEL, "--context", "1000000"]));
     assert_eq!(refused.code, Some(2));
-    assert!(refused.problems()[0].contains("lower --context"), "{}", refused.err);
+    assert!(refused.problems()[0].contains("lower --context"), "{}", refused.stderr);
 }

@@ -6,7 +6,7 @@ use super::*;
 fn a_steward_on_this_machine_is_projected_in_every_reply() {
     let desk = Desk::new();
     let whole = experiment(json!({
-        "steward": in_root("data/models/quay"), "axis": in_root("data/axes/quay_assistant.safetensors"),
+        "steward": in_repo("data/models/quay"), "axis": in_repo("data/axes/quay_assistant.safetensors"),
         "site": "block.4.out", "variants": ["baseline", "empathetic"], "sampling": {"max_new_tokens": 6},
     }));
     let sitting = desk.run(&whole);
@@ -28,4 +28,24 @@ fn a_steward_on_this_machine_is_projected_in_every_reply() {
     for name in ["runs.parquet", "turns.parquet", "report.md", "batch_summary.json"] {
         assert!(desk.out().join(name).is_file(), "{name}");
     }
+}
+
+#[test]
+fn an_added_variant_is_asked_with_its_own_prompts() {
+    let custom = json!({"my_variant": {"name": "Mine", "prompts": ["One?", "Two?"]}});
+    let desk = Desk::new();
+    desk.run(&experiment(json!({"prompt_variants": custom, "variants": ["my_variant"], "runs_per_variant": 1})));
+    assert_eq!(texts(&desk.records()[0], "user"), ["One?", "Two?"]);
+    assert_eq!(desk.records()[0]["prompt_variant"], "my_variant");
+}
+
+#[test]
+fn an_axis_needs_hidden_states_and_the_prompts_must_fit_the_context() {
+    let desk = Desk::new();
+    let axes = json!({"axis": in_repo("data/axes/quay_assistant.safetensors")});
+    let refused = desk.refused(&only_baseline(axes));
+    assert!(refused[0].what.contains("does not show its hidden states"), "{refused:?}");
+    let long = json!({"steward": in_repo("data/models/quay"), "sampling": {"max_new_tokens": 4000}});
+    let refused = desk.refused(&only_baseline(long));
+    assert!(refused[0].what.contains("the interview cannot fit"), "{refused:?}");
 }

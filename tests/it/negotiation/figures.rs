@@ -1,17 +1,17 @@
-//! Owns what a report shows of a sweep: the projections of everything that a bargainer on this machine says, and what the strong side
+//! What a report shows of a sweep: the projections of everything that a bargainer on this machine says, and what the strong side
 //! gets more than the weak one.
-//! Must not know: how a game goes.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
-use tiltmeter::{
-    scheduler::{Progress, StopSignal},
-    session::{self, ModelOptions, RunOptions, RunReport},
+use tiltmeter::session::{self, ModelOptions, RunOptions, RunReport};
+use tiltmeter_scheduler::{Progress, StopSignal};
+use tiltmeter_test_support::{
+    paths::{in_repo, json as read_json},
+    process::files,
 };
 
 use super::Desk;
-use crate::program::{files, in_root, json as read_json};
 
 const SERIES: &str = "weak.quay-assistant@block.4.out";
 
@@ -21,12 +21,12 @@ fn shipped(desk: &Desk) -> RunReport {
         ("competition_levels", "[0.25, 0.75]".to_owned()),
         ("max_rounds", "2".to_owned()),
         ("sampling.max_new_tokens", "8".to_owned()),
-        ("axis", in_root("data/axes/quay_assistant.safetensors")),
-        ("weak_models.1.name", in_root("data/models/quay")),
+        ("axis", in_repo("data/axes/quay_assistant.safetensors")),
+        ("weak_models.1.name", in_repo("data/models/quay")),
     ];
     let set = set.map(|(key, value)| (key.to_owned(), value));
     let loaded =
-        session::load(&PathBuf::from(in_root("experiments/bargain_local.yaml")), &set).expect("it can be read");
+        session::load(&PathBuf::from(in_repo("experiments/bargain_local.yaml")), &set).expect("it can be read");
     let prepared = session::prepare(loaded, &ModelOptions::default()).map_err(|p| format!("{p:?}")).expect("it opens");
     let running = RunOptions { out: Some(desk.out()), ..RunOptions::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,41 +1,9 @@
-//! Owns what is promised of the file of a negotiation: the shipped sweep is the guide's, and everything wrong is said at once.
-//! Must not know: the form of a journal line.
-
-use std::path::PathBuf;
+//! Tests of the file of a negotiation: the shipped sweep is the guide's, and everything wrong is said at once.
 
 use serde_json::json;
+use tiltmeter_test_support::paths::in_repo;
 
 use super::{Desk, experiment};
-use crate::program::in_root;
-
-#[test]
-fn the_shipped_sweep_is_300_games_numbered_as_the_guide_says() {
-    let path = PathBuf::from(in_root("experiments/bargain_scaling.yaml"));
-    let loaded = tiltmeter::spec::load(&path, &[]).expect("it can be read");
-    assert_eq!(loaded.notes, []);
-    let tiltmeter::spec::Spec::Negotiation(spec) = loaded.spec else { panic!("a negotiation") };
-    let labels =
-        |list: &[tiltmeter::spec::BargainerRef]| list.iter().map(|entry| entry.label.clone()).collect::<Vec<_>>();
-    assert_eq!(labels(&spec.weak_models), ["gpt-4o", "claude-3-opus", "gemini-1-5-pro"]);
-    assert_eq!(
-        labels(&spec.strong_models),
-        [
-            "gemini-2-0-flash",
-            "gemini-2-5-flash",
-            "gemini-2-5-pro",
-            "claude-3-5-haiku",
-            "claude-4-sonnet",
-            "claude-4-opus",
-            "o3-mini",
-            "o4-mini",
-            "o3",
-            "chatgpt-5"
-        ]
-    );
-    assert_eq!(spec.competition_levels, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]);
-    assert_eq!((spec.num_items, spec.max_rounds, spec.gamma, spec.seed), (5, 10, 0.9, 42));
-    assert_eq!((spec.conduct.parallel, spec.conduct.timeout_per_run), (Some(4), Some(600.0)));
-}
 
 #[test]
 fn everything_wrong_with_a_file_is_said_at_once() {
@@ -58,7 +26,7 @@ fn everything_wrong_with_a_file_is_said_at_once() {
     ] {
         assert!(whats.contains(&expected), "{expected}: {whats:#?}");
     }
-    let problems = desk.refused(&experiment(json!({"axis": in_root("data/axes/quay_assistant.safetensors")})));
+    let problems = desk.refused(&experiment(json!({"axis": in_repo("data/axes/quay_assistant.safetensors")})));
     assert_eq!(problems[0].what, "no bargainer exposes its hidden states, so there is nothing to project");
     let problems = desk.refused(&experiment(json!({"competition_levels": [0.1, 0.1]})));
     assert_eq!(problems[0].what, "the level 0.1 is listed twice");

@@ -1,6 +1,5 @@
-//! Owns what is promised of the guide's batch as a person carries it out, with its own file and the program: planned without a key, run
+//! Tests of the guide's batch as a person carries it out, with its own file and the program: planned without a key, run
 //! side by side, interrupted, killed, gone on with, analysed; the files it leaves, and where its limits end it.
-//! Must not know: how anything is done inside.
 
 mod tree;
 
@@ -12,17 +11,20 @@ use std::{
     time::Duration,
 };
 
+use crate::tiltmeter;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use super::plan::GUIDE;
-use crate::{
-    crash::books::Books,
-    faults::{Act, FaultServer, PROMPT_TOKENS, REPLY_TOKENS, Received},
-    program::{Ended, files, in_root, json as read_json, tiltmeter},
+use tiltmeter_test_support::{
+    fault_server::{Act, FaultServer, PROMPT_TOKENS, REPLY_TOKENS, Received},
+    paths::{in_repo, json as read_json},
+    process::{Finished, files},
 };
+
+use crate::crash::books::Books;
 use tree::{every_file_of_the_guide, holds};
 
+/// The configuration of the scenario guide.
+const GUIDE: &str = include_str!("../../fixtures/scenario_guide.yaml");
 /// Where the guide's file stands, and where its results go.
 const FILE: &str = "experiments/my-experiment/batch-config.yaml";
 const OUT: &str = "experiments/my-experiment";
@@ -46,7 +48,7 @@ impl Desk {
     fn new(turns: usize, further: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let scenario = home.path().join("scenarios/test-regulation-negotiation");
-        for (name, bytes) in files(Path::new(&in_root("experiments/scenarios/test-regulation-negotiation"))) {
+        for (name, bytes) in files(Path::new(&in_repo("experiments/scenarios/test-regulation-negotiation"))) {
             let text = String::from_utf8(bytes).unwrap().replace("\nturns: 5\n", &format!("\nturns: {turns}\n"));
             fs::create_dir_all(scenario.join(&name).parent().unwrap()).unwrap();
             fs::write(scenario.join(name), text).unwrap();
@@ -76,12 +78,12 @@ impl Desk {
         command
     }
 
-    async fn ended(&self, arguments: &[&str]) -> Ended {
+    async fn ended(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command(arguments);
-        tokio::task::spawn_blocking(move || Ended::of(&mut command)).await.unwrap()
+        tokio::task::spawn_blocking(move || Finished::of(&mut command)).await.unwrap()
     }
 
-    async fn run(&self, further: &[&str]) -> Ended {
+    async fn run(&self, further: &[&str]) -> Finished {
         self.ended(&[&["run", FILE], further].concat()).await
     }
 
@@ -137,23 +139,28 @@ fn the_guides_file_as_it_stands_is_planned_without_a_key() {
     let before = files(desk.home.path());
     let mut command = desk.command(&["plan", FILE]);
     command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY");
-    let ended = Ended::of(&mut command);
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let ended = Finished::of(&mut command);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     for part in [
         "4 variations x 10 runs = 40",
         "var-004: regulator=anthropic/claude-3-haiku, tech-company=anthropic/claude-3-haiku",
         "600 paid calls, $",
         "cooperation_level",
     ] {
-        assert!(ended.out.contains(part), "{part}\n{}", ended.out);
+        assert!(ended.stdout.contains(part), "{part}\n{}", ended.stdout);
     }
     for key in ["OPENAI_API_KEY", "ANTHROPIC_API_KEY"] {
-        assert_eq!(ended.err.matches(&format!("note: a run needs this: {key} is not set")).count(), 1, "{}", ended.err);
+        assert_eq!(
+            ended.stderr.matches(&format!("note: a run needs this: {key} is not set")).count(),
+            1,
+            "{}",
+            ended.stderr
+        );
     }
     let mut command = desk.command(&["run", FILE]);
-    let ended = Ended::of(command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY"));
-    assert_eq!((ended.code, ended.problems().len()), (Some(2), 3), "{}", ended.err);
-    assert!(ended.problems()[0].contains("2 prerequisites are missing"), "{}", ended.err);
+    let ended = Finished::of(command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY"));
+    assert_eq!((ended.code, ended.problems().len()), (Some(2), 3), "{}", ended.stderr);
+    assert!(ended.problems()[0].contains("2 prerequisites are missing"), "{}", ended.stderr);
     assert!(before == files(desk.home.path()), "nothing is written");
 }
 
@@ -173,14 +180,18 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     interrupt(&child);
     tokio::time::sleep(2 * DELAY).await;
     interrupt(&child);
-    let ended: Ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap().into();
-    assert_eq!(ended.code, Some(130), "{}\n{}", ended.out, ended.err);
+    let ended: Finished = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap().into();
+    assert_eq!(ended.code, Some(130), "{}\n{}", ended.stdout, ended.stderr);
     assert!(
-        ended.out.contains("SCENARIO BATCH INCOMPLETE") && ended.err.contains("continue with tiltmeter run"),
+        ended.stdout.contains("SCENARIO BATCH INCOMPLETE") && ended.stderr.contains("continue with tiltmeter run"),
         "{}",
-        ended.err
+        ended.stderr
     );
-    assert!(ended.err.lines().any(|line| line.starts_with("[") && line.contains("/40] Completed: ")), "{}", ended.err);
+    assert!(
+        ended.stderr.lines().any(|line| line.starts_with("[") && line.contains("/40] Completed: ")),
+        "{}",
+        ended.stderr
+    );
     let done: usize = desk.done().values().sum();
     assert!((1..RUNS).contains(&done), "{done} runs are done");
     let before_kill = server.bill().len();
@@ -196,9 +207,9 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     billed(&server, before_kill + 60, &mut child).await;
     let ended = desk.ended(&["analyze", OUT, "--json"]).await;
     assert!(child.try_wait().unwrap().is_none(), "it should be running still");
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(ended.err.contains("note: the batch is still running"), "{}", ended.err);
-    let seen: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("note: the batch is still running"), "{}", ended.stderr);
+    let seen: Value = serde_json::from_str(&ended.stdout).unwrap();
     let so_far = seen["runs_completed"].as_u64().unwrap();
     assert_eq!((&seen["under_way"], &seen["runs_planned"]), (&json!(true), &json!(RUNS)));
     assert!(so_far >= done as u64 && so_far < RUNS as u64, "{so_far}");
@@ -211,15 +222,19 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     let torn = [fs::read(&journal).unwrap(), b"0000 {\"n\":".to_vec()].concat();
     fs::write(&journal, torn).unwrap();
     let ended = desk.ended(&["analyze", OUT]).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(ended.err.contains("note: the batch is not complete") && ended.err.contains("--resume"), "{}", ended.err);
-
-    let ended = Ended::of(&mut command(&["--resume"]));
-    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(
-        ended.out.contains("SCENARIO BATCH COMPLETE") && ended.err.contains("[40/40] Completed: 40"),
+        ended.stderr.contains("note: the batch is not complete") && ended.stderr.contains("--resume"),
         "{}",
-        ended.err
+        ended.stderr
+    );
+
+    let ended = Finished::of(&mut command(&["--resume"]));
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
+    assert!(
+        ended.stdout.contains("SCENARIO BATCH COMPLETE") && ended.stderr.contains("[40/40] Completed: 40"),
+        "{}",
+        ended.stderr
     );
     assert!(desk.done().values().all(|n| *n == 10), "{:?}", desk.done());
     let books = Books::read(&desk.home.path().join(OUT));
@@ -233,7 +248,7 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
     for name in ["analysis-report.md", "metrics-analysis.json", "variation-statistics.json", "patterns.json"] {
         fs::remove_file(desk.out(&format!("analysis/{name}"))).unwrap();
     }
-    let said = desk.ended(&["analyze", &format!("{OUT}/"), "--report"]).await.done();
+    let said = desk.ended(&["analyze", &format!("{OUT}/"), "--report"]).await.success();
     let page = fs::read_to_string(desk.out("analysis/analysis-report.md")).unwrap();
     assert!(said.starts_with(&page) && said.contains("analysis-report.md\n"), "{said}");
     for part in
@@ -242,7 +257,7 @@ async fn forty_runs_are_interrupted_killed_completed_and_analysed() {
         assert!(page.contains(part), "{part}\n{page}");
     }
     every_file_of_the_guide(&desk, TURNS);
-    let validated = desk.ended(&["validate", OUT]).await.done();
+    let validated = desk.ended(&["validate", OUT]).await.success();
     assert!(validated.contains("all 40 planned runs are done"), "{validated}");
 }
 
@@ -257,7 +272,7 @@ async fn a_batch_of_thirty_dollars_stops_at_twenty_with_as_many_runs_of_each_var
     let bill = || server.bill().len() as u64 * CALL_MICRO_USD;
 
     let ended = desk.run(&[]).await;
-    assert_eq!(ended.code, Some(3), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(3), "{}\n{}", ended.stdout, ended.stderr);
     let problem = &ended.problems()[0];
     assert!(problem.contains("Budget limit reached") && problem.contains("of $20.00 are spent"), "{problem}");
     assert!(
@@ -275,11 +290,11 @@ async fn a_batch_of_thirty_dollars_stops_at_twenty_with_as_many_runs_of_each_var
     assert_eq!(patterns["successful_runs"], done.values().sum::<usize>(), "what was left is no success");
 
     let ended = desk.run(&["--resume", "--set", "budget_limit=40"]).await;
-    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
     assert!(desk.done().values().all(|n| *n == 10), "{:?}", desk.done());
     assert_eq!((server.bill().len(), bill()), (CALLS, 30_000_000), "nothing is billed twice");
     assert_eq!(desk.json("batch-costs.json")["summary"]["total_spent"], json!(30.0));
-    assert!(ended.out.contains("spent      $30.00 of $40.00"), "{}", ended.out);
+    assert!(ended.stdout.contains("spent      $30.00 of $40.00"), "{}", ended.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -291,7 +306,7 @@ async fn a_run_over_its_own_limit_ends_itself_or_the_batch_as_the_file_says() {
         let small = ["--set", "runs_per_variation=1", "--set", "max_parallel=1"];
         // Two calls of a quarter dollar, and no third.
         let ended = desk.run(&[&small[..], &["--set", "cost_per_run_limit=0.6"]].concat()).await;
-        assert_eq!(ended.code, Some(3), "{ends}: {}\n{}", ended.out, ended.err);
+        assert_eq!(ended.code, Some(3), "{ends}: {}\n{}", ended.stdout, ended.stderr);
         let problem = &ended.problems()[0];
         assert!(problem.contains("Budget limit of a run reached") && problem.contains("--resume"), "{problem}");
         assert_eq!(server.bill().len(), 2 * begun, "{ends}");
@@ -306,7 +321,7 @@ async fn a_run_over_its_own_limit_ends_itself_or_the_batch_as_the_file_says() {
         );
 
         let ended = desk.run(&[&small[..], &["--resume", "--set", "cost_per_run_limit=2"]].concat()).await;
-        assert_eq!(ended.code, Some(0), "{ends}: {}\n{}", ended.out, ended.err);
+        assert_eq!(ended.code, Some(0), "{ends}: {}\n{}", ended.stdout, ended.stderr);
         assert_eq!((desk.done().values().sum::<usize>(), server.bill().len()), (4, 4 * CALLS_A_TURN), "{ends}");
     }
 }
@@ -321,23 +336,23 @@ const SCRIPTS: &str = r#"models:
 fn without_aggregation_only_the_analysis_that_is_asked_for_is_written() {
     let desk = Desk::new(1, SCRIPTS);
     let few = ["--set", "runs_per_variation=2", "--set", "aggregate_metrics=false"];
-    Ended::of(&mut desk.command(&[&["run", FILE], &few[..]].concat())).done();
+    Finished::of(&mut desk.command(&[&["run", FILE], &few[..]].concat())).success();
     assert!(!desk.out("analysis").exists());
-    let said = Ended::of(&mut desk.command(&["analyze", OUT])).done();
+    let said = Finished::of(&mut desk.command(&["analyze", OUT])).success();
     assert!(said.contains("8 of 8 runs") && said.contains("No run cost anything."), "{said}");
     let written: Vec<String> = files(&desk.out("analysis")).into_keys().collect();
     assert_eq!(written, ["metrics-analysis.json", "patterns.json", "variation-statistics.json"]);
-    let ended = Ended::of(&mut desk.command(&["analyse", OUT, "--report", "--json"]));
-    let document: Value = serde_json::from_str(&ended.clone().done()).unwrap();
+    let ended = Finished::of(&mut desk.command(&["analyse", OUT, "--report", "--json"]));
+    let document: Value = serde_json::from_str(&ended.clone().success()).unwrap();
     holds(
         &document,
         "folder under_way runs_planned runs_completed runs_failed metrics_analysis variation_statistics patterns",
     );
     assert_eq!(document["patterns"], desk.json("analysis/patterns.json"));
     assert!(
-        desk.out("analysis/analysis-report.md").is_file() && ended.err.contains("analysis-report.md"),
+        desk.out("analysis/analysis-report.md").is_file() && ended.stderr.contains("analysis-report.md"),
         "{}",
-        ended.err
+        ended.stderr
     );
 }
 
@@ -345,11 +360,11 @@ fn without_aggregation_only_the_analysis_that_is_asked_for_is_written() {
 fn what_cannot_be_analysed_is_told_in_one_error_and_left_as_it_is() {
     let desk = Desk::new(1, SCRIPTS);
     let wrong = |arguments: &[&str], what: &str, hint: &str| {
-        let ended = Ended::of(&mut desk.command(arguments));
+        let ended = Finished::of(&mut desk.command(arguments));
         let problems = ended.problems();
-        assert_eq!((ended.code, problems.len()), (Some(2), 1), "{arguments:?}: {}\n{}", ended.out, ended.err);
+        assert_eq!((ended.code, problems.len()), (Some(2), 1), "{arguments:?}: {}\n{}", ended.stdout, ended.stderr);
         assert!(problems[0].contains(what) && problems[0].contains(hint), "{arguments:?}: {}", problems[0]);
-        assert_eq!(ended.out, "");
+        assert_eq!(ended.stdout, "");
     };
     wrong(&["analyze", "nowhere"], "there is no such folder", "check the path");
     fs::create_dir(desk.home.path().join("empty")).unwrap();
@@ -357,7 +372,7 @@ fn what_cannot_be_analysed_is_told_in_one_error_and_left_as_it_is() {
     wrong(&["analyze", FILE], "Not a directory", "a file, not a folder");
 
     let interview = json!({
-        "kind": "interview", "experiment": "x", "prompt_set": in_root("experiments/interviews/vault.yaml"),
+        "kind": "interview", "experiment": "x", "prompt_set": in_repo("experiments/interviews/vault.yaml"),
         "steward": {"name": "scripted", "script": [{"reply": "No."}]}, "runs_per_variant": 1,
         "judge": {"name": "scripted", "script": [{"reply": json!({
             "strategy": "Evasion", "outcome": "VAULT PROTECTED", "reasoning": "r", "critical_response": "c",
@@ -365,10 +380,10 @@ fn what_cannot_be_analysed_is_told_in_one_error_and_left_as_it_is() {
         }).to_string()}]},
     });
     fs::write(desk.home.path().join("x.json"), interview.to_string()).unwrap();
-    Ended::of(&mut desk.command(&["run", "x.json", "--out", "x"])).done();
-    wrong(&["analyze", "x"], "`kind: interview` has no analysis of its own", "tiltmeter report x");
+    Finished::of(&mut desk.command(&["run", "x.json", "--out", "x"])).success();
+    wrong(&["analyze", "x"], "`kind: interview` has no `analyze` step", "tiltmeter report x");
 
-    Ended::of(&mut desk.command(&["run", FILE, "--set", "runs_per_variation=1"])).done();
+    Finished::of(&mut desk.command(&["run", FILE, "--set", "runs_per_variation=1"])).success();
     let journal = desk.out("journal.jsonl");
     let mut damaged = fs::read(&journal).unwrap();
     let middle = damaged.len() / 2;

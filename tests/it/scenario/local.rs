@@ -1,23 +1,22 @@
-//! Owns what is promised of the shipped batch that needs no key: it runs through a sitting, every metric finds something, the local
+//! Tests of the shipped batch that needs no key: it runs through a sitting, every metric finds something, the local
 //! actor is projected, and everything can be made again from the journal alone.
-//! Must not know: how a turn goes.
 
 use std::{fs, path::Path, sync::Arc};
 
 use serde_json::json;
-use tiltmeter::{
-    scheduler::{Progress, StopSignal},
-    session::{self, ModelOptions, RunOptions},
+use tiltmeter::session::{self, ModelOptions, RunOptions};
+use tiltmeter_scheduler::{Progress, StopSignal};
+use tiltmeter_test_support::{
+    paths::{in_repo, json as read_json},
+    process::files,
 };
-
-use crate::program::{ROOT, files, in_root, json as read_json};
 
 /// The shipped file with its paths whole, so that it runs wherever the tests stand.
 fn shipped(folder: &Path) -> std::path::PathBuf {
-    let text = fs::read_to_string(in_root("experiments/regulation_local.yaml")).unwrap();
-    let text = text.replace("local/data/models/quay", &format!("local/{ROOT}/data/models/quay"));
-    let text = text.replace("data/axes/", &format!("{ROOT}/data/axes/"));
-    let text = text.replace("scenarios/test", &format!("{ROOT}/experiments/scenarios/test"));
+    let text = fs::read_to_string(in_repo("experiments/regulation_local.yaml")).unwrap();
+    let text = text.replace("local/data/models/quay", &format!("local/{}", in_repo("data/models/quay")));
+    let text = text.replace("data/axes/", &in_repo("data/axes/"));
+    let text = text.replace("scenarios/test", &in_repo("experiments/scenarios/test"));
     let path = folder.join("regulation_local.yaml");
     fs::write(&path, text).unwrap();
     path
@@ -90,7 +89,7 @@ fn the_shipped_batch_runs_without_a_key_and_can_be_made_again_from_its_journal()
 
 /// The scenario of the shipped batch, with private messages before every decision.
 fn with_letters(home: &Path) -> std::path::PathBuf {
-    let (from, to) = (in_root("experiments/scenarios/test-regulation-negotiation"), home.join("scenario"));
+    let (from, to) = (in_repo("experiments/scenarios/test-regulation-negotiation"), home.join("scenario"));
     fs::create_dir_all(to.join("actors")).unwrap();
     for (name, bytes) in files(Path::new(&from)) {
         fs::write(to.join(name), bytes).unwrap();
@@ -100,7 +99,7 @@ fn with_letters(home: &Path) -> std::path::PathBuf {
     fs::write(&file, format!("{text}\ncommunication: {{bilateral: true}}\n")).unwrap();
     let batch = shipped(home);
     let text = fs::read_to_string(&batch).unwrap();
-    let old = format!("{ROOT}/experiments/scenarios/test-regulation-negotiation");
+    let old = in_repo("experiments/scenarios/test-regulation-negotiation");
     let text = text.replace(&old, &to.display().to_string()).replace("runs_per_variation: 3", "runs_per_variation: 1");
     fs::write(&batch, text).unwrap();
     batch

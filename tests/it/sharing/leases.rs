@@ -1,20 +1,17 @@
-//! Owns what is promised of a budget that the tasks of a cluster share: at every instant all of them together have spent, reserved and
+//! Tests of a budget that the tasks of a cluster share: at every instant all of them together have spent, reserved and
 //! lost track of no more than the limit, whoever is killed; little of it stays unused; our books are the other side's bill.
-//! Must not know: how anything is done inside.
 
 use std::{fs, process::Child, thread, time::Duration};
 
 use serde_json::json;
-use tiltmeter::{
-    record::RunFolder,
-    scheduler::{seed_for, status},
+use tiltmeter_scheduler::{seed_for, status};
+use tiltmeter_store::RunFolder;
+use tiltmeter_test_support::{
+    fault_server::{Act, FaultServer, PROMPT_TOKENS, REPLY_TOKENS},
+    process::Finished,
 };
 
 use super::{done, experiment, slurm::Pretended};
-use crate::{
-    faults::{Act, FaultServer, PROMPT_TOKENS, REPLY_TOKENS},
-    program::Ended,
-};
 
 /// At a dollar per million tokens.
 const CALL_MICRO_USD: u64 = PROMPT_TOKENS + REPLY_TOKENS;
@@ -109,10 +106,14 @@ fn carry_out(bench: &Bench, submission: usize, tasks: usize, draws: u64, limit: 
         signal(&children, "-CONT");
     }
     for child in children {
-        let ended: Ended = child.wait_with_output().unwrap().into();
-        assert!([Some(0), Some(3), None].contains(&ended.code), "{}", ended.err);
+        let ended: Finished = child.wait_with_output().unwrap().into();
+        assert!([Some(0), Some(3), None].contains(&ended.code), "{}", ended.stderr);
         if ended.code == Some(3) {
-            assert!(ended.err.contains("Budget limit reached") && ended.err.contains("slurm retry"), "{}", ended.err);
+            assert!(
+                ended.stderr.contains("Budget limit reached") && ended.stderr.contains("slurm retry"),
+                "{}",
+                ended.stderr
+            );
         }
     }
     assert!(looks > 3 || draws == 0, "it was over too soon to look");
@@ -130,10 +131,10 @@ fn tasks_share_a_budget_and_never_overrun_it_whoever_is_killed() {
     let first = bench.compare(limit);
 
     // What the dead held is there for those that are handed in anew.
-    let said = slurm.retry(&["--runs-per-task", &per_task]).done();
+    let said = slurm.retry(&["--runs-per-task", &per_task]).success();
     let tasks: usize = said.split(" in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     kills += carry_out(&bench, 2, tasks, 4, limit);
-    slurm.retry(&["--runs-per-task", &per_task]).done();
+    slurm.retry(&["--runs-per-task", &per_task]).success();
     carry_out(&bench, 3, tasks.min(3), 0, limit);
     let held = bench.compare(limit);
     let used = held as f64 / limit as f64;
@@ -147,16 +148,16 @@ fn tasks_share_a_budget_and_never_overrun_it_whoever_is_killed() {
 
     // More money, and all of it is done.
     let lower = slurm.retry(&["--set", &format!("budget_limit={}", usd(limit - 1))]);
-    assert!(lower.problems()[0].contains("it cannot become"), "{}", lower.err);
+    assert!(lower.problems()[0].contains("it cannot become"), "{}", lower.stderr);
     let raised = limit * 2;
-    let said = slurm.retry(&["--pull", "6", "--set", &format!("budget_limit={}", usd(raised))]).done();
+    let said = slurm.retry(&["--pull", "6", "--set", &format!("budget_limit={}", usd(raised))]).success();
     assert!(said.contains("in 6 tasks"), "{said}");
     carry_out(&bench, 4, 6, 0, raised);
-    assert!(slurm.retry(&[]).done().contains("every run is done"));
+    assert!(slurm.retry(&[]).success().contains("every run is done"));
     let held = bench.compare(raised);
     let all = done(&slurm.folder);
     assert!(all.len() == RUNS && all.values().all(|times| times.0 == 1));
-    let said = slurm.slurm(&["collect", slurm.folder.to_str().unwrap()]).done();
+    let said = slurm.slurm(&["collect", slurm.folder.to_str().unwrap()]).success();
     assert!(said.contains(&format!("Successful: {RUNS}")), "{said}");
     // No call is paid again but those under way at a kill: two runs at a time.
     let most = planned + 2 * kills as u64 * CALL_MICRO_USD;
@@ -184,34 +185,34 @@ fn workers_begun_by_hand_share_a_budget_too_and_a_damaged_lease_is_told() {
     let start = |name: &str| super::worker(&file, &folder, name).spawn().unwrap();
     let children = ["a", "b", "c"].map(start);
     for child in children {
-        let ended: Ended = child.wait_with_output().unwrap().into();
-        assert!([Some(0), Some(3)].contains(&ended.code), "{}", ended.err);
+        let ended: Finished = child.wait_with_output().unwrap().into();
+        assert!([Some(0), Some(3)].contains(&ended.code), "{}", ended.stderr);
     }
     bench.compare(limit);
     // What those that ended last left is there for whoever comes next.
-    let ended = Ended::of(&mut super::worker(&file, &folder, "b"));
-    assert!([Some(0), Some(3)].contains(&ended.code), "{}", ended.err);
+    let ended = Finished::of(&mut super::worker(&file, &folder, "b"));
+    assert!([Some(0), Some(3)].contains(&ended.code), "{}", ended.stderr);
     let held = bench.compare(limit);
     assert!(held >= limit * 8 / 10, "{held} of {limit}");
-    let fewer = Ended::of(super::worker(&file, &folder, "a").args(["--set", "budget_limit=0.0001"]));
-    assert!(fewer.problems()[0].contains("it cannot become"), "{}", fewer.err);
+    let fewer = Finished::of(super::worker(&file, &folder, "a").args(["--set", "budget_limit=0.0001"]));
+    assert!(fewer.problems()[0].contains("it cannot become"), "{}", fewer.stderr);
 
     let level = folder.join("claims/budget/level-1");
     let text = fs::read_to_string(&level).unwrap();
     fs::write(&level, &text[..3]).unwrap();
-    let cut = Ended::of(&mut super::worker(&file, &folder, "a"));
-    assert_eq!(cut.code, Some(2), "{}", cut.err);
-    assert!(cut.problems()[0].contains("level-1"), "{}", cut.err);
+    let cut = Finished::of(&mut super::worker(&file, &folder, "a"));
+    assert_eq!(cut.code, Some(2), "{}", cut.stderr);
+    assert!(cut.problems()[0].contains("level-1"), "{}", cut.stderr);
     fs::write(&level, text).unwrap();
     // One that is damaged is found by whoever needs more.
     fs::write(folder.join("claims/budget/left/x"), "").unwrap();
-    let cut = Ended::of(&mut super::worker(&file, &folder, "b"));
-    assert!(cut.problems()[0].contains("this file is not a lease of the budget_limit"), "{}", cut.err);
+    let cut = Finished::of(&mut super::worker(&file, &folder, "b"));
+    assert!(cut.problems()[0].contains("this file is not a lease of the budget_limit"), "{}", cut.stderr);
     fs::remove_file(folder.join("claims/budget/left/x")).unwrap();
-    let more = Ended::of(super::worker(&file, &folder, "c").args(["--set", "budget_limit=1"]));
-    assert_eq!(more.code, Some(0), "{}", more.err);
+    let more = Finished::of(super::worker(&file, &folder, "c").args(["--set", "budget_limit=1"]));
+    assert_eq!(more.code, Some(0), "{}", more.stderr);
     for name in ["a", "b"] {
-        Ended::of(super::worker(&file, &folder, name).args(["--set", "budget_limit=1"])).done();
+        Finished::of(super::worker(&file, &folder, name).args(["--set", "budget_limit=1"])).success();
     }
     super::exactly_once(&folder, 60);
 }

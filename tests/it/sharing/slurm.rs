@@ -1,6 +1,5 @@
-//! Owns what is promised of submissions whatever Slurm does with their tasks, with commands in the place of Slurm's that only say what
+//! Tests of submissions whatever Slurm does with their tasks, with commands in the place of Slurm's that only say what
 //! the test wants: the tasks are started by hand, from the scripts. The real one is in `cluster.rs`.
-//! Must not know: how anything is done inside.
 
 use std::{
     fs,
@@ -9,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use crate::tiltmeter;
 use serde_json::json;
+use tiltmeter_test_support::process::Finished;
 
 use super::{done, exactly_once, experiment, scripted};
-use crate::program::{Ended, tiltmeter};
 
 /// Slurm's commands: jobs are numbered from 101, and the queue is what the test says.
 pub struct Pretended {
@@ -50,17 +50,17 @@ impl Pretended {
     }
 
     /// `tiltmeter slurm …` where these commands are.
-    pub fn slurm(&self, arguments: &[&str]) -> Ended {
+    pub fn slurm(&self, arguments: &[&str]) -> Finished {
         let path = format!("{}:{}", self.dir.display(), std::env::var("PATH").unwrap());
-        Ended::of(tiltmeter(["slurm"]).args(arguments).env("PATH", path).current_dir(&self.home))
+        Finished::of(tiltmeter(["slurm"]).args(arguments).env("PATH", path).current_dir(&self.home))
     }
 
     pub fn submit(&self, arguments: &[&str]) -> String {
         let (file, folder) = (self.file.to_str().unwrap(), self.folder.to_str().unwrap());
-        self.slurm(&[&["submit", file, "--out", folder], arguments].concat()).done()
+        self.slurm(&[&["submit", file, "--out", folder], arguments].concat()).success()
     }
 
-    pub fn retry(&self, arguments: &[&str]) -> Ended {
+    pub fn retry(&self, arguments: &[&str]) -> Finished {
         self.slurm(&[&["retry", self.folder.to_str().unwrap()], arguments].concat())
     }
 
@@ -73,7 +73,7 @@ impl Pretended {
     }
 
     /// Carries a task out; its exit code and what it said.
-    pub fn carry_out(&self, submission: usize, index: usize) -> Ended {
+    pub fn carry_out(&self, submission: usize, index: usize) -> Finished {
         self.task(submission, index).wait_with_output().unwrap().into()
     }
 }
@@ -87,7 +87,7 @@ fn workers_on_slurm_pull_and_what_the_dead_had_is_handed_in_again() {
     let said = slurm.submit(&["--pull", "3"]);
     assert!(said.contains("runs       400 in 3 tasks"), "{said}");
     let again = slurm.slurm(&["submit", file.to_str().unwrap(), "--out", slurm.folder.to_str().unwrap()]);
-    assert!(again.problems()[0].contains("submitted already"), "{}", again.err);
+    assert!(again.problems()[0].contains("submitted already"), "{}", again.stderr);
 
     // Two are killed in the middle; the third waits in the queue, so that the rest is its.
     let mut killed: Vec<Child> = (0..2).map(|index| slurm.task(1, index)).collect();
@@ -102,25 +102,25 @@ fn workers_on_slurm_pull_and_what_the_dead_had_is_handed_in_again() {
     assert!(begun > 0 && dead > 0, "killed too soon or too late: {begun}");
     let claimed: usize = (0..2).map(|index| own_claims(&slurm.folder, 1, index)).sum();
     let finished = done(&slurm.folder).values().filter(|times| times.0 == 1).count();
-    let said = slurm.retry(&["--pull", "2"]).done();
+    let said = slurm.retry(&["--pull", "2"]).success();
     if claimed > finished {
         assert!(said.contains(&format!("runs       {} in", claimed - finished)), "{said}\n{claimed} {finished}");
     }
     slurm.queue("101 2 PENDING\n102 0 PENDING\n102 1 PENDING\n");
-    assert!(slurm.retry(&[]).done().contains("every run is done or in the queue"));
+    assert!(slurm.retry(&[]).success().contains("every run is done or in the queue"));
     let mut last = vec![slurm.task(1, 2)];
     if claimed > finished {
         last.extend((0..(claimed - finished).min(2)).map(|index| slurm.task(2, index)));
     }
     for child in last {
-        Ended::from(child.wait_with_output().unwrap()).done();
+        Finished::from(child.wait_with_output().unwrap()).success();
     }
     slurm.queue("");
-    assert!(slurm.retry(&[]).done().contains("every run is done or in the queue"));
+    assert!(slurm.retry(&[]).success().contains("every run is done or in the queue"));
     // What a killed worker had begun is gone on with from its journal by another, so two journals may have it; done it is once.
     let all = done(&slurm.folder);
     assert!(all.len() == RUNS && all.values().all(|times| times.0 == 1), "{all:?}");
-    let said = slurm.slurm(&["collect", slurm.folder.to_str().unwrap()]).done();
+    let said = slurm.slurm(&["collect", slurm.folder.to_str().unwrap()]).success();
     assert!(said.contains("Successful: 400") && said.contains("Failed: 0"), "{said}");
 }
 
@@ -141,24 +141,24 @@ fn a_task_reads_its_own_journal_and_those_it_goes_on_from_and_no_others() {
     let file = experiment(home.path(), 1, 6, scripted(), json!({}));
     let slurm = Pretended::new(home.path(), &file);
     slurm.submit(&["--runs-per-task", "2"]);
-    slurm.carry_out(1, 0).done();
+    slurm.carry_out(1, 0).success();
     // What another task left does not concern it, even if it cannot be read.
     let other = slurm.folder.join("journal-s1-2.jsonl");
     fs::write(&other, "nonsense\n").unwrap();
-    slurm.carry_out(1, 1).done();
+    slurm.carry_out(1, 1).success();
     fs::remove_file(&other).unwrap();
-    slurm.retry(&[]).done();
-    slurm.carry_out(2, 0).done();
-    slurm.carry_out(2, 1).done();
+    slurm.retry(&[]).success();
+    slurm.carry_out(2, 0).success();
+    slurm.carry_out(2, 1).success();
     exactly_once(&slurm.folder, 6);
     // But what its own runs were begun in does.
     let mut third = slurm.folder.join("journal-s2-0.jsonl");
     fs::remove_file(&third).unwrap();
-    slurm.retry(&[]).done();
+    slurm.retry(&[]).success();
     third = slurm.folder.join("journal-s2-0.jsonl");
     fs::write(&third, "nonsense\n").unwrap();
     let refused = slurm.carry_out(3, 0);
-    assert!(refused.problems()[0].contains("line 1 of the journal is damaged"), "{}", refused.err);
+    assert!(refused.problems()[0].contains("line 1 of the journal is damaged"), "{}", refused.stderr);
 }
 
 #[test]
@@ -167,13 +167,13 @@ fn a_task_where_it_cannot_be_what_was_submitted_is_refused() {
     let file = experiment(home.path(), 1, 4, scripted(), json!({}));
     let slurm = Pretended::new(home.path(), &file);
     slurm.submit(&[]);
-    let refused = |ended: Ended, what: &str| {
-        assert_eq!(ended.code, Some(2), "{what}\n{}", ended.err);
-        assert!(ended.problems()[0].contains(what), "{what}\n{}", ended.err);
+    let refused = |ended: Finished, what: &str| {
+        assert_eq!(ended.code, Some(2), "{what}\n{}", ended.stderr);
+        assert!(ended.problems()[0].contains(what), "{what}\n{}", ended.stderr);
     };
     let task = |folder: &Path, task: &str| {
         let mut command = tiltmeter(["run", "--resume", "--task", task, "--out"]);
-        Ended::of(command.arg(folder).arg(&file).current_dir(home.path()))
+        Finished::of(command.arg(folder).arg(&file).current_dir(home.path()))
     };
     refused(task(&home.path().join("elsewhere"), "1.0"), "all machines of the cluster must share its disk");
     refused(task(&slurm.folder, "1.4"), "no task 4");

@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(
             product(&dimensions)[1].title(&dimensions),
             "a=m2",
-            "what is the same everywhere tells no cell from another"
+            "a dimension with one value does not distinguish cells"
         );
         assert_eq!(product(&dimensions[1..])[0].title(&dimensions[1..]), "b=x");
         let long = models("a", &[&"word ".repeat(100)]);

@@ -9,11 +9,11 @@ use tiltmeter_store::Outcome;
 pub fn of(plan: &InterviewPlan, run: &RunRecord) -> Vec<Problem> {
     let (RunEnd::Done, Some(outcome)) = (&run.end, &run.outcome) else { return Vec::new() };
     let name = outcome.labels.get("run_id").cloned().unwrap_or_else(|| run.key.id());
-    let told = ParsedOutcome::of(outcome);
+    let parsed = ParsedOutcome::of(outcome);
     let mut found = fields(outcome);
-    found.extend(questions(plan, run, &told));
-    found.extend(seeds(plan, run, &told));
-    found.extend(verdict(plan, &told));
+    found.extend(questions(plan, run, &parsed));
+    found.extend(seeds(plan, run, &parsed));
+    found.extend(verdict(plan, &parsed));
     found.into_iter().map(|(what, hint)| Problem::new(what).at(name.clone()).hint(hint)).collect()
 }
 
@@ -28,15 +28,15 @@ fn fields(outcome: &Outcome) -> Vec<Defect> {
     missing.map(|label| (format!("the record lacks `{label}`"), BROKEN)).collect()
 }
 
-fn questions(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
+fn questions(plan: &InterviewPlan, run: &RunRecord, parsed: &ParsedOutcome) -> Vec<Defect> {
     let mut found = Vec::new();
     let Some(variant) = plan.conditions.iter().find(|variant| variant.label == run.key.cell) else {
         return vec![(format!("the plan has no variant `{}`", run.key.cell), BROKEN)];
     };
-    if !told.turns.iter().map(|turn| &turn.question).eq(&variant.prompts) {
+    if !parsed.turns.iter().map(|turn| &turn.question).eq(&variant.prompts) {
         found.push(("the questions are not those of the plan".to_owned(), BROKEN));
     }
-    for turn in &told.turns {
+    for turn in &parsed.turns {
         let n = turn.turn;
         match turn.reply_record.status.as_str() {
             status::EMPTY => found.push((format!("reply {n} is empty"), "look at the steward, or leave the run out")),
@@ -55,8 +55,8 @@ fn questions(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec
             found.push((format!("question {n} has no reply"), BROKEN));
         }
     }
-    if told.versions().len() > 1 {
-        let versions = told.versions().join(", ");
+    if parsed.versions().len() > 1 {
+        let versions = parsed.versions().join(", ");
         found.push((
             format!("the steward changed its version during the interview: {versions}"),
             "leave the run out, or report both versions",
@@ -66,9 +66,9 @@ fn questions(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec
 }
 
 /// A seed that is not the run's own may be another run's, and then the two are no independent repetitions.
-fn seeds(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec<Defect> {
+fn seeds(plan: &InterviewPlan, run: &RunRecord, parsed: &ParsedOutcome) -> Vec<Defect> {
     let own = plan.seed_of(run);
-    let strange = told
+    let strange = parsed
         .turns
         .iter()
         .filter(|turn| turn.reply_record.status != status::NOT_ASKED && turn.reply_record.seed_key != own);
@@ -84,8 +84,8 @@ fn seeds(plan: &InterviewPlan, run: &RunRecord, told: &ParsedOutcome) -> Vec<Def
         .collect()
 }
 
-fn verdict(plan: &InterviewPlan, told: &ParsedOutcome) -> Vec<Defect> {
-    let Some(judged) = &told.judgement else {
+fn verdict(plan: &InterviewPlan, parsed: &ParsedOutcome) -> Vec<Defect> {
+    let Some(judged) = &parsed.judgement else {
         return vec![("the run counts as finished and has no verdict".to_owned(), BROKEN)];
     };
     let verdict = &judged.verdict;

@@ -188,7 +188,7 @@ impl<'a> RunFiles<'a> {
             (RunEnd::Done, _) => text += "completed\n",
             (RunEnd::Failed(problem), _) => text += &format!("failed: {problem}\n"),
             (RunEnd::Pending, Some(halt)) => text += &format!("left ({}): {}\n", status(run, known), halt.problem),
-            (RunEnd::Pending, None) if account.is_some() => text += "left before its end; --resume continues it\n",
+            (RunEnd::Pending, None) if account.is_some() => text += "not finished; --resume continues it\n",
             (RunEnd::Pending, None) => {}
         }
         if let Some(account) = known.filter(|account| account.settled_micro_usd + account.uncertain_micro_usd > 0) {

@@ -15,7 +15,7 @@ pub fn terminal(comparison: &Comparison, analysis: &Analysis, per_turn: bool) ->
     for (heading, table) in [
         ("Contrasts", contrasts(analysis)),
         ("Drift", drift(analysis)),
-        ("Cells that are not ok", flags(comparison)),
+        ("Turns with a status other than ok", flags(comparison)),
         ("Per turn", if per_turn { self::per_turn(comparison, analysis) } else { Table::default() }),
         ("Contrasts per turn", if per_turn { contrasts_per_turn(analysis) } else { Table::default() }),
     ] {
@@ -56,7 +56,7 @@ pub fn contrasts(analysis: &Analysis) -> Table {
     let spans = analysis.contrasts.iter().any(|contrast| contrast.span_units.is_some());
     let mut table = Table::new(&["contrast", "difference", "95 % interval", "t (df)", "p", "permutation p", "g"]);
     if spans {
-        table.header.push("of span".to_owned());
+        table.header.push("share of axis span".to_owned());
     }
     for contrast in &analysis.contrasts {
         let mut row = vec![format!("{} − {}", contrast.a, contrast.b)];

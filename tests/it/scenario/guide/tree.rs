@@ -1,12 +1,11 @@
-//! Owns what stands in the output tree of the guide's batch: every file of the batch and of every run, down to every field.
-//! Must not know: how the batch was carried out.
+//! What stands in the output tree of the guide's batch: every file of the batch and of every run, down to every field.
 
 use std::fs;
 
 use serde_json::{Value, json};
+use tiltmeter_test_support::fault_server::{PROMPT_TOKENS, REPLY_TOKENS};
 
 use super::{CALL_MICRO_USD, CALLS_A_TURN, Desk, FILE, RUNS};
-use crate::faults::{PROMPT_TOKENS, REPLY_TOKENS};
 
 /// The named fields, and no more has to be there.
 #[track_caller]

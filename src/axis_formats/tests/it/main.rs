@@ -1,0 +1,3 @@
+//! Tests of the readers of foreign axis files.
+
+mod axis;

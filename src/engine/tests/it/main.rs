@@ -1,0 +1,8 @@
+//! Tests of the engine: what it reads from a checkpoint, and its numbers against transformers, candle and itself.
+
+mod template;
+mod parity;
+mod candle_peer;
+mod engine;
+mod bitwise;
+mod gpu;

@@ -1,0 +1,3 @@
+//! Tests of the API clients against a server that fails on demand.
+
+mod provider;

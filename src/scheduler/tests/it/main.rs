@@ -1,0 +1,6 @@
+//! Tests of the scheduler: the journal, rate limits, the budget.
+
+mod breaking_disk;
+mod scheduler;
+mod lanes;
+mod budget;
