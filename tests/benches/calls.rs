@@ -28,12 +28,10 @@ use std::{
 };
 
 use serde_json::json;
-use tiltmeter::{
-    provider::{ApiModel, ApiOptions, Price},
-    record::RunFolder,
-    scheduler::{Budget, Disk, Lane, LaneLimits, Plan, Schedule},
-    secret::Keys,
-};
+use tiltmeter_model::secret::Keys;
+use tiltmeter_providers::{ApiModel, ApiOptions, Price};
+use tiltmeter_scheduler::{Budget, Disk, Lane, LaneLimits, Plan, Schedule};
+use tiltmeter_store::RunFolder;
 
 use asked::{LANE, runs};
 use server::Server;

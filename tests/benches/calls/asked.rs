@@ -4,12 +4,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tiltmeter::{
-    experiment::ModelClient,
-    model::{ChatRequest, Message, Model, Role},
-    record::{Outcome, RunKey},
-    scheduler::{CallPolicy, Run, RunContext, RunError},
-};
+use tiltmeter_experiments::ModelClient;
+use tiltmeter_model::{ChatRequest, Message, Model, Role};
+use tiltmeter_scheduler::{CallPolicy, Run, RunContext, RunError};
+use tiltmeter_store::{Outcome, RunKey};
 
 pub const LANE: &str = "api";
 const MAX_NEW_TOKENS: usize = 48;

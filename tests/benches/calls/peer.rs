@@ -4,12 +4,10 @@
 use std::{env, sync::Arc};
 
 use serde_json::json;
-use tiltmeter::{
-    provider::{ApiModel, ApiOptions, Price},
-    record::RunFolder,
-    scheduler::{Budget, Lane, LaneLimits, Plan, Schedule},
-    secret::Keys,
-};
+use tiltmeter_model::secret::Keys;
+use tiltmeter_providers::{ApiModel, ApiOptions, Price};
+use tiltmeter_scheduler::{Budget, Lane, LaneLimits, Plan, Schedule};
+use tiltmeter_store::RunFolder;
 
 use crate::asked::{LANE, runs};
 
