@@ -7,6 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::npy;
 use crate::tensor::{LARGEST_FILE, Numbers, Tensor};
 use crate::torch;
+use tiltmeter_model::input;
 use tiltmeter_model::probe::{AxisFile, AxisOrigin, AxisStats, LayerConvention, Site, SiteAxis};
 use tiltmeter_model::problem::Problem;
 
@@ -45,7 +46,7 @@ fn read(request: &ImportRequest) -> Result<AxisFile, Problem> {
         return Err(Problem::new(format!("the file has {} MiB: too large for an axis", size >> 20))
             .hint("export the axis alone: one tensor of shape [layers, hidden_size] or [hidden_size]"));
     }
-    let bytes = fs::read(&request.path).map_err(unreadable)?;
+    let bytes = input::read_bytes(&request.path, LARGEST_FILE).map_err(unreadable)?;
     if AxisFile::is_axis_file(&bytes) {
         return Ok(restamp(AxisFile::from_bytes(&bytes)?, request));
     }

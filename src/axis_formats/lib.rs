@@ -15,6 +15,7 @@
 
 mod import;
 mod npy;
+mod pickle_limits;
 mod tensor;
 mod torch;
 

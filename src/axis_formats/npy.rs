@@ -61,12 +61,23 @@ pub(super) fn read(name: String, bytes: &[u8]) -> Result<Tensor, Problem> {
 pub(super) fn read_archive(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
     let mut tensors = Vec::new();
+    // Of all arrays: compression hides any size.
+    let mut unpacked = 0;
     for i in 0..archive.len() {
         let file = archive.by_index(i).map_err(damaged)?;
         let path = file.name().map_err(damaged)?.into_owned();
         let Some(name) = path.strip_suffix(".npy") else { continue };
+        let room = LARGEST_FILE - unpacked;
         let mut array = Vec::new();
-        file.take(LARGEST_FILE).read_to_end(&mut array).map_err(damaged)?;
+        file.take(room + 1).read_to_end(&mut array).map_err(damaged)?;
+        if array.len() as u64 > room {
+            return Err(Problem::new(format!(
+                "the arrays have more than {} MiB: too large for an axis",
+                LARGEST_FILE >> 20
+            ))
+            .hint("save the axis alone: one array of shape [layers, hidden_size] or [hidden_size]"));
+        }
+        unpacked += array.len() as u64;
         tensors.push(read(name.to_owned(), &array)?);
     }
     Ok(tensors)

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use tiltmeter_model::problem::Problem;
 
 /// Bytes. Far above any axis, but below a whole model given by mistake.
-pub(super) const LARGEST_FILE: u64 = 1 << 30;
+pub(super) const LARGEST_FILE: u64 = 512 << 20;
 
 /// Number format, little-endian.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::{
 use candle_core::pickle::{Object, Stack};
 use zip::ZipArchive;
 
+use crate::pickle_limits;
 use crate::tensor::{LARGEST_FILE, Numbers, Tensor};
 use tiltmeter_model::problem::Problem;
 
@@ -39,17 +40,30 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Tensor>, Problem> {
     let root = unpickle(&pickle)?;
     let mut found = Vec::new();
     walk(&root, "", 0, &mut found);
-    found.into_iter().map(|(name, tensor_ref)| tensor_ref.load(name, folder, &mut archive)).collect()
+    let mut room = LARGEST_FILE;
+    let mut tensors = Vec::new();
+    for (name, tensor_ref) in found {
+        let tensor = tensor_ref.load(name, folder, &mut archive)?;
+        // Many tensors may be views of one storage, each with a copy of it.
+        room = room.checked_sub(tensor.data.len() as u64).ok_or_else(|| {
+            Problem::new(format!("the tensors have more than {} MiB: too large for an axis", LARGEST_FILE >> 20))
+                .hint("save the axis alone: torch.save(tensor.clone(), path)")
+        })?;
+        tensors.push(tensor);
+    }
+    Ok(tensors)
 }
 
 fn file(archive: &mut Archive<'_>, name: &str) -> Result<Vec<u8>, Problem> {
     let entry = archive.by_name(name).map_err(|error| damaged(format!("{name}: {error}")))?;
     let mut bytes = Vec::new();
+    bytes.reserve_exact(entry.size().min(LARGEST_FILE) as usize);
     entry.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(|error| damaged(format!("{name}: {error}")))?;
     Ok(bytes)
 }
 
 fn unpickle(pickle: &[u8]) -> Result<Object, Problem> {
+    pickle_limits::check(pickle).map_err(damaged)?;
     // candle panics on integers of more than 8 bytes; a malicious file must not abort the program.
     let run = || {
         let mut stack = Stack::empty();

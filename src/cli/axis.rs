@@ -12,7 +12,7 @@ use super::{
 use crate::session;
 use tiltmeter_axis_formats::{ImportRequest, import};
 use tiltmeter_model::{AxisFile, LayerConvention, Site};
-use tiltmeter_store::write_atomic;
+use tiltmeter_store::{check_output, write_atomic};
 
 /// Inspect axis files and import directions of other tools.
 #[derive(Clone, Debug, Subcommand)]
@@ -93,6 +93,7 @@ pub(super) fn execute(command: AxisCommand) -> Result<Exit, Failure> {
         AxisCommand::Show(args) => stdout(&render(&AxisFile::open(&args.file)?))?,
         AxisCommand::Import(args) => {
             let facts = args.model.as_deref().map(session::model_facts).transpose()?;
+            check_output(&args.out)?;
             let file = import(&ImportRequest {
                 path: args.file,
                 tensor: args.tensor,

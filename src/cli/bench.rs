@@ -1,7 +1,7 @@
 //! `tiltmeter bench`: arguments and table.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use tiltmeter_model::input;
 
 use clap::Args;
 
@@ -92,8 +92,8 @@ pub fn execute(args: &BenchArgs) -> Result<Exit, Failure> {
 
 fn read_rollouts(path: &Path) -> Result<Rollouts, Problem> {
     let at = |problem: Problem| problem.at(path.display().to_string());
-    let text =
-        fs::read_to_string(path).map_err(|error| at(Problem::new(format!("cannot read the lengths: {error}"))))?;
+    let text = input::read_text(path, input::MAX_TEXT)
+        .map_err(|error| at(Problem::new(format!("cannot read the lengths: {error}"))))?;
     serde_json::from_str(&text).map_err(|error| {
         at(Problem::new(format!("not a table of rollout lengths: {error}")))
             .hint("it holds, per condition, `user` [turn], `system` and `reply` [sample][turn], all in tokens")

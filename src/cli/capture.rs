@@ -90,6 +90,7 @@ pub(super) fn execute(args: CaptureArgs) -> Result<Exit, Failure> {
         seed: args.seed,
         out: args.out,
     };
+    tiltmeter_store::check_output(&request.out)?;
     let started = Instant::now();
     let captured = runtime()?.block_on(session::capture(&request, &models))?;
     let prompt_tokens = counted(captured.prompt.token_ids.len() as u64, "token");

@@ -78,7 +78,7 @@ impl LocalModel {
             .at(name)
             .hint("head_dim must be a multiple of 8"));
         }
-        let tokenizer = Tokenizer::open(&checkpoint.tokenizer)?;
+        let tokenizer = Tokenizer::open(&checkpoint.tokenizer)?.with_added_tokens(&checkpoint.added_tokens);
         let template = ChatTemplate::of(&checkpoint)?;
         // A template that cannot show a plain exchange will say so when it is used; until then config.json's ids must do.
         let turn_ends = spans::turn_ends(&template, &tokenizer).unwrap_or_default();
@@ -145,6 +145,13 @@ impl LocalModel {
         })
     }
 
+    /// The prompt of a conversation, in which every message is shown.
+    fn prompt(&self, messages: &[Message]) -> Result<String, ModelError> {
+        let text = self.template.render(messages, true).map_err(ModelError::Refused)?;
+        Layout::check_shown(&self.template, messages, &text).map_err(ModelError::Refused)?;
+        Ok(text)
+    }
+
     async fn submit(
         &self,
         prompt: Vec<u32>,
@@ -194,7 +201,7 @@ impl Model for LocalModel {
 
     async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
         self.check(request).map_err(ModelError::Refused)?;
-        let text = self.template.render(&request.messages, true).map_err(ModelError::Refused)?;
+        let text = self.prompt(&request.messages)?;
         let encoded = self.tokenizer.encode(&text).map_err(ModelError::Refused)?;
         let prompt_tokens = encoded.ids.len();
         let limit = request.max_seq_len.unwrap_or(usize::MAX).min(self.config.arch.max_positions);
@@ -279,7 +286,7 @@ impl Model for LocalModel {
     }
 
     fn render(&self, messages: &[Message]) -> Result<Rendered, ModelError> {
-        let text = self.template.render(messages, true).map_err(ModelError::Refused)?;
+        let text = self.prompt(messages)?;
         let token_ids = self.tokenizer.encode(&text).map_err(ModelError::Refused)?.ids;
         Ok(Rendered { text, token_ids })
     }

@@ -7,22 +7,27 @@ use tiltmeter_model::{Sampling, SeedKey};
 
 /// The token drawn for position `index` of a reply.
 ///
-/// `logits`: `[vocab]`. Ties go to the lowest id. A row without a finite logit is `None`: nothing could be drawn honestly.
+/// `logits`: `[vocab]`. Ties go to the lowest id. A row with NaN or +∞ is `None`: what computed it has overflowed, and nothing could be
+/// drawn honestly. −∞ excludes a token.
 pub fn sample(logits: &[f32], sampling: &Sampling, seed: SeedKey, index: u64) -> Option<u32> {
-    let best = logits.iter().copied().enumerate().filter(|(_, x)| !x.is_nan()).fold(
-        None,
-        |best: Option<(usize, f32)>, (i, x)| match best {
-            Some((_, top)) if x <= top => best,
-            _ => Some((i, x)),
-        },
-    );
-    let (arg_max, top) = best.filter(|(_, x)| x.is_finite())?;
+    let (mut arg_max, mut top) = (0, f32::NEG_INFINITY);
+    for (i, &x) in logits.iter().enumerate() {
+        if x.is_nan() || x == f32::INFINITY {
+            return None;
+        }
+        if x > top {
+            (arg_max, top) = (i, x);
+        }
+    }
+    if top == f32::NEG_INFINITY {
+        return None;
+    }
     if sampling.temperature <= 0.0 {
         return Some(arg_max as u32);
     }
     // Unnormalised probabilities; f64 so that the cumulative sum of a 100k vocabulary keeps its tail.
     let weight = |x: f32| (f64::from(x - top) / sampling.temperature).exp();
-    let mut weights: Vec<f64> = logits.iter().map(|&x| if x.is_nan() { 0.0 } else { weight(x) }).collect();
+    let mut weights: Vec<f64> = logits.iter().map(|&x| weight(x)).collect();
     restrict(&mut weights, sampling);
     let total: f64 = weights.iter().sum();
     let threshold = uniform(seed.key, seed.stream, index) * total;
@@ -98,7 +103,8 @@ mod tests {
     fn nothing_finite_is_no_token() {
         assert_eq!(sample(&[f32::NAN, f32::NAN], &sampling(1.0), SeedKey::default(), 0), None);
         assert_eq!(sample(&[f32::NAN, f32::INFINITY], &sampling(0.0), SeedKey::default(), 0), None);
-        assert_eq!(sample(&[f32::NAN, 1.0], &sampling(1.0), SeedKey::default(), 0), Some(1));
+        assert_eq!(sample(&[f32::NAN, 1.0], &sampling(1.0), SeedKey::default(), 0), None);
+        assert_eq!(sample(&[f32::NEG_INFINITY, 1.0], &sampling(1.0), SeedKey::default(), 0), Some(1));
     }
 
     #[test]

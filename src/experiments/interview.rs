@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{Experiment, Forecast, ModelClient, probe_plan};
 use crate::config::{InterviewSpec, StopOnRefusal};
 use crate::plan::{AxisPlan, CategoryPlan, JudgePlan};
+use tiltmeter_model::Sampling;
 use tiltmeter_model::probe::{Axis, ProbePlan};
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatRequest, Message, Role, SeedKey};
@@ -48,6 +49,7 @@ struct Setting {
     instructions: String,
     /// `None` if the judge can be held to none.
     schema: Option<Value>,
+    judge_sampling: Sampling,
     /// Which variants have been announced.
     announced: Vec<AtomicBool>,
 }
@@ -65,7 +67,7 @@ impl Setting {
     }
 
     fn verdict_on(&self, turns: &[Turn], seed: SeedKey) -> ChatRequest {
-        judge::request(&self.spec, &self.instructions, self.schema.as_ref(), turns, seed)
+        judge::request(&self.spec, &self.instructions, self.schema.as_ref(), turns, seed, self.judge_sampling)
     }
 }
 
@@ -105,11 +107,14 @@ impl Interview {
         let instructions = judge::instructions(&spec);
         let schema = Some(judge::schema(&spec.menu));
         let announced = spec.variants.iter().map(|_| AtomicBool::new(false)).collect();
-        let mut setting = Setting { spec, steward, judge, probes, refusal, instructions, schema, announced };
-        if setting.judge.model.check(&setting.verdict_on(&[], SeedKey::default())).is_err() {
-            // Then it is asked for JSON in words alone.
-            setting.schema = None;
-        }
+        let judge_sampling = Sampling::default();
+        let mut setting =
+            Setting { spec, steward, judge, probes, refusal, instructions, schema, judge_sampling, announced };
+        let schema = setting.schema.take();
+        (setting.judge_sampling, setting.schema) =
+            crate::judge::supported(setting.judge.model.as_ref(), schema, |sampling, schema| {
+                judge::request(&setting.spec, &setting.instructions, schema, &[], SeedKey::default(), sampling)
+            });
         let forecast = forecast::forecast(&setting).map_err(|found| problems.extend(found));
         match forecast {
             Ok(forecast) if problems.is_empty() => {
@@ -130,7 +135,7 @@ impl Experiment for Interview {
     }
 
     fn plan(&self) -> Value {
-        let Setting { spec, steward, judge, instructions, schema, .. } = self.setting.as_ref();
+        let Setting { spec, steward, judge, instructions, schema, judge_sampling, .. } = self.setting.as_ref();
         let category = |label: &str, title: &str, menu: Vec<String>| CategoryPlan {
             label: label.to_owned(),
             title: Some(title.to_owned()),
@@ -147,7 +152,7 @@ impl Experiment for Interview {
                 model: judge.plan(spec.judge.base_url.as_deref()),
                 instructions: instructions.clone(),
                 schema: schema.clone(),
-                temperature: 0.0,
+                temperature: (!judge_sampling.default_temperature).then_some(judge_sampling.temperature),
                 max_new_tokens: spec.judge_max_tokens,
             },
             batch: spec.batch,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::ModelClient;
 use crate::plan::JudgePlan;
+use tiltmeter_model::Model;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_model::{ChatReply, ChatRequest, Finish, Message, Role, Sampling, SeedKey};
 use tiltmeter_scheduler::{RunContext, RunError};
@@ -16,16 +17,38 @@ pub struct Judge {
     pub instructions: String,
     /// JSON schema of the verdict; `None` if the model supports none, so that the instructions alone ask for JSON.
     pub schema: Option<Value>,
+    pub sampling: Sampling,
     pub max_new_tokens: usize,
+}
+
+/// What a judge takes: greedy decoding or, where its temperature is fixed, its default; held to the schema or asked in words.
+pub fn supported(
+    model: &dyn Model,
+    schema: Option<Value>,
+    request: impl Fn(Sampling, Option<&Value>) -> ChatRequest,
+) -> (Sampling, Option<Value>) {
+    let takes = |sampling, schema: Option<&Value>| model.check(&request(sampling, schema)).is_ok();
+    for sampling in [Sampling::default(), Sampling::model_default()] {
+        if takes(sampling, schema.as_ref()) {
+            return (sampling, schema);
+        }
+        if takes(sampling, None) {
+            return (sampling, None);
+        }
+    }
+    // Whatever else is wrong is reported when the request is made.
+    (Sampling::default(), None)
 }
 
 impl Judge {
     pub fn new(client: ModelClient, instructions: String, schema: Value, max_new_tokens: usize) -> Self {
-        let mut judge = Self { client, instructions, schema: Some(schema), max_new_tokens };
-        let probe = judge.request("transcript".to_owned(), SeedKey::default());
-        if judge.client.model.check(&probe).is_err() {
-            judge.schema = None;
-        }
+        let mut judge = Self { client, instructions, schema: None, sampling: Sampling::default(), max_new_tokens };
+        let probe = |sampling, schema: Option<&Value>| ChatRequest {
+            sampling,
+            response_schema: schema.cloned(),
+            ..judge.request("transcript".to_owned(), SeedKey::default())
+        };
+        (judge.sampling, judge.schema) = supported(judge.client.model.as_ref(), Some(schema), probe);
         judge
     }
 
@@ -34,7 +57,7 @@ impl Judge {
             model: self.client.plan(base_url),
             instructions: self.instructions.clone(),
             schema: self.schema.clone(),
-            temperature: 0.0,
+            temperature: (!self.sampling.default_temperature).then_some(self.sampling.temperature),
             max_new_tokens: self.max_new_tokens,
         }
     }
@@ -42,13 +65,13 @@ impl Judge {
     /// One line for the description of an experiment.
     pub fn describe(&self, name: &str) -> String {
         let form = if self.schema.is_some() { "given a JSON schema" } else { "asked for JSON in words" };
-        format!("{name}, temperature 0, at most {} tokens, {form}", self.max_new_tokens)
+        format!("{name}, {}, at most {} tokens, {form}", self.sampling.describe_temperature(), self.max_new_tokens)
     }
 
     pub fn request(&self, transcript: String, seed: SeedKey) -> ChatRequest {
         let messages = vec![Message::new(Role::System, &*self.instructions), Message::new(Role::User, transcript)];
         ChatRequest {
-            sampling: Sampling::default(),
+            sampling: self.sampling,
             max_new_tokens: Some(self.max_new_tokens),
             seed,
             response_schema: self.schema.clone(),

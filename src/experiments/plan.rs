@@ -108,11 +108,17 @@ pub struct JudgePlan {
     pub instructions: String,
     /// JSON schema of the verdict; `None` if the judge is asked for JSON in words alone.
     pub schema: Option<Value>,
-    pub temperature: f64,
+    /// 0, or null for a judge that takes no temperature.
+    pub temperature: Option<f64>,
     pub max_new_tokens: usize,
 }
 
 impl JudgePlan {
+    /// `temperature 0`, or what a judge has that takes none.
+    pub fn at_temperature(&self) -> String {
+        self.temperature.map_or_else(|| "its default temperature".to_owned(), |t| format!("temperature {t}"))
+    }
+
     /// How the form of the verdict is enforced, for the methods section.
     pub fn form(&self) -> &'static str {
         if self.schema.is_none() { "asked for JSON in words" } else { "held to a JSON schema" }
@@ -150,10 +156,7 @@ pub struct ResponsePlan {
 
 /// Sampling settings as they are shown before a run.
 pub fn describe_sampling(sampling: &Sampling) -> Vec<String> {
-    let mut settings = vec![match sampling.temperature {
-        0.0 => "greedy (temperature 0)".to_owned(),
-        temperature => format!("temperature {temperature}"),
-    }];
+    let mut settings = vec![sampling.describe_temperature()];
     settings.extend(sampling.top_p.map(|p| format!("top_p {p}")));
     settings.extend(sampling.top_k.map(|k| format!("top_k {k}")));
     settings.extend(sampling.min_p.map(|p| format!("min_p {p}")));

@@ -56,6 +56,25 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// Tokens with at least this fraction of the highest probability.
     pub min_p: Option<f64>,
+    /// An API is asked without a temperature, since some models refuse the field; `temperature` is 1 then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default_temperature: bool,
+}
+
+impl Sampling {
+    /// The temperature that a model has of its own.
+    pub fn model_default() -> Self {
+        Self { temperature: 1.0, default_temperature: true, ..Self::default() }
+    }
+
+    /// `greedy (temperature 0)`, `temperature 0.7`, or `the model's default temperature`.
+    pub fn describe_temperature(&self) -> String {
+        match self.temperature {
+            _ if self.default_temperature => "the model's default temperature".to_owned(),
+            0.0 => "greedy (temperature 0)".to_owned(),
+            temperature => format!("temperature {temperature}"),
+        }
+    }
 }
 
 /// One stream of the counter-based random generator (Philox). Token `i` of a reply uses counter `(i, stream)` under `key`, so that a

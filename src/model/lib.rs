@@ -8,6 +8,7 @@
 //! key can be printed or serialised. No error reaches a user except as a [`Problem`].
 
 pub mod failure;
+pub mod input;
 pub mod probe;
 pub mod problem;
 pub mod secret;

@@ -97,7 +97,7 @@ impl Keys {
 /// # Errors
 /// A file that cannot be read, or a line of another form.
 pub fn read_env_file(path: &Path) -> Result<Vec<(String, String)>, Problem> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match crate::input::read_text(path, crate::input::MAX_TEXT) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {

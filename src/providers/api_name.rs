@@ -72,10 +72,19 @@ impl ApiName {
                 &format!("use a temperature from 0 to {highest}"),
             );
         }
+        if provider.codec.takes_one_of_temperature_and_top_p(&self.model)
+            && sampling.top_p.is_some()
+            && sampling.temperature != 1.0
+        {
+            return refuse(
+                format!("{self} takes a temperature or top_p, not both"),
+                "set top_p: null, or temperature: null",
+            );
+        }
         if provider.codec.fixes_sampling(&self.model) && (sampling.temperature != 1.0 || sampling.top_p.is_some()) {
             return refuse(
                 format!("{self} is a reasoning model with a fixed temperature"),
-                "set temperature: 1 and remove top_p for this model",
+                "set temperature: null and top_p: null for this model",
             );
         }
         if request.response_schema.is_some() && !provider.takes_schema {

@@ -34,6 +34,7 @@ pub(super) const WRITING: &str = ".writing-";
 
 /// Atomic replacement of `path`; `fill` writes the content.
 pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
+    let path = &destination(path)?;
     let folder = folder_of(path);
     fs::create_dir_all(&folder)?;
     let mut builder = tempfile::Builder::new();
@@ -46,6 +47,35 @@ pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut fs::File) -> io::Resul
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     sync_folder(&folder)
+}
+
+/// The file that a write to `path` replaces: links are followed, and only a regular file may be there.
+fn destination(path: &Path) -> io::Result<PathBuf> {
+    /// As many links as Linux follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path),
+            Err(error) => return Err(error),
+            Ok(found) if found.is_symlink() => path = folder_of(&path).join(fs::read_link(&path)?),
+            Ok(found) if found.is_file() => return Ok(path),
+            Ok(found) if found.is_dir() => return Err(io::Error::new(io::ErrorKind::IsADirectory, "this is a folder")),
+            Ok(_) => {
+                let what = "this is a device, pipe or socket, which a file would replace";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"))
+}
+
+/// Checks before any work that a file can later be written at `path`, as far as what is there now tells.
+///
+/// # Errors
+/// A folder, device, pipe or socket has this name.
+pub fn check_output(path: &Path) -> Result<(), Problem> {
+    destination(path).map(|_| ()).map_err(|error| cannot_write(path, &error))
 }
 
 /// Makes new names in a folder durable. Does nothing outside unix, where folders cannot be opened.

@@ -16,7 +16,7 @@ mod parquet_file;
 mod table;
 mod tensors_file;
 
-pub use files::{cannot_read, cannot_write, sync_folder};
+pub use files::{cannot_read, cannot_write, check_output, sync_folder};
 pub use files::{safe_name, write_atomic, write_json_atomic, write_text_atomic};
 pub use folder::RunFolder;
 pub use manifest::{Drift, FileEntry, Host, Manifest, Session, SessionEnd, SourceVersion, Tool, timestamp};

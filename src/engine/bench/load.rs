@@ -21,6 +21,7 @@ use crate::{
     families::ModelConfig,
     options::{Device, EngineOptions},
 };
+use tiltmeter_model::input;
 use tiltmeter_model::problem::Problem;
 
 /// The model to measure.
@@ -109,7 +110,7 @@ pub fn bench_on(
     let (label, backend) = match model {
         BenchModel::Shape(path) => {
             let place = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|error| {
+            let text = input::read_text(path, input::MAX_TEXT).map_err(|error| {
                 Problem::new(format!("cannot read the shape: {error}"))
                     .at(place.clone())
                     .hint("give the config.json of a checkpoint")

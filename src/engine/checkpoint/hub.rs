@@ -4,9 +4,12 @@
 //! of its shards, joined in name order.
 
 mod download;
+mod special_tokens;
+
+pub use special_tokens::SpecialTokens;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
     path::{Component, Path, PathBuf},
@@ -19,6 +22,7 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use tiltmeter_model::input;
 use tiltmeter_model::problem::Problem;
 
 const CONFIG: &str = "config.json";
@@ -27,13 +31,11 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
 /// What older checkpoints hold instead of safetensors.
 const PICKLED: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-
-/// Names of special tokens (`bos_token`, `eos_token`, …) and the text of each.
-pub type SpecialTokens = BTreeMap<String, String>;
 
 /// The files of one model. Opening reads the small ones and checks that the weights are there; nothing is loaded.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +55,8 @@ pub struct Checkpoint {
     /// Source of the chat template: chat_template.jinja, else the one in tokenizer_config.json.
     pub chat_template: Option<String>,
     pub special_tokens: SpecialTokens,
+    /// The text of every token that any file names as one to be taken whole.
+    pub added_tokens: BTreeSet<String>,
     /// The safetensors files in shard order, which is name order.
     pub weights: Vec<PathBuf>,
 }
@@ -104,6 +108,7 @@ impl Checkpoint {
         }
         let tokenizer_config = read_json(folder, TOKENIZER_CONFIG)?.unwrap_or(Value::Null);
         let special_map = read_json(folder, SPECIAL_TOKENS)?.unwrap_or(Value::Null);
+        let added_tokens = read_json(folder, ADDED_TOKENS)?.unwrap_or(Value::Null);
         let chat_template = match read_optional(folder, TEMPLATE)? {
             Some(source) => Some(source),
             None => template_of(&tokenizer_config, folder)?,
@@ -116,7 +121,8 @@ impl Checkpoint {
             generation_config: read_optional(folder, GENERATION)?,
             tokenizer,
             chat_template,
-            special_tokens: special_tokens(&special_map, &tokenizer_config),
+            special_tokens: special_tokens::named(&special_map, &tokenizer_config),
+            added_tokens: special_tokens::all(&special_map, &tokenizer_config, &added_tokens),
             weights: weight_files(name, folder)?,
         })
     }
@@ -139,7 +145,7 @@ impl Checkpoint {
 /// The text of a file, `None` where there is none.
 fn read_optional(folder: &Path, file: &str) -> Result<Option<String>, Problem> {
     let path = folder.join(file);
-    match fs::read_to_string(&path) {
+    match input::read_text(&path, input::MAX_TEXT) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(&path, &error)),
@@ -184,21 +190,10 @@ fn template_of(tokenizer_config: &Value, folder: &Path) -> Result<Option<String>
     }
 }
 
-/// Named special tokens; tokenizer_config.json has the last word over the older special_tokens_map.json.
-fn special_tokens(special_map: &Value, tokenizer_config: &Value) -> SpecialTokens {
-    let mut tokens = SpecialTokens::new();
-    for source in [special_map, tokenizer_config] {
-        for (name, value) in source.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token")) {
-            if let Some(text) = value.as_str().or_else(|| value.get("content").and_then(Value::as_str)) {
-                tokens.insert(name.clone(), text.to_owned());
-            }
-        }
-    }
-    tokens
-}
-
 fn weight_files(name: &str, folder: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let shards = match read_optional(folder, INDEX)? {
+    // As transformers does: a whole file comes before shards, which may be left from an older save.
+    let index = if folder.join(WEIGHTS).is_file() { None } else { read_optional(folder, INDEX)? };
+    let shards = match index {
         Some(text) => shard_names(&text).map_err(|problem| problem.at(folder.join(INDEX).display().to_string()))?,
         None => BTreeSet::from([WEIGHTS.to_owned()]),
     };
@@ -209,13 +204,28 @@ fn weight_files(name: &str, folder: &Path) -> Result<Vec<PathBuf>, Problem> {
     let problem = if PICKLED.iter().any(|file| folder.join(file).is_file()) {
         only_pickled(name)
     } else if shards.len() == 1 && *first == WEIGHTS {
-        Problem::new(format!("`{name}` has no weights: neither model.safetensors nor an index of shards"))
-            .hint("download the whole repository, not only its small files")
+        let problem =
+            Problem::new(format!("`{name}` has no weights: neither model.safetensors nor an index of shards"));
+        match other_weights(folder) {
+            Some(other) => problem.hint(format!(
+                "{other} is not read: load it with transformers and save_pretrained(folder), which writes model.safetensors"
+            )),
+            None => problem.hint("download the whole repository, not only its small files"),
+        }
     } else {
         Problem::new(format!("{} of {} weight files are missing, the first is {first}", missing.len(), shards.len()))
             .hint("the download is incomplete: fetch the missing files again")
     };
     Err(problem.at(folder.display().to_string()))
+}
+
+/// A file of weights in another layout or under another name: Meta's and Mistral's own, a variant, GGUF, TensorFlow, Flax.
+fn other_weights(folder: &Path) -> Option<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    let kinds = [".safetensors", ".gguf", ".pth", ".pt", ".bin", ".h5", ".msgpack", ".ckpt"];
+    names.into_iter().find(|name| kinds.iter().any(|kind| name.ends_with(kind)) && name != "training_args.bin")
 }
 
 fn only_pickled(name: &str) -> Problem {

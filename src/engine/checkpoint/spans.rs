@@ -46,6 +46,20 @@ pub struct ReplySpan {
     pub stop: bool,
 }
 
+fn mark(message: usize) -> String {
+    format!("{MARK_OPENS}{message}{MARK_CLOSES}")
+}
+
+/// The messages with marks for contents.
+fn marked(messages: &[Message]) -> Vec<Message> {
+    let mark = |(i, message): (usize, &Message)| match message.content.trim() {
+        // Templates ask whether there is any content; blank stays blank, and has no place.
+        "" => message.clone(),
+        _ => Message::new(message.role, mark(i)),
+    };
+    messages.iter().enumerate().map(mark).collect()
+}
+
 impl Layout {
     /// Renders a conversation and finds its contents.
     ///
@@ -53,17 +67,11 @@ impl Layout {
     /// The template's own, and a template that rewrites contents so that they cannot be found again.
     pub fn of(template: &ChatTemplate, messages: &[Message], add_generation_prompt: bool) -> Result<Self, Problem> {
         let text = template.render(messages, add_generation_prompt)?;
-        let mark = |(i, message): (usize, &Message)| match message.content.trim() {
-            // Templates ask whether there is any content; blank stays blank, and has no place.
-            "" => message.clone(),
-            _ => Message::new(message.role, format!("{MARK_OPENS}{i}{MARK_CLOSES}")),
-        };
-        let marked: Vec<Message> = messages.iter().enumerate().map(mark).collect();
         let lost = || {
             Problem::new("the chat template rewrites messages, so their positions in the prompt are unknown")
                 .hint("use the span `content`, which needs no places, or another chat_template.jinja")
         };
-        let skeleton = template.render(&marked, add_generation_prompt).map_err(|_| lost())?;
+        let skeleton = template.render(&marked(messages), add_generation_prompt).map_err(|_| lost())?;
         let pieces = pieces(&skeleton, messages.len()).ok_or_else(lost)?;
         let mut search = Search { text: &text, messages, pieces: &pieces, tries: TRIES, found: Vec::new() };
         if !search.piece(0, 0) {
@@ -75,6 +83,34 @@ impl Layout {
             contents[piece.message] = Some(range);
         }
         Ok(Self { text, contents })
+    }
+
+    /// Refuses a conversation of which the template leaves a message out: the model would answer another one.
+    ///
+    /// # Errors
+    /// The first such message.
+    pub fn check_shown(template: &ChatTemplate, messages: &[Message], text: &str) -> Result<(), Problem> {
+        let is_marked = |i: &usize| !messages[*i].content.trim().is_empty();
+        let missing = match template.render(&marked(messages), true) {
+            Ok(skeleton) => (0..messages.len()).filter(is_marked).find(|i| !skeleton.contains(&mark(*i))),
+            // The template looks into contents. Reasoning before the reply is what templates leave out on purpose.
+            Err(_) => (0..messages.len()).filter(is_marked).find(|i| {
+                let content = &messages[*i].content;
+                let reply = content.rsplit_once("</think>").map_or(content.as_str(), |(_, reply)| reply);
+                !text.contains(reply.trim())
+            }),
+        };
+        let Some(i) = missing else { return Ok(()) };
+        let role = match messages[i].role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        Err(Problem::new(format!(
+            "the chat template leaves out message {} ({role}), so the model would not see it",
+            i + 1
+        ))
+        .hint("place its text where the template shows it, or put another chat_template.jinja beside the weights"))
     }
 
     /// The prompt.

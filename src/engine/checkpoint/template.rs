@@ -4,10 +4,11 @@
 //! `raise_exception`, and the special tokens as variables. `tools` and `documents` are none. `strftime_now` returns a pinned date,
 //! so that a prompt does not depend on the day of rendering.
 
+mod jinja;
+mod limits;
 mod python;
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use sha2::{Digest, Sha256};
 use time::{Date, macros::date};
 
@@ -54,17 +55,19 @@ impl ChatTemplate {
     /// # Errors
     /// Source that is not Jinja, with the line.
     pub fn with_date(source: &str, special_tokens: &SpecialTokens, today: Date) -> Result<Self, Problem> {
+        limits::check(source)?;
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| explain(&error))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.set_fuel(Some(limits::FUEL));
+        jinja::extend(&mut environment);
         environment.add_filter("tojson", python::to_json);
         environment.add_function("strftime_now", move |format: &str| python::strftime(today, format));
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))
         });
-        let compiled = environment.add_template_owned(NAME, scope_generation_tags(source));
+        let compiled = environment.add_template_owned(NAME, as_jinja2_reads(source));
         compiled.map_err(|error| explain(&error))?;
         let sha256 = Sha256::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { environment, special_tokens: special_tokens.clone(), sha256 })
@@ -97,12 +100,42 @@ impl ChatTemplate {
             add_generation_prompt,
         };
         let template = self.environment.get_template(NAME).map_err(|error| explain(&error))?;
-        template.render(context! { ..own, ..special }).map_err(|error| explain(&error))
+        let mut prompt = Output(Vec::new());
+        match template.render_captured_to(context! { ..own, ..special }, &mut prompt) {
+            Ok(_) => {}
+            Err(_) if prompt.0.len() >= limits::MAX_OUTPUT => {
+                return Err(Problem::new(format!(
+                    "the chat template writes more than {} MiB",
+                    limits::MAX_OUTPUT >> 20
+                ))
+                .hint("put another chat_template.jinja beside the weights"));
+            }
+            Err(error) => return Err(explain(&error)),
+        }
+        String::from_utf8(prompt.0).map_err(|error| Problem::new(format!("the chat template fails: {error}")))
     }
 
     /// SHA-256 of the source, lower-case hex.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+}
+
+/// A prompt that is being written.
+struct Output(Vec<u8>);
+
+impl std::io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > limits::MAX_OUTPUT {
+            self.0.resize(limits::MAX_OUTPUT, b' ');
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -139,10 +172,13 @@ fn explain(error: &Error) -> Problem {
     }
 }
 
-/// `{% generation %}` marks what the model wrote, for training. Here it only opens a scope, which in Jinja is `{% with %}`.
-fn scope_generation_tags(source: &str) -> String {
+/// The source with what Jinja2 reads otherwise than minijinja. Jinja2 reads every line break as `\n`, and `trim_blocks` leaves the one
+/// after `{% raw %}`. `{% generation %}` marks what the model wrote, for training; here it only opens a scope, which in Jinja is
+/// `{% with %}`.
+fn as_jinja2_reads(source: &str) -> String {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut scoped = String::with_capacity(source.len());
-    let mut rest = source;
+    let mut rest = source.as_str();
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at + 2);
         scoped.push_str(before);
@@ -153,10 +189,27 @@ fn scope_generation_tags(source: &str) -> String {
         let scope = match word {
             "generation" => "with",
             "endgeneration" => "endwith",
+            "raw" => {
+                // A second line break, for minijinja takes one away.
+                let line_break = if !tag[..end].ends_with('-') && tag[end + 2..].starts_with('\n') { "\n" } else { "" };
+                let after = end_of_raw(&tag[end + 2..]);
+                scoped.push_str(&tag[..end + 2]);
+                scoped.push_str(line_break);
+                scoped.push_str(&tag[end + 2..end + 2 + after]);
+                rest = &tag[end + 2 + after..];
+                continue;
+            }
             _ => continue,
         };
         scoped.push_str(&tag[..end].replacen(word, scope, 1));
         rest = &tag[end..];
     }
     scoped + rest
+}
+
+/// Where the tag stands that ends a raw part: tags within it are text.
+fn end_of_raw(text: &str) -> usize {
+    let tags = text.match_indices("{%").map(|(at, _)| at);
+    let is_end = |at: &usize| text[at + 2..].trim_start_matches(['-', '+']).trim_start().starts_with("endraw");
+    tags.into_iter().find(is_end).unwrap_or(text.len())
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -14,6 +13,8 @@ use safetensors::{Dtype, SafeTensors};
 use tiltmeter_kernels::{KvType, PackedLinear};
 
 use crate::spec::{ArchSpec, TensorSpec};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use tiltmeter_model::input::{self, open_regular};
 use tiltmeter_model::problem::Problem;
 
 /// The type that weights are held in; sums are f32 in either.
@@ -58,12 +59,24 @@ impl Weights {
                     .at(path.display().to_string())
                     .hint("the file may be cut short by an interrupted download: fetch it again and compare its size")
             };
-            let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+            let file = open_regular(path, u64::MAX).map_err(|error| unreadable(error.to_string()))?;
             // SAFETY: the mapping is read only. A writer that changes the file meanwhile would change what is read, as with
             // every memory-mapped checkpoint; the fingerprint in the manifest shows which bytes were meant.
             let map = unsafe { Mmap::map(&file) }.map_err(|error| unreadable(error.to_string()))?;
+            if map.starts_with(input::LFS_POINTER) {
+                return Err(unreadable(input::LFS_MESSAGE.to_owned()).hint("fetch the file itself: git lfs pull"));
+            }
             let tensors = SafeTensors::deserialize(&map).map_err(|error| unreadable(error.to_string()))?;
+            if let Some(name) = named_twice(&map) {
+                return Err(unreadable(format!("its header names the tensor `{name}` twice")));
+            }
             for (name, view) in tensors.iter() {
+                if let Some(Entry { shard: first, .. }) = entries.get(name) {
+                    let first: &PathBuf = &files[*first];
+                    return Err(Problem::new(format!("the tensor `{name}` is in two files: {}", first.display()))
+                        .at(path.display().to_string())
+                        .hint("shards of two saves are mixed: remove the older ones, or save the model again"));
+                }
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let bytes = start..start + view.data().len();
                 entries
@@ -153,6 +166,7 @@ impl Weights {
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Problem> {
         let (entry, bytes) = self.entry(name, shape)?;
         let values = widen(entry.dtype, bytes);
+        self.finite(name, values.iter().all(|x| x.is_finite()))?;
         Ok(match self.held {
             Some(WeightType::Bf16) => values.into_iter().map(|x| bf16::from_f32(x).to_f32()).collect(),
             _ => values,
@@ -163,16 +177,22 @@ impl Weights {
     pub fn two_byte(&self, name: &str, shape: &[usize], as_bf16: bool) -> Result<Vec<u16>, Problem> {
         let (entry, bytes) = self.entry(name, shape)?;
         let same = if as_bf16 { Dtype::BF16 } else { Dtype::F16 };
-        if entry.dtype == same {
-            return Ok(bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect());
-        }
-        let round = |x: f32| if as_bf16 { bf16::from_f32(x).to_bits() } else { f16::from_f32(x).to_bits() };
-        Ok(widen(entry.dtype, bytes).into_iter().map(round).collect())
+        let bits: Vec<u16> = if entry.dtype == same {
+            bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()
+        } else {
+            let round = |x: f32| if as_bf16 { bf16::from_f32(x).to_bits() } else { f16::from_f32(x).to_bits() };
+            widen(entry.dtype, bytes).into_iter().map(round).collect()
+        };
+        // After rounding: f16 holds no more than 65504.
+        let exponent = if as_bf16 { 0x7f80 } else { 0x7c00 };
+        self.finite(name, bits.iter().all(|bits| bits & exponent != exponent))?;
+        Ok(bits)
     }
 
     /// A projection `[n_out, k_in]`, packed for the matrix kernel.
     pub fn linear(&self, name: &str, n_out: usize, k_in: usize) -> Result<Arc<PackedLinear>, Problem> {
         let (entry, bytes) = self.entry(name, &[n_out, k_in])?;
+        self.finite(name, all_finite(entry.dtype, bytes))?;
         let packed = if self.is_bf16(entry) {
             match (entry.dtype, bytemuck::try_cast_slice::<u8, bf16>(bytes)) {
                 (Dtype::BF16, Ok(weights)) => PackedLinear::from_bf16(weights, n_out, k_in),
@@ -194,12 +214,22 @@ impl Weights {
     /// A tensor in bf16, in row-major order; `None` where it is held in f32.
     pub fn bf16(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<bf16>>, Problem> {
         let (entry, bytes) = self.entry(name, shape)?;
+        self.finite(name, all_finite(entry.dtype, bytes))?;
         let values = self.is_bf16(entry).then(|| match entry.dtype {
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect(),
             _ => widen(entry.dtype, bytes).into_iter().map(bf16::from_f32).collect(),
         });
         self.evict(entry);
         Ok(values)
+    }
+
+    fn finite(&self, name: &str, finite: bool) -> Result<(), Problem> {
+        if finite {
+            return Ok(());
+        }
+        Err(Problem::new(format!("tensor `{name}` holds NaN or infinity")).at(self.place()).hint(
+            "the checkpoint is damaged, or its training diverged: fetch or save it again; f16 holds at most 65504",
+        ))
     }
 
     fn is_bf16(&self, entry: &Entry) -> bool {
@@ -219,6 +249,47 @@ impl Weights {
             let _ =
                 map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, entry.bytes.start, entry.bytes.len());
         }
+    }
+}
+
+fn all_finite(dtype: Dtype, bytes: &[u8]) -> bool {
+    let half = |exponent: u16| bytes.chunks_exact(2).all(|b| u16::from_le_bytes([b[0], b[1]]) & exponent != exponent);
+    match dtype {
+        Dtype::F32 => bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
+        Dtype::BF16 => half(0x7f80),
+        _ => half(0x7c00),
+    }
+}
+
+/// A name that the header of a safetensors file has twice; readers of JSON keep the last.
+fn named_twice(file: &[u8]) -> Option<String> {
+    let length = u64::from_le_bytes(*file.first_chunk::<8>()?);
+    let header = file.get(8..8usize.checked_add(usize::try_from(length).ok()?)?)?;
+    let Names(names) = serde_json::from_slice(header).ok()?;
+    let mut seen = HashSet::new();
+    names.into_iter().find(|name| !seen.insert(name.clone()))
+}
+
+/// The keys of a JSON object in their order, repeated ones too.
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Names;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = map.next_entry()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_map(Keys)
     }
 }
 

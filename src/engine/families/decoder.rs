@@ -1,5 +1,6 @@
 //! What the families' configurations have in common: sizes, per-layer windows, and the parts of a decoder named after their tensors.
 
+use super::rope;
 use serde_json::Value;
 
 use crate::{
@@ -26,12 +27,27 @@ pub struct Sizes {
     activation: Activation,
 }
 
+/// What a family's configuration class in transformers takes where config.json names nothing.
+pub struct Defaults {
+    /// `None`: hidden size / heads.
+    pub head_dim: Option<usize>,
+    /// `None`: as many as query heads.
+    pub kv_heads: Option<usize>,
+    pub max_positions: usize,
+    pub eps: f64,
+}
+
+/// The deepest published model has 126.
+const MAX_LAYERS: usize = 4096;
+/// Published models have 1e-5 or 1e-6.
+const MAX_EPS: f64 = 0.1;
+
 impl Sizes {
-    /// `head_dim`: what the family takes where config.json names none; `None` is hidden / heads.
+    /// `defaults`: what the family's configuration class in transformers takes where config.json names nothing.
     ///
     /// # Errors
     /// Missing or contradictory sizes, biases, and activations other than SiLU.
-    pub fn read(json: &ConfigJson, head_dim: Option<usize>) -> Result<Self, Problem> {
+    pub fn read(json: &ConfigJson, defaults: Defaults) -> Result<Self, Problem> {
         for key in ["attention_bias", "mlp_bias"] {
             if json.flag(key)? {
                 return Err(Problem::new(format!("`{key}` is true: linear layers with biases are not supported")));
@@ -45,11 +61,11 @@ impl Sizes {
         };
         let hidden = json.size("hidden_size")?;
         let heads = json.size("num_attention_heads")?;
-        let kv_heads = json.optional_size("num_key_value_heads")?.unwrap_or(heads);
+        let kv_heads = json.optional_size("num_key_value_heads")?.or(defaults.kv_heads).unwrap_or(heads);
         if heads % kv_heads != 0 {
             return Err(damaged(format!("{heads} heads cannot share {kv_heads} key-value heads evenly")));
         }
-        let head_dim = match json.optional_size("head_dim")?.or(head_dim) {
+        let head_dim = match json.optional_size("head_dim")?.or(defaults.head_dim) {
             Some(head_dim) => head_dim,
             None if hidden % heads == 0 => hidden / heads,
             None => return Err(damaged(format!("hidden_size {hidden} is not a multiple of {heads} heads"))),
@@ -57,16 +73,24 @@ impl Sizes {
         if head_dim % 2 != 0 {
             return Err(damaged(format!("head_dim {head_dim} is odd, but rotary embeddings turn pairs")));
         }
+        let layers = json.size("num_hidden_layers")?;
+        if layers > MAX_LAYERS {
+            return Err(damaged(format!("`num_hidden_layers` is {layers}; at most {MAX_LAYERS} are supported")));
+        }
+        let eps = json.optional_positive("rms_norm_eps")?.unwrap_or(defaults.eps);
+        if eps > MAX_EPS {
+            return Err(damaged(format!("`rms_norm_eps` is {eps}, which would drown the activations")));
+        }
         Ok(Self {
             hidden,
             intermediate: json.size("intermediate_size")?,
-            layers: json.size("num_hidden_layers")?,
+            layers,
             heads,
             kv_heads,
             head_dim,
             vocab: json.size("vocab_size")?,
-            max_positions: json.size("max_position_embeddings")?,
-            eps: json.positive("rms_norm_eps")?,
+            max_positions: rope::max_positions(json, defaults.max_positions)?,
+            eps,
             tied: json.flag("tie_word_embeddings")?,
             activation,
         })

@@ -1,16 +1,21 @@
 //! OLMo 2 (OLMo Team, "2 OLMo 2 Furious", 2025): norms after attention and feed-forward, inside the residual branch, and q and k
 //! normalised over their whole width: `h += norm(attn(h)); h += norm(mlp(h))`.
 
-use super::{decoder::Sizes, rope};
+use super::{
+    decoder::{Defaults, Sizes},
+    rope,
+};
 use crate::{
     checkpoint::config::ConfigJson,
     spec::{ArchSpec, AttentionSpec, BlockSpec, NormCast, QkNorm, RopeSpec},
 };
 use tiltmeter_model::problem::Problem;
 
+const DEFAULTS: Defaults = Defaults { head_dim: None, kv_heads: None, max_positions: 2_048, eps: 1e-5 };
+
 pub fn spec(json: &ConfigJson) -> Result<ArchSpec, Problem> {
-    let sizes = Sizes::read(json, None)?;
-    let (rope, _) = rope::parse(json, 10_000.0)?;
+    let sizes = Sizes::read(json, DEFAULTS)?;
+    let (rope, _) = rope::parse(json, 10_000.0, DEFAULTS.max_positions)?;
     Ok(sizes.model(NormCast::After, |_, tensor| block(&sizes, tensor, rope, None)))
 }
 

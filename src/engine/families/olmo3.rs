@@ -1,7 +1,7 @@
 //! OLMo 3 (OLMo Team, "Olmo 3", 2025): OLMo 2's block; all layers but every fourth slide, and only the full ones stretch RoPE.
 
 use super::{
-    decoder::{Sizes, sliding_layers, window},
+    decoder::{Defaults, Sizes, sliding_layers, window},
     olmo2, rope,
 };
 use crate::{
@@ -10,11 +10,13 @@ use crate::{
 };
 use tiltmeter_model::problem::Problem;
 
+const DEFAULTS: Defaults = Defaults { head_dim: None, kv_heads: None, max_positions: 2_048, eps: 1e-5 };
+
 pub fn spec(json: &ConfigJson) -> Result<ArchSpec, Problem> {
-    let sizes = Sizes::read(json, None)?;
+    let sizes = Sizes::read(json, DEFAULTS)?;
     let slides = sliding_layers(json, sizes.layers, |layer| (layer + 1) % 4 != 0)?;
     let window = window(json, 4096)?;
-    let (full, sliding) = rope::parse(json, 500_000.0)?;
+    let (full, sliding) = rope::parse(json, 500_000.0, DEFAULTS.max_positions)?;
     // A configuration without parameters of its own for sliding layers leaves them plain frequencies of the same theta.
     let plain = RopeSpec { theta: full.theta, scaling: RopeScaling::None };
     let sliding = sliding.unwrap_or(plain);

@@ -9,7 +9,11 @@ use tiltmeter_model::problem::Problem;
 /// The rotary embeddings of full-attention layers, and those of sliding layers where these have parameters of their own.
 ///
 /// Three forms are read: `rope_theta` + `rope_scaling`; a flat `rope_parameters`; a `rope_parameters` nested per layer type.
-pub fn parse(json: &ConfigJson, default_theta: f64) -> Result<(RopeSpec, Option<RopeSpec>), Problem> {
+pub fn parse(
+    json: &ConfigJson,
+    default_theta: f64,
+    default_positions: usize,
+) -> Result<(RopeSpec, Option<RopeSpec>), Problem> {
     let parameters = json.object("rope_parameters")?;
     let legacy_scaling = json.object("rope_scaling")?;
     let legacy_theta = json.optional_positive("rope_theta")?;
@@ -23,10 +27,10 @@ pub fn parse(json: &ConfigJson, default_theta: f64) -> Result<(RopeSpec, Option<
     let source = legacy_scaling.unwrap_or_else(|| full.clone());
     let theta_of = |source: &ConfigJson| source.optional_positive("rope_theta");
     let theta = theta_of(&source)?.or(theta_of(&full)?).or(legacy_theta).unwrap_or(default_theta);
-    if theta <= 1.0 {
-        return Err(damaged(format!("`rope_theta` is {theta}, but only a theta above 1 turns")));
+    if !(theta > 1.0 && theta <= MAX_THETA) {
+        return Err(damaged(format!("`rope_theta` is {theta}; models have one between 1 and {MAX_THETA:e}")));
     }
-    let context = Context { json, max_positions: json.size("max_position_embeddings")? };
+    let context = Context { json, max_positions: unscaled_positions(json, default_positions)? };
     let full = RopeSpec { theta, scaling: context.scaling(&source)? };
     let sliding = match sliding {
         Some(own) => {
@@ -37,6 +41,38 @@ pub fn parse(json: &ConfigJson, default_theta: f64) -> Result<(RopeSpec, Option<
     };
     Ok((full, sliding))
 }
+
+/// The context length: where a linear or YaRN scaling names its factor, the factor times the length before scaling, as in vLLM.
+pub fn max_positions(json: &ConfigJson, default: usize) -> Result<usize, Problem> {
+    let unscaled = unscaled_positions(json, default)?;
+    let parameters = json.object("rope_parameters")?.unwrap_or_default();
+    let full = parameters.object("full_attention")?.unwrap_or(parameters);
+    let source = json.object("rope_scaling")?.unwrap_or(full);
+    let original = source.optional_size("original_max_position_embeddings")?;
+    let base = match source.text("rope_type").or_else(|| source.text("type")) {
+        Some("linear") => original.unwrap_or(unscaled),
+        Some("yarn") => match original {
+            Some(original) => original,
+            None => return Ok(unscaled),
+        },
+        _ => return Ok(unscaled),
+    };
+    match source.optional_positive("factor")? {
+        Some(factor) if (1.0..=MAX_FACTOR).contains(&factor) => Ok((base as f64 * factor) as usize),
+        Some(factor) => Err(damaged(format!("the RoPE `factor` is {factor}; it lies between 1 and {MAX_FACTOR}"))),
+        None => Ok(unscaled),
+    }
+}
+
+/// `max_sequence_length` is the name of older configurations.
+fn unscaled_positions(json: &ConfigJson, default: usize) -> Result<usize, Problem> {
+    let named = json.optional_size("max_position_embeddings")?.or(json.optional_size("max_sequence_length")?);
+    Ok(named.unwrap_or(default))
+}
+
+/// The largest of a published model is 5e8.
+const MAX_THETA: f64 = 1e12;
+const MAX_FACTOR: f64 = 4096.0;
 
 /// The whole configuration, which a scaling falls back to.
 struct Context<'a> {

@@ -288,6 +288,12 @@ impl<'a> Fields<'a> {
         (entry.node.value != Value::Null).then_some(&entry.node)
     }
 
+    /// Whether the key is there with an explicit null.
+    pub fn is_null(&mut self, key: &'static str) -> bool {
+        self.get(key);
+        self.entries.iter().any(|entry| entry.key == key && entry.node.value == Value::Null)
+    }
+
     /// A key that must be there; `example` shows what a person could write.
     pub fn required<T>(
         &mut self,

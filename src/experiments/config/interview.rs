@@ -184,7 +184,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<InterviewSpec> {
         fields.belongs(key, "in an entry of `prompt_variants:`");
     }
     fields.belongs("briefing", "in the file that `prompt_set` names");
-    let sampling = Sampling { temperature: 0.7, top_p: Some(0.95), top_k: None, min_p: None };
+    let sampling = Sampling { temperature: 0.7, top_p: Some(0.95), ..Sampling::default() };
     let default = SamplingKeys { sampling, max_new_tokens: 500 };
     let sampling = sampling::read(fields, default);
     let stop = fields.or("stop_on_refusal", StopOnRefusal { after: 4, rule: RefusalRule::default() }, |n| {

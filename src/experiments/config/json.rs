@@ -2,12 +2,15 @@
 
 use super::{
     describe,
-    tree::{Entry, MAX_DEPTH, Node, Origin, Repeated, Value, insert_unique},
+    tree::{Entry, Keyed, MAX_BYTES, MAX_DEPTH, Node, Origin, Repeated, Value, too_long},
 };
 use tiltmeter_model::problem::Problem;
 
 /// Reads one JSON value. Beside the tree stand the keys that were given twice.
 pub(super) fn from_json(text: &str, file: &str) -> Result<(Node, Vec<Repeated>), Vec<Problem>> {
+    if text.len() > MAX_BYTES {
+        return Err(vec![too_long(file)]);
+    }
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
         return Err(vec![json_problem(&error, file)]);
     }
@@ -55,30 +58,30 @@ impl<'a> Walk<'a> {
         let value = match self.peek() {
             Some('{') => self.map(depth)?,
             Some('[') => self.list(depth)?,
-            Some('"') => Value::Text(self.string()),
+            Some('"') => Value::Text(self.string()?),
             _ => super::tree::plain(self.word()),
         };
         Ok(Node::new(value, origin))
     }
 
     fn map(&mut self, depth: usize) -> Result<Value, Problem> {
-        let mut entries = Vec::new();
+        let mut entries = Keyed::default();
         self.bump();
         loop {
             self.skip_space();
             match self.peek() {
                 Some('"') => {
                     let key_origin = Origin::File { line: self.line, column: self.column };
-                    let key = self.string();
+                    let key = self.string()?;
                     self.skip_space();
                     self.bump(); // the colon
                     let node = self.value(depth + 1)?;
-                    insert_unique(&mut entries, Entry { key, key_origin, node }, self.file, &mut self.repeated);
+                    entries.insert(Entry { key, key_origin, node }, self.file, &mut self.repeated);
                 }
                 Some(',') => self.bump(),
                 _ => {
                     self.bump();
-                    return Ok(Value::Map(entries));
+                    return Ok(Value::Map(entries.into_entries()));
                 }
             }
         }
@@ -100,8 +103,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn string(&mut self) -> String {
-        let start = self.at;
+    /// A string that is not Unicode, such as half of a surrogate pair, is a problem: serde_json skips over it without a look.
+    fn string(&mut self) -> Result<String, Problem> {
+        let (start, origin) = (self.at, Origin::File { line: self.line, column: self.column });
         self.bump();
         while let Some(c) = self.peek() {
             self.bump();
@@ -111,7 +115,13 @@ impl<'a> Walk<'a> {
                 _ => {}
             }
         }
-        serde_json::from_str(&self.text[start..self.at]).unwrap_or_default()
+        serde_json::from_str(&self.text[start..self.at]).map_err(|error| {
+            let message = error.to_string();
+            let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+            Problem::new(format!("this text is not valid Unicode: {what}"))
+                .at(describe::place(self.file, &origin, ""))
+                .hint("a \\ud83d needs its second half; write the character itself, or export the text as UTF-8 again")
+        })
     }
 
     fn word(&mut self) -> &'a str {

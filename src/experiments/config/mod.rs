@@ -73,6 +73,7 @@ use serde::{Deserialize, Serialize};
 use fields::{Fields, Reader};
 use tree::{Node, Repeated};
 
+use tiltmeter_model::input;
 use tiltmeter_model::problem::Problem;
 
 pub use conduct::{Conduct, LaneSpec, OnRunCostLimit, RunOrder};
@@ -278,7 +279,7 @@ fn read_text(path: &Path) -> Result<String, Problem> {
     if path.is_dir() {
         return Err(Problem::new("this is a folder, not a file").at(place).hint("name a file in it"));
     }
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = input::read_bytes(path, input::MAX_TEXT).map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let what = if missing { "the file does not exist".into() } else { format!("the file cannot be read: {error}") };
         let hint = match nearest::nearest_file(path).filter(|_| missing) {

@@ -146,7 +146,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<NegotiationSpec> {
     fields.belongs("max_tokens", "under `sampling:`, as `max_new_tokens`");
     fields.belongs("random_seed", "here as `seed`: run i has the seed plus i");
     fields.belongs("competition_level", "in the list `competition_levels`");
-    let sampling = Sampling { temperature: 1.0, top_p: None, top_k: None, min_p: None };
+    let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
     let default = SamplingKeys { sampling, max_new_tokens: 1000 };
     let sampling = sampling::read(fields, default);
     let judge = fields.maybe("judge", |n| model_ref::read(reader, n));

@@ -17,7 +17,7 @@ pub struct SamplingKeys {
 impl Default for SamplingKeys {
     fn default() -> Self {
         // What the file does not state is off: temperature 1 leaves the model's distribution as it is.
-        Self { sampling: Sampling { temperature: 1.0, top_p: None, top_k: None, min_p: None }, max_new_tokens: 512 }
+        Self { sampling: Sampling { temperature: 1.0, ..Sampling::default() }, max_new_tokens: 512 }
     }
 }
 
@@ -47,10 +47,14 @@ pub fn note_greedy(
 
 fn keys(reader: &Reader<'_>, node: &Node, default: SamplingKeys) -> Option<SamplingKeys> {
     let mut fields = Fields::open(reader, node)?;
+    // An explicit null takes a default away; an absent key keeps it.
+    let default_temperature = fields.is_null("temperature");
     let temperature = fields
         .or("temperature", default.sampling.temperature, |n| reader.number(n, "0 (greedy) or more", |t| t >= 0.0));
-    let top_p = fields.or("top_p", default.sampling.top_p, |n| {
-        reader.number(n, "above 0 and at most 1 (1 is off)", |p| p > 0.0 && p <= 1.0).map(Some)
+    let default_top_p = if fields.is_null("top_p") { None } else { default.sampling.top_p };
+    let top_p = fields.or("top_p", default_top_p, |n| {
+        let top_p = reader.number(n, "above 0 and at most 1 (1 is off)", |p| p > 0.0 && p <= 1.0);
+        top_p.map(|p| Some(p).filter(|p| *p < 1.0))
     });
     let top_k = fields.maybe("top_k", |n| reader.size(n, 1..=MAX_COUNT));
     let min_p =
@@ -61,6 +65,7 @@ fn keys(reader: &Reader<'_>, node: &Node, default: SamplingKeys) -> Option<Sampl
     }
     fields.belongs("max_tokens", "here as `max_new_tokens`");
     fields.finish();
-    let sampling = Sampling { temperature: temperature?, top_p: top_p?, top_k: top_k?, min_p: min_p? };
+    let temperature = if default_temperature { 1.0 } else { temperature? };
+    let sampling = Sampling { temperature, top_p: top_p?, top_k: top_k?, min_p: min_p?, default_temperature };
     Some(SamplingKeys { sampling, max_new_tokens: max_new_tokens? })
 }

@@ -176,10 +176,7 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Option<ScenarioSpec> {
     fields.belongs("output", "here as `output_dir`");
     fields.belongs("experiment", "here as `experiment_name`");
     fields.belongs("runs_per_variant", "here as `runs_per_variation`");
-    let default = SamplingKeys {
-        sampling: Sampling { temperature: 0.7, top_p: None, top_k: None, min_p: None },
-        max_new_tokens: 1000,
-    };
+    let default = SamplingKeys { sampling: Sampling { temperature: 0.7, ..Sampling::default() }, max_new_tokens: 1000 };
     let sampling = sampling::read(fields, default);
     let world_max_tokens = fields.or("world_max_tokens", 1500, |n| reader.size(n, 1..=MAX_RUNS));
 

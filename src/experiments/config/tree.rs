@@ -8,6 +8,8 @@ use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError,
 use super::describe;
 use tiltmeter_model::problem::Problem;
 
+/// More text than an experiment can have, in a file and after its aliases are written out.
+pub(super) const MAX_BYTES: usize = 64 << 20;
 /// More values than an experiment can have; aliases of aliases would otherwise grow without end.
 const MAX_NODES: usize = 200_000;
 /// Deeper than any key; keeps recursion over the tree bounded.
@@ -73,13 +75,34 @@ impl Node {
         self.path = path;
     }
 
-    fn nodes_and_depth(&self) -> (usize, usize) {
-        let below: Vec<_> = match &self.value {
-            Value::List(items) => items.iter().map(Node::nodes_and_depth).collect(),
-            Value::Map(entries) => entries.iter().map(|entry| entry.node.nodes_and_depth()).collect(),
-            _ => Vec::new(),
-        };
-        (1 + below.iter().map(|b| b.0).sum::<usize>(), 1 + below.iter().map(|b| b.1).max().unwrap_or(0))
+    fn size(&self) -> Size {
+        let mut size = Size { nodes: 1, bytes: 0, depth: 0 };
+        match &self.value {
+            Value::List(items) => items.iter().for_each(|item| size.include(item.size())),
+            Value::Map(entries) => entries.iter().for_each(|entry| {
+                size.bytes += entry.key.len();
+                size.include(entry.node.size());
+            }),
+            Value::Text(text) => size.bytes = text.len(),
+            Value::Number { raw, .. } => size.bytes = raw.len(),
+            Value::Null | Value::Bool(_) => {}
+        }
+        Size { depth: size.depth + 1, ..size }
+    }
+}
+
+/// What copying a node costs.
+struct Size {
+    nodes: usize,
+    bytes: usize,
+    depth: usize,
+}
+
+impl Size {
+    fn include(&mut self, below: Size) {
+        self.nodes += below.nodes;
+        self.bytes += below.bytes;
+        self.depth = self.depth.max(below.depth);
     }
 }
 
@@ -89,16 +112,34 @@ pub(super) struct Repeated {
     pub problem: Problem,
 }
 
-/// Adds `entry` unless its key is there already, which is a problem that names both places.
-pub(super) fn insert_unique(entries: &mut Vec<Entry>, entry: Entry, file: &str, repeated: &mut Vec<Repeated>) {
-    let Some(first) = entries.iter().find(|known| known.key == entry.key) else {
-        return entries.push(entry);
-    };
+/// The entries of a mapping in their order, each key once.
+#[derive(Default)]
+pub(super) struct Keyed {
+    entries: Vec<Entry>,
+    index: HashMap<String, usize>,
+}
+
+impl Keyed {
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
+    /// Adds `entry` unless its key is there already, which is a problem that names both places.
+    pub(super) fn insert(&mut self, entry: Entry, file: &str, repeated: &mut Vec<Repeated>) {
+        let Some(first) = self.index.get(&entry.key) else {
+            self.index.insert(entry.key.clone(), self.entries.len());
+            return self.entries.push(entry);
+        };
+        repeated.push(given_twice(&self.entries[*first], entry, file));
+    }
+}
+
+fn given_twice(first: &Entry, entry: Entry, file: &str) -> Repeated {
     let first_at = describe::place(file, &first.key_origin, "");
     let problem = Problem::new(format!("`{}` is given twice", describe::short(&entry.key)))
         .at(describe::place(file, &entry.key_origin, ""))
         .hint(format!("keep one of them; the first is at {first_at}"));
-    repeated.push(Repeated { at: entry.key_origin, problem });
+    Repeated { at: entry.key_origin, problem }
 }
 
 /// What a plain (unquoted) scalar means.
@@ -134,8 +175,18 @@ pub(super) fn plain(text: &str) -> Value {
 
 /// Reads one YAML document. `Err` holds everything found up to where reading could not go on.
 pub(super) fn from_yaml(text: &str, file: &str) -> Result<(Node, Vec<Repeated>), Vec<Problem>> {
-    let mut builder =
-        Builder { file, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, repeated: Vec::new() };
+    if text.len() > MAX_BYTES {
+        return Err(vec![too_long(file)]);
+    }
+    let mut builder = Builder {
+        file,
+        stack: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        bytes: 0,
+        root: None,
+        repeated: Vec::new(),
+    };
     for event in Parser::new_from_str(text) {
         let step = match event {
             Ok((event, span)) => builder.step(event, span),
@@ -151,6 +202,10 @@ pub(super) fn from_yaml(text: &str, file: &str) -> Result<(Node, Vec<Repeated>),
         Some(root) => Ok((root, builder.repeated)),
         None => Err(vec![empty(file)]),
     }
+}
+
+pub(super) fn too_long(file: &str) -> Problem {
+    Problem::new(format!("the file is longer than {} MiB", MAX_BYTES >> 20)).at(file).hint("split the experiment")
 }
 
 fn empty(file: &str) -> Problem {
@@ -193,7 +248,7 @@ struct Frame {
 
 enum Collection {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, Origin)> },
+    Map { entries: Keyed, key: Option<(String, Origin)> },
 }
 
 struct Builder<'a> {
@@ -201,6 +256,8 @@ struct Builder<'a> {
     stack: Vec<Frame>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// Of the copies that aliases stand for.
+    bytes: usize,
     root: Option<Node>,
     repeated: Vec<Repeated>,
 }
@@ -227,14 +284,15 @@ impl Builder<'_> {
                 self.add(Node::new(value, at), anchor)?;
             }
             Event::Alias(id) => {
-                let mut node = self.anchors.get(&id).cloned().ok_or_else(|| self.recursive(&at))?;
-                let (nodes, depth) = node.nodes_and_depth();
-                self.nodes += nodes;
-                if depth + self.stack.len() > MAX_DEPTH {
+                let node = self.anchors.get(&id).ok_or_else(|| self.recursive(&at))?;
+                let size = node.size();
+                self.nodes += size.nodes;
+                self.bytes += size.bytes;
+                if self.nodes > MAX_NODES || self.bytes > MAX_BYTES || size.depth + self.stack.len() > MAX_DEPTH {
                     return Err(self.too_large(&at));
                 }
-                node.origin = at;
-                self.add(node, 0)?;
+                let copy = Node { origin: at, ..node.clone() };
+                self.add(copy, 0)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.refuse_tag(tag.as_deref().map(|tag| tag.is_yaml_core_schema()), &at)?;
@@ -242,13 +300,13 @@ impl Builder<'_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.refuse_tag(tag.as_deref().map(|tag| tag.is_yaml_core_schema()), &at)?;
-                self.open(Collection::Map { entries: Vec::new(), key: None }, at, anchor)?;
+                self.open(Collection::Map { entries: Keyed::default(), key: None }, at, anchor)?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(frame) = self.stack.pop() {
                     let value = match frame.collection {
                         Collection::List(items) => Value::List(items),
-                        Collection::Map { entries, .. } => Value::Map(entries),
+                        Collection::Map { entries, .. } => Value::Map(entries.into_entries()),
                     };
                     self.add(Node::new(value, frame.origin), frame.anchor)?;
                 }
@@ -284,6 +342,13 @@ impl Builder<'_> {
             return Err(self.too_large(&node.origin));
         }
         if anchor != 0 {
+            // The copy kept for later aliases; anchors within anchors would otherwise multiply.
+            let size = node.size();
+            self.nodes += size.nodes;
+            self.bytes += size.bytes;
+            if self.nodes > MAX_NODES || self.bytes > MAX_BYTES {
+                return Err(self.too_large(&node.origin));
+            }
             self.anchors.insert(anchor, node.clone());
         }
         match self.stack.last_mut().map(|frame| &mut frame.collection) {
@@ -295,7 +360,7 @@ impl Builder<'_> {
                         .at(describe::place(self.file, &node.origin, ""))
                         .hint("write the key out"));
                 };
-                insert_unique(entries, Entry { key, key_origin, node }, self.file, &mut self.repeated);
+                entries.insert(Entry { key, key_origin, node }, self.file, &mut self.repeated);
             }
         }
         Ok(())
@@ -312,7 +377,8 @@ impl Builder<'_> {
 
     fn too_large(&self, at: &Origin) -> Problem {
         Problem::new(format!(
-            "the file is too large or too deep: {MAX_NODES} values and {MAX_DEPTH} levels are the limit"
+            "the file is too large or too deep: {MAX_NODES} values, {} MiB of text and {MAX_DEPTH} levels are the limit",
+            MAX_BYTES >> 20
         ))
         .at(describe::place(self.file, at, ""))
         .hint("write aliases out, or split the experiment")

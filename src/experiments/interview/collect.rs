@@ -45,7 +45,7 @@ fn document(plan: &InterviewPlan, variant: &VariantPlan, runs: &[&Interviewed]) 
         "model": plan.steward.name,
         "condition": format!("{}_{}", plan.experiment, variant.label),
         "n_samples": runs.len(),
-        "temperature": plan.sampling.temperature,
+        "temperature": super::record::stated(&plan.sampling),
         "seed": plan.seed,
         "system_prompt": plan.briefing,
         "projections": series(0),

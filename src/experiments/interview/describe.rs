@@ -10,10 +10,7 @@ pub fn describe(setting: &Setting, axes: &[Axis], first_run: usize) -> Vec<(Stri
     let spec = &setting.spec;
     let (variants, runs) = (spec.variants.len(), spec.runs_per_variant);
     let s = &spec.sampling;
-    let mut sampling = vec![match s.temperature {
-        0.0 => "greedy (temperature 0)".to_owned(),
-        temperature => format!("temperature {temperature}"),
-    }];
+    let mut sampling = vec![s.describe_temperature()];
     sampling.extend(s.top_p.map(|p| format!("top_p {p}")));
     sampling.extend(s.top_k.map(|k| format!("top_k {k}")));
     sampling.extend(s.min_p.map(|p| format!("min_p {p}")));
@@ -22,7 +19,15 @@ pub fn describe(setting: &Setting, axes: &[Axis], first_run: usize) -> Vec<(Stri
     let menu: Vec<&str> = spec.menu.iter().map(|strategy| strategy.name.as_str()).collect();
     let mut rows = vec![
         ("steward", spec.steward.name.clone()),
-        ("judge", format!("{}, temperature 0, at most {} tokens, {held}", spec.judge.name, spec.judge_max_tokens)),
+        (
+            "judge",
+            format!(
+                "{}, {}, at most {} tokens, {held}",
+                spec.judge.name,
+                setting.judge_sampling.describe_temperature(),
+                spec.judge_max_tokens
+            ),
+        ),
         ("menu", menu.join(", ")),
         ("version", spec.experiment_version.clone()),
         ("prompts", spec.prompt_set.display().to_string()),

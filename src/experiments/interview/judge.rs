@@ -120,10 +120,11 @@ pub fn request(
     schema: Option<&Value>,
     turns: &[Turn],
     seed: SeedKey,
+    sampling: Sampling,
 ) -> ChatRequest {
     let messages = vec![Message::new(Role::System, instructions), Message::new(Role::User, transcript(turns))];
     ChatRequest {
-        sampling: Sampling::default(),
+        sampling,
         max_new_tokens: Some(spec.judge_max_tokens),
         seed,
         response_schema: schema.cloned(),

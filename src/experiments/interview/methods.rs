@@ -46,18 +46,19 @@ pub fn methods(plan: &InterviewPlan) -> Vec<String> {
             plan.runs_per_variant,
         ),
         format!(
-            "Replies were drawn at temperature {}{}, with at most {} tokens a reply. {seeds} Of seeds for this model: {}.",
-            plan.sampling.temperature,
+            "Replies were drawn at {}{}, with at most {} tokens a reply. {seeds} Of seeds for this model: {}.",
+            plan.sampling.describe_temperature(),
             plan.sampling.top_p.map(|p| format!(", top-p {p}")).unwrap_or_default(),
             plan.max_new_tokens,
             plan.steward.seed_support.map_or("unknown", support),
         ),
         format!(
-            "Every finished transcript was classified by {} at temperature 0, {held}, with at most {} tokens. It read the briefing and \
+            "Every finished transcript was classified by {} at {}, {held}, with at most {} tokens. It read the briefing and \
              the whole interview and chose one strategy of: {}; besides an outcome, a level of deception and whether each of the two \
              instructions was kept. A verdict off the menu, cut off or incomplete was requested once more; after that the run counts as \
              failed, and its transcript is kept.",
             exactly(&plan.judge.model),
+            plan.judge.at_temperature(),
             plan.judge.max_new_tokens,
             strategies.join("; "),
         ),

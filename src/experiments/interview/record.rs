@@ -16,6 +16,7 @@ use super::{
 use crate::plan::ModelPlan;
 use crate::{BACKUPS, DatasetRecord, Exports, Kind, Ledger, RunEnd, RunFile, RunRecord};
 use tiltmeter_model::Role;
+use tiltmeter_model::Sampling;
 use tiltmeter_model::problem::Problem;
 use tiltmeter_scheduler::canonical;
 use tiltmeter_store::{Outcome, RunKey};
@@ -79,7 +80,7 @@ impl InterviewPlan {
         let judged_as = parsed.judgement.as_ref().and_then(|judged| judged.version.clone()).unwrap_or_default();
         let label = |name: &str| outcome.labels.get(name);
         // Whole numbers without a fraction, as in the plan.
-        let mut config = canonical(json!({"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}));
+        let mut config = canonical(json!({"temperature": stated(&self.sampling), "top_p": self.sampling.top_p}));
         config["seed"] = json!(self.seed_of(run));
         config["max_tokens"] = json!(self.max_new_tokens);
         config["steward_version"] = json!(version(&self.steward, &parsed.versions().join(", ")));
@@ -273,4 +274,9 @@ fn single(run: &RunRecord) -> String {
     }
     lines.push(rule());
     lines.join("\n")
+}
+
+/// The temperature that was asked for; `None` where the model's own was left.
+pub(super) fn stated(sampling: &Sampling) -> Option<f64> {
+    (!sampling.default_temperature).then_some(sampling.temperature)
 }

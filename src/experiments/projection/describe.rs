@@ -47,10 +47,7 @@ fn site_name(site: &SiteRef) -> String {
 
 fn sampling(spec: &ProjectionSpec) -> String {
     let s = &spec.sampling;
-    let mut parts = vec![match s.temperature {
-        0.0 => "greedy (temperature 0)".to_string(),
-        temperature => format!("temperature {temperature}"),
-    }];
+    let mut parts = vec![s.describe_temperature()];
     parts.extend(s.top_p.map(|p| format!("top_p {p}")));
     parts.extend(s.top_k.map(|k| format!("top_k {k}")));
     parts.extend(s.min_p.map(|p| format!("min_p {p}")));

@@ -43,7 +43,7 @@ pub fn describe(resources: &Resources, axes: &BTreeMap<String, Vec<Axis>>, numbe
         let how = metric.pattern.as_ref().map_or("by a judge".to_owned(), |pattern| format!("by /{pattern}/"));
         rows.push(("metric", format!("{}, extracted from the text of {of} {how}", metric.id)));
     }
-    rows.extend(spec.judge.iter().map(|judge| ("judge", format!("{}, temperature 0", judge.name))));
+    rows.extend(spec.judge.iter().map(|judge| ("judge", judge.name.clone())));
     let (count, runs) = (variations.len(), spec.runs_per_variation);
     rows.push(("runs", format!("{count} variations x {runs} runs = {}", count * runs)));
     for (variation, number) in variations.iter().zip(numbers).take(MAX_LISTED) {

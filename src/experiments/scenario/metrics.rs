@@ -70,13 +70,13 @@ impl MetricExtractor {
 
 /// Parses a text as a value of the type.
 fn typed(text: &str, kind: MetricKind) -> Option<Value> {
-    let number = || text.trim_end_matches(['.', ',']).replace(',', "");
+    // What ends the clause a number stands in.
+    let bare = text.trim_end_matches(['.', ',', ';', ':']);
     match kind {
-        MetricKind::Integer => number().parse::<i64>().ok().map(Value::from),
+        MetricKind::Integer => plain_number(bare)?.parse::<i64>().ok().map(Value::from),
         MetricKind::Float => {
-            let bare = number();
-            let bare = bare.trim_end_matches('%').trim();
-            bare.parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from)
+            let bare = bare.strip_suffix('%').map_or(bare, str::trim_end);
+            plain_number(bare)?.parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from)
         }
         MetricKind::String => Some(Value::from(text)),
         MetricKind::Boolean => match text.to_ascii_lowercase().as_str() {
@@ -85,6 +85,31 @@ fn typed(text: &str, kind: MetricKind) -> Option<Value> {
             _ => None,
         },
     }
+}
+
+/// A decimal number without its thousands separators; `None` for everything that is not clearly one. A comma separates thousands
+/// only where groups of three digits follow a group that does not begin with 0: `0,75` and `1,2,3` are no numbers, since they mean
+/// something else to whoever wrote them.
+fn plain_number(text: &str) -> Option<String> {
+    let text = text.replace('\u{2212}', "-");
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(&text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let grouped = |text: &str| {
+        let mut groups = text.split(',');
+        let first = groups.next().unwrap_or_default();
+        digits(first) && first.len() <= 3 && !first.starts_with('0') && groups.all(|g| digits(g) && g.len() == 3)
+    };
+    let whole_fits = digits(whole) || grouped(whole) || (whole.is_empty() && fraction.is_some());
+    let exponent_fits = exponent.is_none_or(|text| digits(text.strip_prefix(['-', '+']).unwrap_or(text)));
+    (whole_fits && fraction.is_none_or(digits) && exponent_fits).then(|| text.replace(',', ""))
 }
 
 /// The judge's values of all its metrics.
@@ -156,6 +181,19 @@ mod tests {
         assert_eq!(found(r"cost: ([\d.,]+)", MetricKind::Float, "Cost: 1,250.5.").0, json!(1250.5));
         assert_eq!(found(r"share: (\S+)", MetricKind::Float, "share: 40%").0, json!(40.0));
         assert_eq!(found(r"agreed: (\w+)", MetricKind::Boolean, "Agreed: Yes").0, json!(true));
+        for (text, value) in
+            [("1,250", 1250.0), ("12,345,678.5", 12345678.5), ("-.5", -0.5), ("\u{2212}3", -3.0), ("2e3", 2000.0)]
+        {
+            assert_eq!(found(r"v: (.+)", MetricKind::Float, &format!("v: {text}")).0, json!(value), "{text}");
+        }
+        for text in [
+            "0,75", "1.250,50", "1,2,3", "0,750", "1,25", "1234,567", "1,,250", ",5", "1_000", "inf", "NaN", "0x10",
+            "1e", "3 4", "½",
+        ] {
+            let expected = (Value::Null, "not_of_type".to_owned());
+            assert_eq!(found(r"v: (.+)", MetricKind::Float, &format!("v: {text}")), expected, "{text}");
+            assert_eq!(found(r"v: (.+)", MetricKind::Integer, &format!("v: {text}")), expected, "{text}");
+        }
         assert_eq!(
             found(r"agreed: (\w+)", MetricKind::Boolean, "agreed: partly"),
             (Value::Null, "not_of_type".to_owned())

@@ -4,7 +4,8 @@
 //! `sign`, `centring`, `model_fingerprint`, `hidden_size`, `num_layers` and `stats`, a JSON object `{site: {mean_pos, mean_neg, auroc?}}`.
 //! An empty text means unknown. Equal content gives equal bytes, so that the file's SHA-256 identifies the axis.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use crate::input;
+use std::{collections::BTreeMap, path::Path};
 
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -164,7 +165,7 @@ impl AxisFile {
     /// A file that cannot be read, is not an axis file, or is inconsistent.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let place = path.display().to_string();
-        let bytes = fs::read(path).map_err(|error| {
+        let bytes = input::read_bytes(path, input::MAX_DATA).map_err(|error| {
             Problem::new(format!("cannot read the axis: {error}")).at(&place).hint("check the path of the axis file")
         })?;
         Self::from_bytes(&bytes).map_err(|problem| problem.at(place))

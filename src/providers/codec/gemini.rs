@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BadReply, Codec, Completion, non_empty, provider_seed, split_system, text_at, token_counts};
+use super::{BadReply, Codec, Completion, interrupted, non_empty, provider_seed, split_system, text_at, token_counts};
 use tiltmeter_model::{ChatRequest, Finish, Role};
 
 pub(crate) struct Gemini;
@@ -16,7 +16,10 @@ impl Codec for Gemini {
         let (system, turns) = split_system(&request.messages);
         let role = |role| if role == Role::Assistant { "model" } else { "user" };
         let contents = turns.iter().map(|m| json!({ "role": role(m.role), "parts": [{ "text": m.content }] }));
-        let mut config = json!({ "temperature": request.sampling.temperature, "seed": provider_seed(request.seed) });
+        let mut config = json!({ "seed": provider_seed(request.seed) });
+        if !request.sampling.default_temperature {
+            config["temperature"] = json!(request.sampling.temperature);
+        }
         if let Some(top_p) = request.sampling.top_p {
             config["topP"] = json!(top_p);
         }
@@ -60,7 +63,8 @@ impl Codec for Gemini {
             Some("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE") => {
                 Finish::ContentFilter
             }
-            _ => Finish::Stop,
+            None | Some("STOP") => Finish::Stop,
+            Some(other) => return Err(interrupted(other, usage)),
         };
         non_empty(Completion { text, finish, usage, billed_micro_usd: None, version })
     }

@@ -22,6 +22,11 @@ pub(crate) trait Codec: Sync {
         false
     }
 
+    /// Whether a model rejects a request with both.
+    fn takes_one_of_temperature_and_top_p(&self, _model: &str) -> bool {
+        false
+    }
+
     /// Body of a request that passed `ApiName::check`.
     fn encode(&self, model: &str, request: &ChatRequest) -> Value;
 
@@ -61,6 +66,11 @@ pub(crate) enum BadReply {
         what: String,
         usage: Option<TokenCounts>,
     },
+}
+
+/// A reply that ended for another reason than that it was finished, cut at its limit or filtered.
+fn interrupted(reason: &str, usage: Option<TokenCounts>) -> BadReply {
+    BadReply::Malformed { what: format!("the reply is not finished: it ended with `{reason}`"), usage }
 }
 
 impl BadReply {
@@ -116,6 +126,12 @@ fn token_counts(body: &Value, prompt: &[&str], completion: &[&str]) -> Option<To
         Some(total)
     };
     Some(TokenCounts { prompt: sum(prompt)?, completion: sum(completion)? })
+}
+
+/// Some servers count thinking in the total alone, which is what they bill.
+fn with_total(counts: TokenCounts, total: Option<u64>) -> TokenCounts {
+    let total = total.filter(|tokens| *tokens < IMPLAUSIBLE_TOKENS).unwrap_or(0);
+    TokenCounts { completion: counts.completion.max(total.saturating_sub(counts.prompt)), ..counts }
 }
 
 fn text_at(body: &Value, pointer: &str) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BadReply, Codec, Completion, non_empty, provider_seed, text_at, token_counts};
+use super::{BadReply, Codec, Completion, interrupted, non_empty, provider_seed, text_at, token_counts, with_total};
 use tiltmeter_model::{ChatRequest, Finish};
 
 pub(crate) struct OpenAi {
@@ -26,7 +26,7 @@ impl Codec for OpenAi {
     fn encode(&self, model: &str, request: &ChatRequest) -> Value {
         let mut body = json!({ "model": model, "messages": request.messages });
         let sampling = &request.sampling;
-        if !self.fixes_sampling(model) {
+        if !self.fixes_sampling(model) && !sampling.default_temperature {
             body["temperature"] = json!(sampling.temperature);
         }
         if let Some(top_p) = sampling.top_p {
@@ -59,6 +59,7 @@ impl Codec for OpenAi {
 
     fn decode(&self, body: &Value) -> Result<Completion, BadReply> {
         let usage = token_counts(body, &["/usage/prompt_tokens"], &["/usage/completion_tokens"]);
+        let usage = usage.map(|counts| with_total(counts, body.pointer("/usage/total_tokens").and_then(Value::as_u64)));
         let choice = body.pointer("/choices/0");
         // A gateway that fails after its headers were sent reports the error inside a success.
         let error = body.get("error").or_else(|| choice?.get("error")).filter(|error| !error.is_null());
@@ -80,7 +81,9 @@ impl Codec for OpenAi {
             _ if refusal.is_some() => Finish::ContentFilter,
             Some("length") => Finish::Length,
             Some("content_filter") => Finish::ContentFilter,
-            _ => Finish::Stop,
+            // Some servers name the model's own stop token, or nothing.
+            None | Some("stop" | "end_turn" | "stop_sequence" | "eos" | "eos_token" | "") => Finish::Stop,
+            Some(other) => return Err(interrupted(other, usage)),
         };
         let text = if text.is_empty() { refusal.unwrap_or_default().to_string() } else { text };
         // OpenRouter reports the charge in dollars.

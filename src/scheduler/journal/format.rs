@@ -201,7 +201,7 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-const PREFIX: &[u8] = br#"{"checksum":""#;
+pub const PREFIX: &[u8] = br#"{"checksum":""#;
 const SEPARATOR: &[u8] = br#"","#;
 /// Hex digits of a checksum.
 const DIGITS: usize = 8;

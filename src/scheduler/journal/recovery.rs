@@ -13,7 +13,9 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    format::{Counts, EntryHead, EntryKind, FORMAT, SessionFormat, SessionStart, SessionStop, value_of, verify},
+    format::{
+        Counts, EntryHead, EntryKind, FORMAT, PREFIX, SessionFormat, SessionStart, SessionStop, value_of, verify,
+    },
     recovered_run::{RecoveredRun, value},
 };
 use crate::plan::Plan;
@@ -93,9 +95,17 @@ impl Recovered {
         loop {
             line.clear();
             let bytes = reader.read_until(b'\n', &mut line).map_err(unreadable)?;
-            if line.pop() != Some(b'\n') {
+            if line.last() != Some(&b'\n') {
+                // A first line that a crash cut off is overwritten; a file of another program must not be.
+                let foreign = line.iter().zip(PREFIX).any(|(found, expected)| found != expected);
+                if end.lines == 0 && foreign {
+                    return Err(Problem::new("this file is not a journal of tiltmeter")
+                        .at(path.display().to_string())
+                        .hint("it is left untouched: move it away, or choose another folder with --out"));
+                }
                 return Ok(end);
             }
+            line.pop();
             let added = self.add(&line, &mut end, &mut open_session);
             added.map_err(|rejected| rejected.problem(path, end.lines))?;
             end.lines += 1;

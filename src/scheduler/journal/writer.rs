@@ -72,6 +72,11 @@ impl Journal {
         std::fs::create_dir_all(folder.dir()).map_err(|error| cannot_write(folder.dir(), &error))?;
         let path = folder.journal();
         let failed = |error: io::Error| cannot_write(&path, &error);
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(Problem::new("the journal must be a regular file, not a link, folder or device")
+                .at(path.display().to_string())
+                .hint("choose another folder with --out; what is here is left untouched"));
+        }
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         lock(&file, &path)?;
@@ -98,7 +103,7 @@ impl Journal {
         };
         let (sender, commands) = mpsc::channel();
         let failure = Arc::new(OnceLock::new());
-        let writer = Writer { disk, _lock: held, path: path.clone(), next: end.lines, failure: Arc::clone(&failure) };
+        let writer = Writer { disk, held, path: path.clone(), next: end.lines, failure: Arc::clone(&failure) };
         let thread =
             thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&commands)).map_err(failed)?;
         let latest_ms = AtomicU64::new(recovered.last_activity.unwrap_or(0));
@@ -167,7 +172,7 @@ fn lock(file: &File, path: &Path) -> Result<(), Problem> {
 struct Writer {
     disk: Box<dyn Disk>,
     /// Holds the lock even if `disk` does not hold the file.
-    _lock: File,
+    held: File,
     path: PathBuf,
     /// Number of the next line.
     next: u64,
@@ -201,8 +206,13 @@ impl Writer {
             if bytes.is_empty() {
                 continue;
             }
-            if let Err(error) = self.disk.append(&bytes).and_then(|()| self.disk.sync()) {
-                let _ = self.failure.set(write_error(&self.path, &error));
+            let written = self.disk.append(&bytes).and_then(|()| self.disk.sync());
+            let failure = match written {
+                Err(error) => Some(write_error(&self.path, &error)),
+                Ok(()) => lost(&self.held, &self.path),
+            };
+            if let Some(problem) = failure {
+                let _ = self.failure.set(problem);
                 // Dropping `waiting` and `commands` fails all pending commits.
                 return;
             }
@@ -213,6 +223,51 @@ impl Writer {
             bytes.clear();
         }
     }
+}
+
+/// Whether the open journal is no longer the file of its name. Then every line in it, the latest included, is copied to a new file:
+/// the open one would vanish with this process.
+#[cfg(unix)]
+fn lost(mut held: &File, path: &Path) -> Option<Problem> {
+    use std::os::unix::fs::MetadataExt;
+    let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let named = std::fs::metadata(path);
+    let own = held.metadata().ok()?;
+    if named.as_ref().is_ok_and(|named| same(named, &own)) {
+        return None;
+    }
+    // Never over what took its place.
+    let copy = match named {
+        Ok(_) => path.with_file_name(format!("journal-kept-{}.txt", now_ms())),
+        Err(_) => path.to_owned(),
+    };
+    let mut keep = || -> io::Result<u64> {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&copy)?;
+        held.rewind()?;
+        let bytes = io::copy(&mut held, &mut file)?;
+        file.sync_all()?;
+        Ok(bytes)
+    };
+    let problem = Problem::new("the journal was deleted, moved or replaced while it was being written");
+    let problem = problem.at(path.display().to_string());
+    Some(match keep() {
+        Ok(bytes) if copy == path => {
+            problem.hint(format!("all {bytes} bytes of it are back in this place: continue with --resume"))
+        }
+        Ok(bytes) => problem.hint(format!(
+            "all {bytes} bytes of it are kept in {}: move that file to this place, then continue with --resume",
+            copy.display()
+        )),
+        Err(error) => {
+            problem.hint(format!("it could not be written again ({error}); look for it where it was moved to"))
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn lost(_: &File, _: &Path) -> Option<Problem> {
+    None
 }
 
 fn write_error(path: &Path, error: &io::Error) -> Problem {

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use hf_hub::{HFClient, HFError};
 
 use crate::checkpoint::hub::{
-    CONFIG, GENERATION, INDEX, PICKLED, SPECIAL_TOKENS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, only_pickled,
-    read_optional, shard_names,
+    ADDED_TOKENS, CONFIG, GENERATION, INDEX, PICKLED, SPECIAL_TOKENS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS,
+    only_pickled, read_optional, shard_names,
 };
 use tiltmeter_model::problem::Problem;
 
@@ -87,8 +87,12 @@ impl<'a> Download<'a> {
         // A branch may move while files come; the folder's name is the commit that all others are then taken from.
         let folder = config.parent().map(PathBuf::from).unwrap_or_default();
         let revision = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for file in [GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, SPECIAL_TOKENS] {
+        for file in [GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, SPECIAL_TOKENS, ADDED_TOKENS] {
             self.optional(file, &revision).await?;
+        }
+        // As transformers does: a whole file comes before shards.
+        if self.optional(WEIGHTS, &revision).await? {
+            return Ok(Fetched { folder, revision });
         }
         let shards = match self.optional(INDEX, &revision).await? {
             true => shard_names(&read_optional(&folder, INDEX)?.unwrap_or_default())

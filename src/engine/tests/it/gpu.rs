@@ -211,6 +211,7 @@ async fn converse(model: &LocalModel, i: usize) -> Vec<ChatReply> {
                 top_k: (i == 2).then_some(20),
                 top_p: (i == 3).then_some(0.9),
                 min_p: (i == 4).then_some(0.01),
+                ..Sampling::default()
             },
             max_new_tokens: Some(3 + (i * 5) % 9),
             seed: SeedKey { key: 42 + 1000 * turn as u64, stream: i as u64 },

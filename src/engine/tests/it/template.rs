@@ -382,7 +382,7 @@ mod config {
             ("vocab_size", serde_json::json!(1e30), "not a positive count"),
             ("rms_norm_eps", "small".into(), "not a positive number"),
             ("rope_theta", 0.into(), "not a positive number"),
-            ("rope_theta", 1.into(), "above 1"),
+            ("rope_theta", 1.into(), "between 1 and 1e12"),
             ("layer_types", serde_json::json!(["full_attention"]), "names 1 layers of 32"),
             ("eos_token_id", "x".into(), "no token id"),
             ("tie_word_embeddings", 1.into(), "neither true nor false"),

@@ -51,18 +51,19 @@ pub fn methods(plan: &NegotiationPlan) -> Vec<String> {
             plan.gamma,
         ),
         format!(
-            "Replies were drawn at temperature {}{}, with at most {} tokens a reply.",
-            plan.sampling.temperature,
+            "Replies were drawn at {}{}, with at most {} tokens a reply.",
+            plan.sampling.describe_temperature(),
             plan.sampling.top_p.map(|p| format!(", top-p {p}")).unwrap_or_default(),
             plan.max_new_tokens,
         ),
     ];
     if let Some(judge) = &plan.judge {
         paragraphs.push(format!(
-            "Strategic behaviours were judged by {} at temperature 0, {}, from a fixed menu; the judge read both agents' values and private \
+            "Strategic behaviours were judged by {} at {}, {}, from a fixed menu; the judge read both agents' values and private \
              replies. A verdict that was truncated, incomplete or off the menu was requested once more; after that the run counts as \
              failed, and its game is kept.",
             judge.model.exact_name(),
+            judge.at_temperature(),
             judge.form(),
         ));
     }

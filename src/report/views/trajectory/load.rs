@@ -5,13 +5,13 @@
 //! `system_prompt`, `rendered_prompt`, `model`, `transcript_source`, `temperature`, `axis`, `site`, `n_samples`,
 //! `span` ([negative pole, positive pole]). Other keys are ignored.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Comparison, GroupData, SampleData};
+use tiltmeter_model::input;
 use tiltmeter_model::problem::Problem;
 
 #[derive(Deserialize)]
@@ -93,7 +93,7 @@ pub fn load_documents<P: AsRef<Path>>(paths: &[P]) -> Result<Comparison, Vec<Pro
 }
 
 fn read(path: &Path) -> Result<Document, Problem> {
-    let text = fs::read_to_string(path)
+    let text = input::read_text(path, input::MAX_DATA)
         .map_err(|error| Problem::new(format!("the file cannot be read: {error}")).hint("check the path"))?;
     let document: Document = serde_json::from_str(&text).map_err(|error| {
         let hint = match error.classify() {

@@ -59,7 +59,7 @@ fn full() -> ChatRequest {
     let mut request = request();
     request.messages.push(Message::new(Role::Assistant, "A wharf."));
     request.messages.push(Message::new(Role::User, "And \"a\\berth\"?"));
-    request.sampling = Sampling { temperature: 0.5, top_p: Some(0.9), top_k: None, min_p: None };
+    request.sampling = Sampling { temperature: 0.5, top_p: Some(0.9), ..Sampling::default() };
     request.seed = SeedKey { key: 42, stream: 0 };
     request
 }
