@@ -11,6 +11,7 @@ mod interview;
 mod scenario;
 mod negotiation;
 mod refusals;
+mod foreign_input;
 #[cfg(unix)]
 mod resume;
 mod canaries;

@@ -140,7 +140,7 @@ output: data/runs/x
     assert_eq!(spec.conditions[2].system_prompt.as_deref(), Some(""), "an empty system prompt is not the same as none");
     assert_eq!((spec.samples, spec.micro_batch, spec.seed, spec.seeding), (8, 4, u64::MAX, Seeding::PerSample));
     let s = spec.sampling;
-    assert_eq!((s.temperature, s.top_p, s.top_k, s.min_p), (0.5, Some(1.0), Some(50), Some(0.0)));
+    assert_eq!((s.temperature, s.top_p, s.top_k, s.min_p), (0.5, None, Some(50), Some(0.0)), "a top_p of 1 is off");
     assert_eq!((spec.max_new_tokens, spec.max_seq_len), (128, Some(8192)));
     assert_eq!((spec.on_context_overflow, spec.readouts.span), (OverflowPolicy::DropOldestTurns, Span::ContentAndStop));
     assert!(spec.reference && !spec.vectors && spec.readouts.accept_axis_of_other_model);

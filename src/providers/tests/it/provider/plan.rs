@@ -83,14 +83,14 @@ async fn each_codec_encodes_the_request_in_its_format() {
             "response_format": format, "seed": 42})
     );
 
-    let anthropic = sent("anthropic/claude-haiku-4-5", &request).await;
+    let anthropic = sent("anthropic/claude-3-5-haiku-20241022", &request).await;
     assert_eq!((anthropic.path.as_str(), anthropic.api), ("/v1/messages", Some(Api::Anthropic)));
     assert_eq!(anthropic.header("x-api-key"), Some("sk-test-of-ANTHROPIC"));
     assert_eq!((anthropic.header("anthropic-version"), anthropic.header("authorization")), (Some("2023-06-01"), None));
     let rest = &turns.as_array().unwrap()[1..];
     assert_eq!(
         anthropic.body,
-        json!({"model": "claude-haiku-4-5", "max_tokens": 64, "messages": rest, "system": "Be brief.", "temperature": 0.5,
+        json!({"model": "claude-3-5-haiku-20241022", "max_tokens": 64, "messages": rest, "system": "Be brief.", "temperature": 0.5,
             "top_p": 0.9, "output_config": {"format": {"type": "json_schema", "schema": schema}}})
     );
 
@@ -141,7 +141,7 @@ async fn seeds_of_one_run_differ_by_turn_and_fit_every_api() {
         assert!(seed <= i32::MAX as u64 && seen.insert(seed), "{stream}: {seed}");
     }
     assert_eq!(ApiName::parse("anthropic/x").unwrap().provider.seed_support, SeedSupport::NotSent);
-    assert_eq!(sent("anthropic/claude-haiku-4-5", &full()).await.body["seed"], Value::Null);
+    assert_eq!(sent("anthropic/claude-3-5-haiku-20241022", &full()).await.body["seed"], Value::Null);
 }
 
 #[tokio::test]
@@ -220,4 +220,18 @@ async fn a_price_comes_from_the_options_or_the_table_or_is_unknown() {
         "{worst} {}",
         reply.usage.cost_usd
     );
+}
+
+#[test]
+fn fields_that_a_model_refuses_are_refused_or_left_out() {
+    let keys = keys();
+    let open = |name: &str| ApiModel::open(name, &keys, ApiOptions::default()).unwrap();
+    let asked = |sampling| ChatRequest { sampling, ..request() };
+    let both = Sampling { temperature: 0.7, top_p: Some(0.95), ..Sampling::default() };
+    let claude = open("anthropic/claude-sonnet-4-5");
+    assert!(claude.check(&asked(both)).unwrap_err().what.contains("not both"));
+    assert!(claude.check(&asked(Sampling { top_p: None, ..both })).is_ok());
+    let o3 = open("openai/o3");
+    assert!(o3.check(&asked(both)).is_err() && o3.check(&asked(Sampling::default())).is_err());
+    assert!(o3.check(&asked(Sampling::model_default())).is_ok());
 }
