@@ -63,7 +63,10 @@ fn file(archive: &mut Archive<'_>, name: &str) -> Result<Vec<u8>, Problem> {
 }
 
 fn unpickle(pickle: &[u8]) -> Result<Object, Problem> {
-    pickle_limits::check(pickle).map_err(damaged)?;
+    pickle_limits::check(pickle).map_err(|what| {
+        Problem::new(format!("the PyTorch file is too large to be read safely: {what}"))
+            .hint("save only the axis: torch.save(tensor, path)")
+    })?;
     // candle panics on integers of more than 8 bytes; a malicious file must not abort the program.
     let run = || {
         let mut stack = Stack::empty();

@@ -84,7 +84,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Encoded, Problem> {
         if let Some(token) = self.unknown.iter().find(|token| text.contains(token.as_str())) {
             return Err(Problem::new(format!(
-                "the text holds the token `{token}`, which tokenizer_config.json or added_tokens.json names and tokenizer.json lacks"
+                "the text holds the token `{token}`, which another file of the tokenizer names and tokenizer.json lacks"
             ))
             .hint("save the tokenizer again: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"));
         }

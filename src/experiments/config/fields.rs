@@ -1,6 +1,7 @@
 //! Reads keys from a mapping, checks them, and collects every problem. A function that reads a value returns `None` after it has
 //! reported a problem.
 
+use std::collections::HashSet;
 use std::{
     cell::RefCell,
     ops::RangeInclusive,
@@ -268,6 +269,9 @@ pub(super) struct Fields<'a> {
     elsewhere: Vec<(&'static str, &'static str)>,
 }
 
+/// Unknown keys of one mapping that are named; whoever has more has another file in hand.
+const MOST_UNKNOWN: usize = 50;
+
 impl<'a> Fields<'a> {
     pub fn open(reader: &'a Reader<'a>, node: &'a Node) -> Option<Self> {
         let Value::Map(entries) = &node.value else { return reader.none(node, "a mapping of keys to values") };
@@ -333,9 +337,12 @@ impl<'a> Fields<'a> {
     /// Reports unknown and missing keys.
     pub fn finish(self) {
         let mut misspelt = Vec::new();
-        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
-            let unused = self.asked.iter().copied().filter(|key| !self.entries.iter().any(|e| e.key == *key));
-            let near = nearest(&entry.key, unused).or_else(|| nearest(&entry.key, self.asked.iter().copied()));
+        let given: HashSet<&str> = self.entries.iter().map(|entry| entry.key.as_str()).collect();
+        let unused: Vec<&str> = self.asked.iter().copied().filter(|key| !given.contains(key)).collect();
+        let mut unknown = self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str()));
+        for entry in unknown.by_ref().take(MOST_UNKNOWN) {
+            let near =
+                nearest(&entry.key, unused.iter().copied()).or_else(|| nearest(&entry.key, self.asked.iter().copied()));
             let home = self.elsewhere.iter().find(|(key, _)| *key == entry.key).map(|(_, home)| *home);
             let hint = match (home, near) {
                 (Some(home), _) => format!("it belongs {home}"),
@@ -347,6 +354,15 @@ impl<'a> Fields<'a> {
             };
             let what = format!("`{}` is not a key of {}", describe::short(&entry.key), self.whole_name());
             self.reader.refuse_at(&entry.key_origin, &entry.node.path, what, hint);
+        }
+        if let Some(next) = unknown.next() {
+            let what = format!("{} more keys are not keys of {}", 1 + unknown.count(), self.whole_name());
+            self.reader.refuse_at(
+                &next.key_origin,
+                &next.node.path,
+                what,
+                "check that this is the right file".to_owned(),
+            );
         }
         for (key, example) in self.missing.iter().filter(|(key, _)| !misspelt.contains(key)) {
             let what = format!("`{key}` is missing from {}", self.whole_name());

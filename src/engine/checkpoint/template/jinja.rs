@@ -1,17 +1,24 @@
 //! Where minijinja differs from Jinja2: filters, tests and Python methods that chat templates rely on, as Jinja2 3.1 defines them.
 
+use std::cmp::Ordering;
+
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
-    value::{ValueKind, from_args},
+    value::{Kwargs, ValueKind, from_args},
 };
 use minijinja_contrib::pycompat;
 
 /// Replaces what differs and adds what is missing.
 pub(super) fn extend(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
     environment.add_filter("length", length);
     environment.add_filter("count", length);
+    environment.add_filter("float", float);
+    environment.add_filter("int", int);
     environment.add_filter("replace", replace);
+    environment.add_filter("sort", sort);
     environment.add_filter("striptags", |text: String| strip_tags(&text));
     // `iter(none)` fails in Python; minijinja iterates over it.
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
@@ -24,6 +31,14 @@ fn invalid(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
+/// `default(value, default_value='', boolean=false)`.
+fn default(value: Value, other: Option<Value>, boolean: Option<bool>, kwargs: Kwargs) -> Result<Value, Error> {
+    let other = other.or(kwargs.get::<Option<Value>>("default_value")?).unwrap_or_else(|| Value::from(""));
+    let boolean = boolean.or(kwargs.get::<Option<bool>>("boolean")?).unwrap_or(false);
+    kwargs.assert_all_used()?;
+    Ok(if value.is_undefined() || (boolean && !value.is_true()) { other } else { value })
+}
+
 fn length(value: &Value) -> Result<usize, Error> {
     if value.is_undefined() {
         return Ok(0);
@@ -32,12 +47,115 @@ fn length(value: &Value) -> Result<usize, Error> {
     length.ok_or_else(|| invalid(format!("a value of type {} has no length", value.kind())))
 }
 
+/// `float(value, default=0.0)`: the default for what is no number.
+fn float(value: &Value, other: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let other = other.or(kwargs.get::<Option<Value>>("default")?).unwrap_or_else(|| Value::from(0.0));
+    kwargs.assert_all_used()?;
+    let number = match value.as_str() {
+        Some(text) => text.trim().replace('_', "").parse::<f64>().ok(),
+        None => as_number(value),
+    };
+    Ok(number.map_or(other, Value::from))
+}
+
+/// `int(value, default=0, base=10)`: the default for what is no number.
+fn int(value: &Value, other: Option<Value>, base: Option<u32>, kwargs: Kwargs) -> Result<Value, Error> {
+    let other = other.or(kwargs.get::<Option<Value>>("default")?).unwrap_or_else(|| Value::from(0));
+    let base = base.or(kwargs.get::<Option<u32>>("base")?).unwrap_or(10);
+    kwargs.assert_all_used()?;
+    if !(2..=36).contains(&base) {
+        return Err(invalid("int: the base is not between 2 and 36"));
+    }
+    let whole = |number: f64| (number.is_finite() && number.abs() < 9.0e18).then_some(number.trunc() as i64);
+    let number = match value.as_str() {
+        Some(text) => {
+            let text = text.trim().replace('_', "");
+            let digits = match base {
+                16 => text.trim_start_matches("0x"),
+                8 => text.trim_start_matches("0o"),
+                2 => text.trim_start_matches("0b"),
+                _ => &text,
+            };
+            i64::from_str_radix(digits, base).ok().or_else(|| text.parse::<f64>().ok().and_then(whole))
+        }
+        None => value.as_i64().or_else(|| as_number(value).and_then(whole)),
+    };
+    Ok(number.map_or(other, Value::from))
+}
+
+fn as_number(value: &Value) -> Option<f64> {
+    match value.kind() {
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        _ => None,
+    }
+}
+
 /// `replace(s, old, new, count=None)`.
 fn replace(text: Value, old: Value, new: Value, count: Option<i64>) -> String {
     let (text, old, new) = (text.to_string(), old.to_string(), new.to_string());
     match count.and_then(|count| usize::try_from(count).ok()) {
         Some(count) => text.replacen(&old, &new, count),
         None => text.replace(&old, &new),
+    }
+}
+
+/// `sort(value, reverse=False, case_sensitive=False, attribute=None)`; the order is Python's, so that true is 1.
+fn sort(
+    value: &Value,
+    reverse: Option<bool>,
+    case_sensitive: Option<bool>,
+    attribute: Option<String>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let reverse = reverse.or(kwargs.get::<Option<bool>>("reverse")?).unwrap_or(false);
+    let case_sensitive = case_sensitive.or(kwargs.get::<Option<bool>>("case_sensitive")?).unwrap_or(false);
+    let attribute = attribute.or(kwargs.get::<Option<String>>("attribute")?);
+    kwargs.assert_all_used()?;
+    let part = |item: &Value, path: &str| -> Result<Value, Error> {
+        path.split('.').try_fold(item.clone(), |value, step| match step.parse::<usize>() {
+            Ok(index) => value.get_item_by_index(index),
+            Err(_) => value.get_attr(step),
+        })
+    };
+    let fold = |value: Value| match value.as_str() {
+        Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
+        _ => value,
+    };
+    let mut keyed = Vec::new();
+    for item in value.try_iter()? {
+        let key: Vec<Value> = match &attribute {
+            Some(paths) => {
+                paths.split(',').map(|path| Ok(fold(part(&item, path.trim())?))).collect::<Result<_, Error>>()?
+            }
+            None => vec![fold(item.clone())],
+        };
+        keyed.push((key, item));
+    }
+    let mut wrong = None;
+    keyed.sort_by(|(a, _), (b, _)| {
+        let order = a.iter().zip(b).map(|(a, b)| compare(a, b)).find(|order| *order != Some(Ordering::Equal));
+        let order = match order {
+            None => Ordering::Equal,
+            Some(Some(order)) => order,
+            Some(None) => {
+                wrong = Some(());
+                Ordering::Equal
+            }
+        };
+        if reverse { order.reverse() } else { order }
+    });
+    match wrong {
+        Some(()) => Err(invalid("sort: values of different types have no order")),
+        None => Ok(Value::from_iter(keyed.into_iter().map(|(_, item)| item))),
+    }
+}
+
+fn compare(a: &Value, b: &Value) -> Option<Ordering> {
+    match (as_number(a), as_number(b)) {
+        (Some(a), Some(b)) => a.partial_cmp(&b),
+        (None, None) if a.kind() == b.kind() && !matches!(a.kind(), ValueKind::None | ValueKind::Map) => Some(a.cmp(b)),
+        _ => None,
     }
 }
 
