@@ -137,3 +137,58 @@ fn with_total(counts: TokenCounts, total: Option<u64>) -> TokenCounts {
 fn text_at(body: &Value, pointer: &str) -> Option<String> {
     body.pointer(pointer).and_then(Value::as_str).map(str::to_string)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ApiName;
+
+    fn decode(model: &str, body: &Value) -> Result<Completion, BadReply> {
+        ApiName::parse(model).unwrap().provider.codec.decode(body)
+    }
+
+    fn body(api: &str, reason: Option<&str>) -> Value {
+        match api {
+            "openai/x" => json!({"choices": [{"message": {"content": "So"}, "finish_reason": reason}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 1}}),
+            "anthropic/x" => json!({"content": [{"type": "text", "text": "So"}], "stop_reason": reason,
+                "usage": {"input_tokens": 3, "output_tokens": 1}}),
+            _ => json!({"candidates": [{"content": {"parts": [{"text": "So"}]}, "finishReason": reason}],
+                "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 1}}),
+        }
+    }
+
+    #[test]
+    fn only_a_finished_reply_is_one() {
+        for (api, good, broken) in [
+            ("openai/x", "stop", &["error", "abort", "insufficient_system_resource", "tool_calls", "unheard_of"][..]),
+            ("anthropic/x", "end_turn", &["pause_turn", "tool_use", "unheard_of"]),
+            ("gemini/x", "STOP", &["OTHER", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "UNHEARD_OF"]),
+        ] {
+            for reason in [None, Some(good)] {
+                assert_eq!(decode(api, &body(api, reason)).unwrap().finish, Finish::Stop, "{api} {reason:?}");
+            }
+            for reason in broken {
+                let Err(BadReply::Malformed { what, usage }) = decode(api, &body(api, Some(reason))) else {
+                    panic!("{api} {reason}");
+                };
+                assert!(what.contains(reason), "{what}");
+                assert_eq!(usage, Some(TokenCounts { prompt: 3, completion: 1 }), "what was generated is paid");
+            }
+        }
+    }
+
+    #[test]
+    fn thinking_that_only_the_total_counts_is_output() {
+        // The numbers of a public report on xAI's API.
+        let usage = json!({"prompt_tokens": 10120, "completion_tokens": 1499, "total_tokens": 14428});
+        let reply = json!({"choices": [{"message": {"content": "So"}, "finish_reason": "stop"}], "usage": usage});
+        let counts = |reply: &Value| decode("openai/x", reply).unwrap().usage.unwrap().completion;
+        assert_eq!(counts(&reply), 4308);
+        let mut sum = reply;
+        sum["usage"]["total_tokens"] = json!(11619);
+        assert_eq!(counts(&sum), 1499);
+    }
+}

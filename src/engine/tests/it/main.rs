@@ -2,6 +2,7 @@
 
 mod template;
 mod jinja2;
+mod checkpoint_files;
 mod parity;
 mod candle_peer;
 mod engine;
